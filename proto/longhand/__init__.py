@@ -1,0 +1,1 @@
+"""Longhand's published protocol, generated from the .proto files beside it."""

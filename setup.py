@@ -1,0 +1,133 @@
+"""Builds the protobuf stubs and the C++ decoder, and says which folder holds which package.
+
+Everything else about the distribution stands in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import ClassVar
+
+from setuptools import Command, find_packages, setup
+from setuptools.command.build import build
+from setuptools.errors import ExecError
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "decoder_ext"))
+
+from kenlm_build import BuildExtension, decoder_extension  # noqa: E402
+
+PROTO_ROOT = "proto"
+PROTO_FILES = ("longhand/v1/recognition.proto",)
+
+# Each importable package lies one level below the top folder that owns it.
+PACKAGE_ROOTS = {
+    "longhand": PROTO_ROOT,
+    "longhand_client": "clients",
+    "longhand_decoder": "decoder_ext",
+    "longhand_server": "server",
+    "longhand_training": "training",
+}
+
+
+class BuildStubs(Command):
+    """Writes `longhand/v1/*_pb2*.py` and their type stubs from the .proto files.
+
+    A wheel gets them through the build folder; an editable install gets them beside their .proto file.
+    """
+
+    description = "generate the protobuf and gRPC modules"
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = []
+
+    def initialize_options(self) -> None:
+        self.build_lib: str | None = None
+        self.editable_mode = False
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build_py", ("build_lib", "build_lib"))
+
+    def run(self) -> None:
+        from grpc_tools import protoc
+
+        destination = self._destination()
+        destination.mkdir(parents=True, exist_ok=True)
+        arguments = [
+            "protoc",
+            f"--proto_path={ROOT / PROTO_ROOT}",
+            *(f"--proto_path={folder}" for folder in _google_protos()),
+            f"--plugin=protoc-gen-mypy={_plugin('protoc-gen-mypy')}",
+            f"--plugin=protoc-gen-mypy_grpc={_plugin('protoc-gen-mypy_grpc')}",
+            f"--python_out={destination}",
+            f"--grpc_python_out={destination}",
+            f"--mypy_out={destination}",
+            f"--mypy_grpc_out={destination}",
+            *PROTO_FILES,
+        ]
+        if protoc.main(arguments) != 0:
+            raise ExecError(f"protoc could not compile {', '.join(PROTO_FILES)} (its messages stand above)")
+
+    def get_source_files(self) -> list[str]:
+        return [f"{PROTO_ROOT}/{name}" for name in PROTO_FILES]
+
+    def get_outputs(self) -> list[str]:
+        suffixes = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
+        stems = [self._destination() / Path(name).with_suffix("") for name in PROTO_FILES]
+        return [f"{stem}{suffix}" for stem in stems for suffix in suffixes]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+    def _destination(self) -> Path:
+        if self.editable_mode or self.build_lib is None:
+            return ROOT / PROTO_ROOT
+        return Path(self.build_lib)
+
+
+def _google_protos() -> tuple[Path, Path]:
+    """The folders that hold google/protobuf/*.proto (grpcio-tools) and google/rpc/*.proto (googleapis)."""
+    import grpc_tools
+    from google.rpc import status_pb2
+
+    return Path(grpc_tools.__file__).parent / "_proto", Path(status_pb2.__file__).parents[2]
+
+
+def _plugin(name: str) -> str:
+    # A virtual environment that is used without being activated has its scripts beside its interpreter,
+    # an isolated build has them on PATH.
+    folders = [os.environ.get("PATH", ""), str(Path(sys.executable).parent), sysconfig.get_path("scripts")]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    if found is None:
+        raise ExecError(f"{name} not found: pip install -c constraints.txt mypy-protobuf")
+    return found
+
+
+def _packages() -> list[str]:
+    names: list[str] = []
+    for package, root in PACKAGE_ROOTS.items():
+        names += find_packages(str(ROOT / root), include=[package, f"{package}.*"])
+    return names
+
+
+class Build(build):
+    """The standard build, with the stubs made first."""
+
+    sub_commands: ClassVar = [("build_stubs", None), *build.sub_commands]
+
+
+setup(
+    packages=_packages(),
+    package_dir={package: f"{root}/{package}" for package, root in PACKAGE_ROOTS.items()},
+    package_data={
+        "longhand": ["py.typed", "v1/*.proto"],
+        "longhand_client": ["py.typed"],
+        "longhand_decoder": ["py.typed", "*.pyi"],
+        "longhand_server": ["py.typed", "models/**/*"],
+        "longhand_training": ["py.typed"],
+    },
+    ext_modules=[decoder_extension()],
+    cmdclass={"build": Build, "build_stubs": BuildStubs, "build_ext": BuildExtension},
+)
