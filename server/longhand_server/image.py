@@ -1,0 +1,156 @@
+"""A grey image of one text line -> the normalised line that the network reads.
+
+The only preprocessing there is: the server and the training call the same function, so that a network is
+never asked to read what it was not trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from longhand_server.config import LineFormat
+from longhand_server.errors import InvalidImageError
+from longhand_server.image_file import decode_grey
+
+MIN_SIDE = 3
+# Rows kept while normalising: enough for 64 px of text, and a bound on the work for a huge scan.
+_WORK_HEIGHT = 160
+# Ink fainter than this part of the paper's brightness, everywhere, is a blank page.
+_MIN_CONTRAST = 0.08
+_MIN_INK_PIXELS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class LineImage:
+    """A normalised text line.
+
+    Attributes:
+        pixels: (H, W) float32, ink towards 1, paper 0; H is ``LineFormat.height``, W a multiple of
+            ``LineFormat.frame_stride``.
+        source_width, source_height: size of the image as sent, px.
+        source_left: x in the sent image where column 0 lies, px (can be negative: the margin).
+        source_scale: px of the sent image per column.
+        is_blank: no ink was found; ``pixels`` is all paper.
+    """
+
+    pixels: NDArray[np.float32]
+    source_width: int
+    source_height: int
+    source_left: float
+    source_scale: float
+    is_blank: bool
+
+    def to_source_x(self, column: float) -> float:
+        """x in px of the sent image, within it, for a column of :attr:`pixels`."""
+        x = self.source_left + column * self.source_scale
+        return min(max(x, 0.0), float(self.source_width))
+
+
+def load_line_image(data: bytes, line: LineFormat) -> LineImage:
+    """Decodes an encoded image (PNG, JPEG, WebP, TIFF, BMP) and normalises it.
+
+    Raises:
+        InvalidImageError: not an image, damaged, too large, or smaller than 3 px on a side.
+    """
+    return normalise_line(decode_grey(data), line)
+
+
+def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
+    """Evens out paper and ink, crops to the ink and scales to the line height.
+
+    Args:
+        grey: (H, W) uint8, dark ink on light paper (an inverted image is turned round).
+        line: the shape wanted.
+
+    Raises:
+        InvalidImageError: smaller than 3 px on a side.
+    """
+    height, width = grey.shape
+    if min(height, width) < MIN_SIDE:
+        raise InvalidImageError(
+            f"image is {width} x {height} px; a text line needs at least {MIN_SIDE} px on either side"
+        )
+    work, shrink_x = _shrink(grey, line)
+    ink = _ink(work)
+    box = None if ink is None else _text_box(ink)
+    if ink is None or box is None:
+        blank = np.zeros((line.height, 16 * line.frame_stride), np.float32)
+        return LineImage(blank, width, height, 0.0, width / blank.shape[1], True)
+
+    top, bottom, left, right = box
+    crop = ink[top:bottom, left:right]
+    scale = line.height / crop.shape[0]
+    longest = line.max_width - 2 * line.margin - line.frame_stride
+    columns = min(max(round(crop.shape[1] * scale), 1), longest)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(crop, (columns, line.height), interpolation=method)
+
+    total = columns + 2 * line.margin
+    total += -total % line.frame_stride
+    pixels = np.zeros((line.height, total), np.float32)
+    pixels[:, line.margin : line.margin + columns] = resized
+    source_scale = crop.shape[1] / columns / shrink_x
+    source_left = left / shrink_x - line.margin * source_scale
+    return LineImage(pixels, width, height, source_left, source_scale, False)
+
+
+def _shrink(grey: NDArray[np.uint8], line: LineFormat) -> tuple[NDArray[np.uint8], float]:
+    """A smaller copy of a large scan, and its columns per sent pixel."""
+    height, width = grey.shape
+    rows = min(height, _WORK_HEIGHT)
+    columns = min(max(round(width * rows / height), MIN_SIDE), 2 * line.max_width)
+    if (rows, columns) == (height, width):
+        return grey, 1.0
+    small = cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA)
+    return small.astype(np.uint8, copy=False), columns / width
+
+
+def _ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """(H, W) ink darkness relative to the paper round it, typical ink near 1; None on a blank page."""
+    if np.median(grey) < 0.5 * (float(grey.min()) + float(grey.max())):
+        grey = 255 - grey
+    # The paper's brightness: grey closing takes the strokes away, the blur evens out its blocks.
+    span = max(grey.shape[0] // 3, 5)
+    small = cv2.resize(grey, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    kernel = np.ones((max(span // 4, 3), max(span // 2, 3)), np.uint8)
+    padded = cv2.copyMakeBorder(small, 8, 8, 8, 8, cv2.BORDER_REPLICATE)
+    paper = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)
+    paper = cv2.blur(paper, (9, 9))[8:-8, 8:-8]
+    paper = cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR)
+    light = np.maximum(paper.astype(np.float32), 24.0)
+    ink: NDArray[np.float32] = np.clip(1.0 - grey.astype(np.float32) / light, 0.0, 1.0)
+
+    levels = (ink * 255.0).astype(np.uint8)
+    threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    strong = ink[levels > threshold]
+    if strong.size < _MIN_INK_PIXELS or float(strong.mean()) < _MIN_CONTRAST:
+        return None
+    # Strokes of a faint pencil and of a felt pen come out alike.
+    full = 1.1 * float(strong.mean())
+    floor = 0.12 * full
+    return np.clip((ink - floor) / (full - floor), 0.0, 1.0).astype(np.float32)
+
+
+def _text_box(ink: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
+    """Top, bottom, left, right (exclusive ends) of the ink, specks of dirt left out."""
+    mask = (ink > 0.35).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    least = max((ink.shape[0] / 40) ** 2, 3.0)
+    boxes = stats[1:count]
+    boxes = boxes[boxes[:, cv2.CC_STAT_AREA] >= least]
+    if not len(boxes):
+        return None
+    left, top = boxes[:, 0].min(), boxes[:, 1].min()
+    right = (boxes[:, 0] + boxes[:, 2]).max()
+    bottom = (boxes[:, 1] + boxes[:, 3]).max()
+    edge = max(round(0.03 * (bottom - top)), 1)
+    return (
+        max(int(top) - edge, 0),
+        min(int(bottom) + edge, ink.shape[0]),
+        max(int(left) - edge, 0),
+        min(int(right) + edge, ink.shape[1]),
+    )
