@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from longhand_server.config import LineFormat
+from longhand_server.config import DEFAULT_IMAGE_LIMITS, ImageLimits, LineFormat
 from longhand_server.errors import InvalidImageError
 from longhand_server.image_file import decode_grey
 
@@ -45,18 +45,18 @@ class LineImage:
     is_blank: bool
 
     def to_source_x(self, column: float) -> float:
-        """x in px of the sent image, within it, for a column of :attr:`pixels`."""
+        """X in px of the sent image, within it, for a column of :attr:`pixels`."""
         x = self.source_left + column * self.source_scale
         return min(max(x, 0.0), float(self.source_width))
 
 
-def load_line_image(data: bytes, line: LineFormat) -> LineImage:
+def load_line_image(data: bytes, line: LineFormat, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> LineImage:
     """Decodes an encoded image (PNG, JPEG, WebP, TIFF, BMP) and normalises it.
 
     Raises:
         InvalidImageError: not an image, damaged, too large, or smaller than 3 px on a side.
     """
-    return normalise_line(decode_grey(data), line)
+    return normalise_line(decode_grey(data, limits), line)
 
 
 def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:

@@ -1,0 +1,107 @@
+"""The bytes of an image file -> a grey picture, safely: nothing is decoded that was not checked first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from longhand_server.config import DEFAULT_IMAGE_LIMITS, ImageLimits
+from longhand_server.errors import InvalidImageError
+from longhand_server.image_formats import ImageHeader, read_header
+
+MIN_SIDE = 3
+# Rows converted at a time, so that the conversion of a large picture needs little memory beside it.
+_STRIP_ROWS = 64
+_WHITE = 255
+_Pixels = NDArray[np.integer[Any] | np.floating[Any]]
+
+
+def decode_grey(data: bytes, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> NDArray[np.uint8]:
+    """Decodes an image file the way a person sees it on white paper.
+
+    Transparency shows white, EXIF orientation is applied, palettes and 16-bit samples are converted.
+
+    Args:
+        data: A PNG, JPEG, WebP, TIFF (one page) or BMP file.
+        limits: What the file may be at most.
+
+    Returns:
+        (H, W) uint8, 255 white. H and W are as a viewer shows the picture.
+
+    Raises:
+        InvalidImageError: No such file, damaged, beyond a limit, or smaller than 3 px on a side.
+    """
+    if len(data) > limits.max_bytes:
+        raise InvalidImageError(f"image file of {len(data)} bytes, at most {limits.max_bytes} are read")
+    header = read_header(data)
+    _check_size(header, limits)
+    plain = header.channels < 4 and header.bits == 8
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED
+    try:
+        pixels = cv2.imdecode(np.frombuffer(header.payload, np.uint8), flags)
+    except (cv2.error, MemoryError):
+        pixels = None
+    if pixels is None or pixels.size == 0:
+        raise InvalidImageError(
+            f"damaged {header.kind} image: its {header.width}x{header.height} pixels cannot be decoded"
+        )
+    return _orient(_to_grey(pixels, header), header.orientation)
+
+
+def _check_size(header: ImageHeader, limits: ImageLimits) -> None:
+    size = f"{header.kind} image of {header.width}x{header.height} pixels"
+    if min(header.width, header.height) < MIN_SIDE:
+        raise InvalidImageError(f"{size}: a text line needs at least {MIN_SIDE} pixels on either side")
+    if max(header.width, header.height) > limits.max_side:
+        raise InvalidImageError(f"{size}: at most {limits.max_side} pixels on a side are read")
+    if header.width * header.height > limits.max_pixels:
+        raise InvalidImageError(
+            f"{size}: {header.width * header.height} in all, at most {limits.max_pixels} are read; "
+            "crop it to one line or scale it down"
+        )
+    if header.passes > limits.max_scans:
+        raise InvalidImageError(f"{size} in {header.passes} scans, at most {limits.max_scans} are read")
+
+
+def _to_grey(pixels: _Pixels, header: ImageHeader) -> NDArray[np.uint8]:
+    if pixels.ndim == 2 and pixels.dtype == np.uint8 and header.transparent_grey is None:
+        return pixels.astype(np.uint8, copy=False)
+    grey = np.empty(pixels.shape[:2], np.uint8)
+    for top in range(0, len(pixels), _STRIP_ROWS):
+        grey[top : top + _STRIP_ROWS] = _strip_to_grey(pixels[top : top + _STRIP_ROWS], header)
+    return grey
+
+
+def _strip_to_grey(strip: _Pixels, header: ImageHeader) -> NDArray[np.uint8]:
+    """Grey values of some rows: 16 bit to 8, transparent parts to white, colour to luma."""
+    clear = None if header.transparent_grey is None else strip == header.transparent_grey
+    if strip.dtype == np.uint16:
+        strip = ((strip.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if strip.ndim == 2:
+        grey = strip.astype(np.uint8)
+        if clear is not None:
+            grey[clear] = _WHITE
+        return grey
+    luma: NDArray[np.uint8] = cv2.cvtColor(strip[:, :, :3], cv2.COLOR_BGR2GRAY).astype(np.uint8)
+    if strip.shape[2] < 4:
+        return luma
+    opacity = strip[:, :, 3].astype(np.uint16)
+    ink = luma.astype(np.uint16)
+    if not header.premultiplied:
+        ink = (ink * opacity + 127) // _WHITE
+    shown: NDArray[np.uint8] = np.minimum(ink + (_WHITE - opacity), _WHITE).astype(np.uint8)
+    return shown
+
+
+def _orient(grey: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turns the stored picture the way EXIF orientation 1 to 8 says it is to be shown."""
+    if orientation >= 5:
+        grey = grey.T
+    if orientation in (2, 3, 6, 7):
+        grey = grey[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        grey = grey[::-1]
+    return np.ascontiguousarray(grey)

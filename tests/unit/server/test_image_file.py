@@ -1,0 +1,140 @@
+"""Sound files of every kind come out as a person sees them; Pillow is the independent reader."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from helpers import image_samples as samples
+from longhand_server.config import ImageLimits
+from longhand_server.errors import InvalidImageError
+from longhand_server.image_file import decode_grey
+
+_GREY = samples.line_pixels(61, 37)
+
+
+def _colour() -> Image.Image:
+    return Image.merge(
+        "RGB", [Image.fromarray(_GREY), Image.fromarray(_GREY // 2), Image.fromarray(255 - _GREY)]
+    )
+
+
+def _on_white(image: Image.Image) -> NDArray[np.uint8]:
+    """Pillow's view of a picture on white paper, in grey."""
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return np.asarray(Image.alpha_composite(white, rgba).convert("L"))
+
+
+def _assert_close(got: NDArray[np.uint8], wanted: NDArray[np.uint8], tolerance: int = 2) -> None:
+    assert got.shape == wanted.shape
+    assert got.dtype == np.uint8
+    assert np.abs(got.astype(int) - wanted.astype(int)).max() <= tolerance
+
+
+@pytest.mark.parametrize("kind", samples.FORMATS)
+def test_grey(kind: str) -> None:
+    got = decode_grey(samples.encode(Image.fromarray(_GREY), kind))
+    _assert_close(got, _GREY, tolerance=30 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("kind", samples.FORMATS)
+def test_colour(kind: str) -> None:
+    data = samples.encode(_colour(), kind)
+    _assert_close(decode_grey(data), _on_white(_colour()), tolerance=40 if kind == "JPEG" else 2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_transparency_shows_white_paper(kind: str) -> None:
+    image = Image.fromarray(np.zeros_like(_GREY)).convert("RGB")
+    image.putalpha(Image.fromarray(255 - _GREY))
+    _assert_close(decode_grey(samples.encode(image, kind)), _GREY)
+
+
+def test_black_ink_on_a_transparent_page_is_not_black() -> None:
+    image = Image.new("RGBA", (50, 30), (0, 0, 0, 0))
+    image.putpixel((20, 10), (0, 0, 0, 255))
+    got = decode_grey(samples.encode(image, "PNG"))
+    assert got[10, 20] == 0
+    assert int((got == 255).sum()) == 50 * 30 - 1
+
+
+def test_grey_with_alpha_and_transparent_levels() -> None:
+    with_alpha = Image.merge("LA", [Image.fromarray(_GREY // 2), Image.fromarray(_GREY)])
+    _assert_close(decode_grey(samples.encode(with_alpha, "PNG")), _on_white(with_alpha))
+    level = int(_GREY[0, 0])
+    keyed = decode_grey(samples.encode(Image.fromarray(_GREY), "PNG", transparency=level))
+    _assert_close(keyed, np.where(level == _GREY, 255, _GREY).astype(np.uint8), 0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+def test_palette_and_two_levels(kind: str) -> None:
+    palette = _colour().quantize(32)
+    _assert_close(decode_grey(samples.encode(palette, kind)), _on_white(palette))
+    levels = Image.fromarray(_GREY > 128)
+    wanted = np.where(_GREY > 128, 255, 0).astype(np.uint8)
+    _assert_close(decode_grey(samples.encode(levels, kind)), wanted, 0)
+
+
+def test_palette_with_transparency() -> None:
+    palette = _colour().quantize(16)
+    data = samples.encode(palette, "PNG", transparency=0)
+    palette.info["transparency"] = 0
+    _assert_close(decode_grey(data), _on_white(palette))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits(kind: str) -> None:
+    deep = Image.fromarray(_GREY.astype(np.uint16) * 257)
+    _assert_close(decode_grey(samples.encode(deep, kind)), _GREY, 0)
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_lzw", "tiff_deflate", "packbits"])
+def test_tiff_compressions(compression: str) -> None:
+    levels = Image.fromarray(_GREY > 128)
+    wanted = np.where(_GREY > 128, 255, 0).astype(np.uint8)
+    _assert_close(decode_grey(samples.encode(levels, "TIFF", compression=compression)), wanted, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_exif_orientation(kind: str, orientation: int) -> None:
+    image = Image.fromarray(_GREY)
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"tiffinfo": {274: orientation}} if kind == "TIFF" else {"exif": exif}
+    image.getexif()[274] = orientation
+    shown = np.asarray(ImageOps.exif_transpose(image))
+    got = decode_grey(samples.encode(image, kind, **options))
+    _assert_close(got, shown, tolerance=30 if kind == "JPEG" else 0)
+
+
+def test_progressive_and_cmyk_jpeg() -> None:
+    image = Image.fromarray(_GREY)
+    data = samples.encode(image, "JPEG", progressive=True)
+    _assert_close(decode_grey(data), _GREY, tolerance=30)
+    cmyk = _colour().convert("CMYK")
+    wanted = np.asarray(cmyk.convert("L"))
+    _assert_close(decode_grey(samples.encode(cmyk, "JPEG")), wanted, tolerance=40)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (ImageLimits(max_bytes=100), "at most 100 are read"),
+        (ImageLimits(max_pixels=61 * 37 - 1), "2257 in all, at most 2256"),
+        (ImageLimits(max_side=60), "at most 60 pixels on a side"),
+    ],
+)
+def test_limits_name_what_was_got_and_allowed(limits: ImageLimits, message: str) -> None:
+    data = samples.encode(Image.fromarray(_GREY), "PNG")
+    with pytest.raises(InvalidImageError, match=message):
+        decode_grey(data, limits)
+
+
+def test_trailing_bytes_are_harmless() -> None:
+    for kind in samples.FORMATS:
+        data = samples.encode(Image.fromarray(_GREY), kind)
+        assert np.array_equal(decode_grey(data + bytes(100)), decode_grey(data)), kind
