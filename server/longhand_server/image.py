@@ -20,8 +20,13 @@ MIN_SIDE = 3
 # Rows kept while normalising: enough for 64 px of text, and a bound on the work for a huge scan.
 _WORK_HEIGHT = 160
 # Ink fainter than this part of the paper's brightness, everywhere, is a blank page.
-_MIN_CONTRAST = 0.08
+_MIN_CONTRAST = 0.06
 _MIN_INK_PIXELS = 12
+# What counts as ink once typical ink is near 1.
+_INK = 0.35
+# A line is levelled when it rises by more than this part of the height, and is not steeper than 1 in 6.
+_MIN_RISE = 0.1
+_MAX_SLOPE = 1 / 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +81,8 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
         )
     work, shrink_x = _shrink(grey, line)
     ink = _ink(work)
+    if ink is not None:
+        ink = _levelled(ink)
     box = None if ink is None else _text_box(ink)
     if ink is None or box is None:
         blank = np.zeros((line.height, 16 * line.frame_stride), np.float32)
@@ -135,9 +142,29 @@ def _ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     return np.clip((ink - floor) / (full - floor), 0.0, 1.0).astype(np.float32)
 
 
+def _levelled(ink: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shears a rising or falling line level, column by column, so that x stays what it was."""
+    height, width = ink.shape
+    mass = np.where(ink > _INK, ink, 0.0)
+    column_mass = mass.sum(0)
+    total = float(column_mass.sum())
+    if width < 3 * height or total <= 0:
+        return ink
+    x = np.arange(width) - float((column_mass * np.arange(width)).sum()) / total
+    y = np.arange(height) @ mass  # first moment of each column
+    spread = float((column_mass * x * x).sum())
+    slope = float((y * x).sum()) / spread if spread > 0 else 0.0
+    if not _MIN_RISE * height < abs(slope) * width < _MAX_SLOPE * width:
+        return ink
+    rise = round(abs(slope) * width)
+    shift = rise if slope > 0 else 0
+    matrix = np.array([[1.0, 0.0, 0.0], [-slope, 1.0, shift]])
+    return cv2.warpAffine(ink, matrix, (width, height + rise)).astype(np.float32)
+
+
 def _text_box(ink: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
     """Top, bottom, left, right (exclusive ends) of the ink, specks of dirt left out."""
-    mask = (ink > 0.35).astype(np.uint8)
+    mask = (ink > _INK).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     least = max((ink.shape[0] / 40) ** 2, 3.0)
     boxes = stats[1:count]

@@ -1,0 +1,282 @@
+"""Training lines without end, from every source, in batches of like width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from longhand_server.alphabet import Alphabet
+from longhand_server.config import LineFormat
+from longhand_server.errors import InvalidImageError
+from longhand_server.image import normalise_line
+from longhand_server.network import frame_count
+from longhand_training.augment import augment_pixels, augment_scan, elastic
+from longhand_training.fonts import FontBank
+from longhand_training.ink import Grey, draw_ink, draw_plain, on_paper
+from longhand_training.packs import LabelledImage, Skipped, read_folder, read_iam, read_tar, report_skipped
+from longhand_training.strokes import PenLine, WriterBank, load_pen_lines
+from longhand_training.text import PhraseSource
+
+# Printable ASCII, then the accented letters and signs of the data.
+DEFAULT_CHARACTERS = "".join(chr(i) for i in range(32, 127)) + "£€§°½àáâäæçèéêëìíîïñóôöùúûüœÀÁÂÄÇÈÉÊËÎÏÑÓÔÖÙÛÜŒ"
+
+Maker = Callable[[np.random.Generator], tuple[Grey, str]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A normalised line, (H, W) float32, and its text."""
+
+    pixels: NDArray[np.float32]
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Lines of like width.
+
+    Attributes:
+        images: (N, 1, H, W) uint8, ink 255, paper 0; 0 beyond an image's width.
+        widths: (N,) int64, px.
+        targets: (S,) int64, all labels one after the other.
+        target_lengths: (N,) int64.
+    """
+
+    images: Tensor
+    widths: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where training lines come from; a weight of 0, or a path that is None, leaves a source out.
+
+    Attributes:
+        data: folder with the packs (``iamondb_strokes.npz``, ``copiste_lines.tar``,
+            ``historical_lines.tar``, ``text/``).
+        fonts: folder of handwriting fonts.
+        folders: a user's own folders or TSV files of line images.
+        iam: root of the IAM database in its own layout.
+        pen, font, copiste, historical, folder: share of each kind, relative to their sum.
+        recompose: whether pen lines are joined and recomposed, or taken as written only.
+    """
+
+    data: Path | None = None
+    fonts: Path | None = None
+    folders: tuple[Path, ...] = ()
+    iam: Path | None = None
+    pen: float = 0.52
+    font: float = 0.13
+    copiste: float = 0.22
+    historical: float = 0.13
+    folder: float = 1.0
+    recompose: bool = True
+
+
+def decode_trusted(data: bytes) -> Grey:
+    """Grey pixels of a file of the training data; a damaged one raises InvalidImageError."""
+    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    if grey is None:
+        raise InvalidImageError("not a readable image")
+    return np.asarray(grey, np.uint8)
+
+
+class ScanSource:
+    """Scanned lines, each time with another augmentation; kept encoded in memory."""
+
+    def __init__(self, images: Sequence[LabelledImage], source: Path) -> None:
+        """
+        Raises:
+            ValueError: not one image can be decoded.
+        """
+        good, skipped = [], []
+        for image in images:
+            try:
+                decode_trusted(image.data)
+                good.append(image)
+            except InvalidImageError as error:
+                skipped.append(Skipped(image.name, str(error)))
+        report_skipped(source, len(good), skipped)
+        self._images = good
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
+        image = self._images[int(rng.integers(len(self._images)))]
+        return augment_scan(decode_trusted(image.data), rng), image.text
+
+
+class PenSource:
+    """Pen lines rendered as ink on paper."""
+
+    def __init__(self, lines: Sequence[PenLine], recompose: bool = True) -> None:
+        self._lines = list(lines)
+        self._bank = WriterBank(self._lines) if recompose else None
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
+        if self._bank is not None:
+            pen = self._bank.compose(rng)
+        else:
+            pen = self._lines[int(rng.integers(len(self._lines)))].line
+        body = float(rng.uniform(48, 84))
+        mask = draw_ink(pen, rng, body)
+        neighbour = None
+        if rng.random() < 0.2:
+            other = self._lines[int(rng.integers(len(self._lines)))].line
+            neighbour = draw_ink(other, rng, body)
+        grey = on_paper(mask, rng, neighbour)
+        if rng.random() < 0.3:
+            grey = elastic(grey, rng)
+        return grey, pen.text
+
+
+class FontSource:
+    """Phrases set in handwriting fonts."""
+
+    def __init__(self, fonts: FontBank, phrases: PhraseSource) -> None:
+        self._fonts, self._phrases = fonts, phrases
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
+        text = ""
+        while not text:
+            text, mask = self._fonts.draw(self._phrases.phrase(rng), rng)
+        grey = on_paper(mask, rng)
+        return (elastic(grey, rng) if rng.random() < 0.7 else grey), text
+
+
+def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
+    """Opens every source asked for: name, weight, maker.
+
+    Raises:
+        ValueError: no source at all, or a damaged one (named).
+    """
+    sources: list[tuple[str, float, Maker]] = []
+    extra: list[str] = []
+    data = config.data
+    if data is not None and config.copiste > 0:
+        lines = read_tar(data / "copiste_lines.tar", "train")
+        extra += [line.text for line in lines]
+        sources.append(("copiste", config.copiste, ScanSource(lines, data / "copiste_lines.tar")))
+    if data is not None and config.historical > 0:
+        lines = read_tar(data / "historical_lines.tar", "train")
+        sources.append(("historical", config.historical, ScanSource(lines, data / "historical_lines.tar")))
+    if data is not None and config.pen > 0:
+        pen, _ = load_pen_lines(data / "iamondb_strokes.npz")
+        sources.append(("pen", config.pen, PenSource(pen, config.recompose)))
+    if data is not None and config.fonts is not None and config.font > 0:
+        phrases = PhraseSource.from_folder(data / "text", extra=extra)
+        sources.append(("font", config.font, FontSource(FontBank(config.fonts), phrases)))
+    for folder in config.folders:
+        sources.append(("folder", config.folder, ScanSource(read_folder(folder), folder)))
+    if config.iam is not None:
+        sources.append(("iam", config.folder, ScanSource(read_iam(config.iam), config.iam)))
+    if not sources:
+        raise ValueError("no training lines: name --data, --folder or --iam")
+    return sources
+
+
+@dataclass
+class LineDataset(IterableDataset[Batch]):
+    """Endless batches, drawn and augmented as they are asked for; one random stream per loader worker.
+
+    Attributes:
+        sources: what :func:`make_sources` gave.
+        alphabet: characters; a line with others is drawn again.
+        line: normalised shape.
+        pixels_per_batch: N times the widest image of a batch, px of width; bounds memory.
+        seed: of everything.
+        round: further part of the seed: a resumed run draws new lines.
+    """
+
+    sources: list[tuple[str, float, Maker]]
+    alphabet: Alphabet
+    line: LineFormat
+    pixels_per_batch: int
+    seed: int = 0
+    round: int = 0
+    pool: int = 192
+    _probabilities: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        weights = np.array([weight for _, weight, _ in self.sources])
+        self._probabilities = weights / weights.sum()
+
+    def sample(self, rng: np.random.Generator) -> Sample:
+        """One training line."""
+        while True:
+            _, _, make = self.sources[int(rng.choice(len(self.sources), p=self._probabilities))]
+            grey, text = make(rng)
+            if not all(character in self.alphabet for character in text):
+                continue
+            try:
+                image = normalise_line(grey, self.line)
+            except InvalidImageError:
+                continue
+            if image.is_blank or not fits(image.pixels.shape[1], text):
+                continue
+            return Sample(augment_pixels(image.pixels, rng), text)
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        cv2.setNumThreads(1)
+        rng = np.random.default_rng([self.seed, self.round, worker.id if worker else 0])
+        while True:
+            samples = [self.sample(rng) for _ in range(self.pool)]
+            batches = list(by_width(samples, self.pixels_per_batch))
+            rng.shuffle(batches)  # type: ignore[arg-type]
+            for batch in batches:
+                yield collate(batch, self.alphabet)
+
+
+def fits(width: int, text: str) -> bool:
+    """Whether CTC can write the text in the frames there are (a repeat needs a blank between)."""
+    repeats = sum(a == b for a, b in zip(text, text[1:], strict=False))
+    return len(text) + repeats <= frame_count(width)
+
+
+def by_width(samples: Sequence[Sample], pixels_per_batch: int) -> Iterator[list[Sample]]:
+    """Groups samples of like width so that N x widest stays within the bound."""
+    batch: list[Sample] = []
+    for sample in sorted(samples, key=lambda s: s.pixels.shape[1]):
+        if batch and (len(batch) + 1) * sample.pixels.shape[1] > pixels_per_batch:
+            yield batch
+            batch = []
+        batch.append(sample)
+    if batch:
+        yield batch
+
+
+def collate(samples: Sequence[Sample], alphabet: Alphabet) -> Batch:
+    """Pads samples with paper to the widest."""
+    widths = [sample.pixels.shape[1] for sample in samples]
+    height = samples[0].pixels.shape[0]
+    images = np.zeros((len(samples), 1, height, max(widths)), np.uint8)
+    for image, sample in zip(images, samples, strict=True):
+        image[0, :, : sample.pixels.shape[1]] = np.round(sample.pixels * 255.0)
+    targets = [alphabet.encode(sample.text) for sample in samples]
+    return Batch(
+        torch.from_numpy(images),
+        torch.tensor(widths),
+        torch.tensor([label for target in targets for label in target]),
+        torch.tensor([len(target) for target in targets]),
+    )
+
+
+def validation_sets(data: Path, line: LineFormat) -> dict[str, list[Sample]]:
+    """The validation lines of the packs, normalised: ``pen`` (rendered plainly), ``copiste``, ``hooker``."""
+    _, pen = load_pen_lines(data / "iamondb_strokes.npz")
+    greys = {"pen": [(draw_plain(p.line), p.line.text) for p in pen]}
+    for name, tar in (("copiste", "copiste_lines.tar"), ("hooker", "historical_lines.tar")):
+        images = read_tar(data / tar, "validation")
+        greys[name] = [(decode_trusted(image.data), image.text) for image in images]
+    return {
+        name: [Sample(normalise_line(grey, line).pixels, text) for grey, text in pairs]
+        for name, pairs in greys.items()
+    }

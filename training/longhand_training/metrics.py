@@ -1,0 +1,104 @@
+"""Error rates of recognised text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
+    """Levenshtein distance: least insertions, deletions and substitutions that turn ``a`` into ``b``."""
+    if len(a) < len(b):
+        a, b = b, a
+    previous = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        current = [i]
+        for j, y in enumerate(b, 1):
+            current.append(min(previous[j] + 1, current[j - 1] + 1, previous[j - 1] + (x != y)))
+        previous = current
+    return previous[-1]
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """Micro-averaged error rates over a set of lines, as fractions.
+
+    Attributes:
+        cer: character errors over reference characters; spaces, case and punctuation count.
+        wer: word errors over reference words, words being what stands between spaces.
+        line_accuracy: part of the lines without any error.
+        lines: number of lines.
+    """
+
+    cer: float
+    wer: float
+    line_accuracy: float
+    lines: int
+
+
+def _ratio(
+    references: Sequence[str], texts: Sequence[str], split: Callable[[str], Sequence[str]]
+) -> tuple[list[int], list[int]]:
+    errors, totals = [], []
+    for reference, text in zip(references, texts, strict=True):
+        errors.append(edit_distance(split(reference), split(text)))
+        totals.append(len(split(reference)))
+    return errors, totals
+
+
+def character_error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
+    """Sum of the edit distances over the sum of the reference lengths, in characters."""
+    errors, totals = _ratio(references, texts, list)
+    return sum(errors) / max(sum(totals), 1)
+
+
+def word_error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
+    """As :func:`character_error_rate` over words (split at spaces; punctuation and case kept)."""
+    errors, totals = _ratio(references, texts, str.split)
+    return sum(errors) / max(sum(totals), 1)
+
+
+def error_rates(references: Sequence[str], texts: Sequence[str]) -> ErrorRates:
+    """All error rates of a set of lines.
+
+    Raises:
+        ValueError: the two differ in length, or there is no line.
+    """
+    if not references:
+        raise ValueError("error rates of no lines at all")
+    exact = sum(r == t for r, t in zip(references, texts, strict=True))
+    return ErrorRates(
+        character_error_rate(references, texts),
+        word_error_rate(references, texts),
+        exact / len(references),
+        len(references),
+    )
+
+
+def bootstrap_interval(
+    references: Sequence[str], texts: Sequence[str], draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of the CER, lines being drawn with replacement."""
+    errors, totals = (np.array(part) for part in _ratio(references, texts, list))
+    picks = np.random.default_rng(seed).integers(len(errors), size=(draws, len(errors)))
+    rates = errors[picks].sum(1) / np.maximum(totals[picks].sum(1), 1)
+    low, high = np.percentile(rates, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def expected_calibration_error(
+    confidences: Sequence[float], correct: Sequence[bool], bins: int = 10
+) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins (Guo et al., 2017)."""
+    confidence, right = np.asarray(confidences, float), np.asarray(correct, float)
+    if not len(confidence):
+        raise ValueError("calibration of no lines at all")
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(confidence[which == i].mean() - right[which == i].mean()) * (which == i).mean()
+        for i in range(bins)
+        if (which == i).any()
+    ]
+    return float(sum(gaps))

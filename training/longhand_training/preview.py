@@ -1,0 +1,64 @@
+"""A contact sheet of training lines: do they look like handwriting?
+
+``python -m longhand_training.preview --data ../shared/data --fonts DIR --out preview.png``
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from longhand_server.config import LineFormat
+from longhand_server.image import normalise_line
+from longhand_training.augment import augment_pixels
+from longhand_training.dataset import SourceConfig, make_sources
+
+
+def contact_sheet(config: SourceConfig, count: int, seed: int, width: int = 700) -> NDArray[np.uint8]:
+    """``count`` lines of the sources in turn: as made on the left, as the network sees them on the right."""
+    rng = np.random.default_rng(seed)
+    sources = make_sources(config)
+    rows = []
+    for i in range(count):
+        name, _, make = sources[i % len(sources)]
+        grey, text = make(rng)
+        pixels = augment_pixels(normalise_line(grey, LineFormat()).pixels, rng)
+        scale = 64 / grey.shape[0]
+        made = cv2.resize(grey, (max(int(grey.shape[1] * scale), 1), 64), interpolation=cv2.INTER_AREA)
+        seen = (255 - 255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+        pair = np.hstack([_fitted(made, width), _fitted(seen, width)])
+        label = np.full((18, pair.shape[1]), 225, np.uint8)
+        ascii_text = text.encode("ascii", "replace").decode()
+        cv2.putText(label, f"{name}: {ascii_text}", (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 0, 1, cv2.LINE_AA)
+        rows += [label, pair]
+    return np.vstack(rows)
+
+
+def _fitted(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    image = image[:, :width]
+    return np.asarray(
+        cv2.copyMakeBorder(image, 1, 1, 0, width - image.shape[1], cv2.BORDER_CONSTANT, value=128), np.uint8
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--fonts", type=Path, help="folder made by python -m longhand_training.fonts")
+    parser.add_argument("--folder", type=Path, action="append", default=[], help="a folder or TSV of lines")
+    parser.add_argument("--lines", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("preview.png"))
+    options = parser.parse_args()
+    config = SourceConfig(data=options.data, fonts=options.fonts, folders=tuple(options.folder))
+    cv2.imwrite(str(options.out), contact_sheet(config, options.lines, options.seed))
+    print(f"{options.lines} lines in {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Pen lines: the strokes of IAM-OnDB, cut into words and put together anew."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longhand_server.alphabet import fold_text
+
+Points = NDArray[np.float32]
+"""(P, 3): x and y in tablet units (y down) and pen speed in units per centisecond."""
+
+
+@dataclass(frozen=True, eq=False)
+class PenText:
+    """Some text as pen strokes.
+
+    Attributes:
+        text: what is written.
+        strokes: one (P, 3) array for each pen-down movement.
+    """
+
+    text: str
+    strokes: tuple[Points, ...]
+
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom in tablet units."""
+        every = np.concatenate(self.strokes)[:, :2]
+        (left, top), (right, bottom) = every.min(0), every.max(0)
+        return float(left), float(top), float(right), float(bottom)
+
+    def moved(self, dx: float, dy: float) -> PenText:
+        """A copy shifted by tablet units."""
+        offset = np.array([dx, dy, 0.0], np.float32)
+        return PenText(self.text, tuple(stroke + offset for stroke in self.strokes))
+
+
+@dataclass(frozen=True, eq=False)
+class PenLine:
+    """A written line, and its words where the strokes could be told apart (else empty).
+
+    Attributes:
+        line_id: such as ``a01-000u-01``; what stands before the last hyphen is the form, by one writer.
+        words: with x from the word's own left edge and y from the line's baseline.
+        height: of the whole line, tablet units.
+        word_gap: median gap between words, tablet units.
+    """
+
+    line_id: str
+    line: PenText
+    words: tuple[PenText, ...]
+    height: float
+    word_gap: float
+
+    @property
+    def form(self) -> str:
+        """Id of the page; its lines follow one another and have one writer."""
+        return self.line_id.rsplit("-", 1)[0]
+
+
+def load_pen_lines(path: Path) -> tuple[list[PenLine], list[PenLine]]:
+    """Reads the stroke pack.
+
+    Args:
+        path: ``iamondb_strokes.npz`` as the data README describes it.
+
+    Returns:
+        Training and validation lines, their baselines levelled.
+
+    Raises:
+        ValueError: an array is missing or its length does not fit the others.
+    """
+    with np.load(path, allow_pickle=False) as pack:
+        wanted = "point_deltas dt_centiseconds pen_up line_start text line_id is_validation".split()
+        missing = [name for name in wanted if name not in pack]
+        if missing:
+            raise ValueError(f"{path}: lacks the arrays {', '.join(missing)}")
+        arrays = {name: pack[name] for name in wanted}
+    starts = arrays["line_start"]
+    if starts[-1] != len(arrays["point_deltas"]) or len(starts) != len(arrays["text"]) + 1:
+        raise ValueError(f"{path}: line_start does not fit the points and the texts")
+    deltas = arrays["point_deltas"].astype(np.int32)
+    positions = np.cumsum(deltas, axis=0)
+    elapsed = np.maximum(arrays["dt_centiseconds"].astype(np.float32), 1.0)
+    speed = np.hypot(deltas[:, 0], deltas[:, 1]).astype(np.float32) / elapsed
+    points = np.column_stack([positions, speed]).astype(np.float32)
+    ends = arrays["pen_up"].astype(bool)
+
+    training: list[PenLine] = []
+    validation: list[PenLine] = []
+    for i in range(len(arrays["text"])):
+        part = slice(int(starts[i]), int(starts[i + 1]))
+        text = fold_text(str(arrays["text"][i]))
+        if part.stop - part.start < 2 or not text:
+            continue
+        line = _pen_line(str(arrays["line_id"][i]), text, points[part], ends[part])
+        (validation if arrays["is_validation"][i] else training).append(line)
+    return training, validation
+
+
+def _pen_line(line_id: str, text: str, points: Points, ends: NDArray[np.bool_]) -> PenLine:
+    strokes = [s for s in np.split(points, np.flatnonzero(ends) + 1) if len(s)]
+    for stroke in strokes:
+        # The speed at a stroke's first point belongs to the flight of the raised pen.
+        stroke[0, 2] = stroke[min(1, len(stroke) - 1), 2]
+    level = _levelled(strokes)
+    line = PenText(text, tuple(level))
+    _, top, _, bottom = line.box()
+    words, gap = _split_words(line)
+    return PenLine(line_id, line, words, max(bottom - top, 1.0), gap)
+
+
+def _levelled(strokes: list[Points]) -> list[Points]:
+    """Turns the writing level (the board's lines rise and fall) and sets its median height to y = 0."""
+    every = np.concatenate(strokes)
+    x, y = every[:, 0], every[:, 1]
+    slope = 0.0
+    if x.max() - x.min() > 3.0 * (y.max() - y.min() + 1.0) or len(strokes) > 12:
+        slope = float(np.polyfit(x, y, 1)[0]) if np.ptp(x) > 0 else 0.0
+    if abs(slope) > 0.2:
+        slope = 0.0
+    middle = float(np.median(y - slope * x))
+    level = []
+    for stroke in strokes:
+        moved = stroke.copy()
+        moved[:, 1] -= slope * moved[:, 0] + middle
+        level.append(moved)
+    return level
+
+
+def _split_words(line: PenText) -> tuple[tuple[PenText, ...], float]:
+    """Cuts a line at its widest gaps, one less than it has words; () where that is doubtful."""
+    names = line.text.split(" ")
+    strokes = sorted(line.strokes, key=lambda s: float(s[:, 0].min()))
+    height = np.ptp(np.concatenate(strokes)[:, 1]) + 1.0
+    if len(names) < 2 or len(strokes) < len(names):
+        return (), 0.35 * float(height)
+    right = np.maximum.accumulate([float(s[:, 0].max()) for s in strokes])
+    left = np.array([float(s[:, 0].min()) for s in strokes])
+    gaps = left[1:] - right[:-1]
+    order = np.argsort(gaps)[::-1]
+    cuts = np.sort(order[: len(names) - 1])
+    least = float(gaps[cuts].min())
+    inner = np.delete(gaps, cuts)
+    typical = float(np.median(gaps[cuts]))
+    if least <= 0 or (len(inner) and least < 1.25 * float(inner.max())):
+        return (), max(typical, 0.2 * float(height))
+    words = []
+    for name, group in zip(names, np.split(np.arange(len(strokes)), cuts + 1), strict=True):
+        words.append(PenText(name, tuple(strokes[i] for i in group)))
+    if not _plausible(words):
+        return (), typical
+    return tuple(w.moved(-w.box()[0], 0.0) for w in words), typical
+
+
+def _plausible(words: list[PenText]) -> bool:
+    """Whether each word is about as wide as its letters ask for."""
+    widths = np.array([w.box()[2] - w.box()[0] for w in words])
+    letters = np.array([len(w.text) for w in words], float)
+    per_letter = widths.sum() / letters.sum()
+    long = letters >= 3
+    ratio = widths[long] / (letters[long] * per_letter)
+    return bool(np.all((ratio > 0.5) & (ratio < 1.8)))
+
+
+class WriterBank:
+    """The lines and words of each form, for composing new lines in one hand."""
+
+    def __init__(self, lines: list[PenLine]) -> None:
+        self.lines = lines
+        self._forms: dict[str, list[PenLine]] = defaultdict(list)
+        for line in sorted(lines, key=lambda item: item.line_id):
+            self._forms[line.form].append(line)
+
+    def compose(self, rng: np.random.Generator, longest: int = 75) -> PenText:
+        """One training line: as written (40 %), two joined (30 %), or words in a new order (30 %)."""
+        line = self.lines[int(rng.integers(len(self.lines)))]
+        fellows = self._forms[line.form]
+        kind = rng.random()
+        if kind < 0.4:
+            return line.line
+        if kind < 0.7 or len(fellows) < 2:
+            other = fellows[int(rng.integers(len(fellows)))]
+            if rng.random() < 0.5:
+                at = fellows.index(line)
+                other = fellows[(at + 1) % len(fellows)]
+            parts: list[PenText] = [line.line, *(other.words or (other.line,))]
+            return _join(parts, line.word_gap, longest, rng)
+        bank = [word for fellow in fellows for word in fellow.words]
+        if len(bank) < 4:
+            return line.line
+        count = int(rng.integers(2, 12))
+        start = int(rng.integers(len(bank)))
+        if rng.random() < 0.5:
+            chosen = [bank[int(i)] for i in rng.integers(len(bank), size=count)]
+        else:  # runs of words in their own order keep phrases whole
+            chosen = [bank[(start + i) % len(bank)] for i in range(count)]
+        return _join(chosen, line.word_gap, longest, rng)
+
+
+def _join(parts: list[PenText], gap: float, longest: int, rng: np.random.Generator) -> PenText:
+    texts: list[str] = []
+    strokes: list[Points] = []
+    x = 0.0
+    spread = float(np.exp(rng.normal(0.0, 0.25)))
+    for part in parts:
+        if texts and len(" ".join([*texts, part.text])) > longest:
+            break
+        left, _, right, _ = part.box()
+        strokes.extend(part.moved(x - left, 0.0).strokes)
+        texts.append(part.text)
+        x += right - left + gap * spread * float(np.exp(rng.normal(0.0, 0.2)))
+    return PenText(" ".join(texts), tuple(strokes))
