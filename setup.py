@@ -41,11 +41,13 @@ class BuildStubs(Command):
     """
 
     description = "generate the protobuf and gRPC modules"
-    user_options: ClassVar[list[tuple[str, str | None, str]]] = []
+    user_options: ClassVar = [("inplace", "i", "write them beside their .proto files")]
+    boolean_options: ClassVar = ["inplace"]
 
     def initialize_options(self) -> None:
         self.build_lib: str | None = None
         self.editable_mode = False
+        self.inplace = False
 
     def finalize_options(self) -> None:
         self.set_undefined_options("build_py", ("build_lib", "build_lib"))
@@ -82,7 +84,7 @@ class BuildStubs(Command):
         return {}
 
     def _destination(self) -> Path:
-        if self.editable_mode or self.build_lib is None:
+        if self.editable_mode or self.inplace or self.build_lib is None:
             return ROOT / PROTO_ROOT
         return Path(self.build_lib)
 

@@ -1,0 +1,5 @@
+"""`python clients/cli.py`: the command line without installing its name (`longhand`)."""
+
+from longhand_client.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,165 @@
+"""The synchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+
+from longhand.v1 import recognition_pb2 as pb
+from longhand.v1 import recognition_pb2_grpc as rpc
+from longhand_client.connection import DEFAULT_ADDRESS, Connection, Tls
+from longhand_client.errors import InvalidImageError, from_rpc_error
+from longhand_client.images import ImageSource, image_bytes
+from longhand_client.options import RecognitionOptions, options_to_proto
+from longhand_client.results import (
+    Model,
+    Outcome,
+    Transcription,
+    model_from_proto,
+    outcome_from_proto,
+    transcription_from_proto,
+)
+
+_Answer = TypeVar("_Answer")
+
+
+class RecognizerClient:
+    """Reads handwritten lines with a Longhand server. Threads may share one client.
+
+    Args:
+        address: "host", "host:port" or "unix:path", or several of them, among which calls take turns.
+        timeout_s: seconds that a call may take, its retries included.
+        tls: encryption; None = plain text.
+        token: sent as a bearer token; None = none.
+        retries: how often a call is tried again while the server is unavailable or full; 0 = never.
+        keepalive_s: seconds of silence after which a call in progress pings the server.
+
+    Raises:
+        ValueError: an address that makes no sense.
+
+    Example:
+        >>> from longhand_client import RecognizerClient
+        >>> with RecognizerClient(address) as client:
+        ...     print(client.recognize("examples/sample_line.png").text != "")
+        True
+    """
+
+    def __init__(
+        self,
+        address: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = 30.0,
+        tls: Tls | None = None,
+        token: str | None = None,
+        retries: int = 3,
+        keepalive_s: float = 30.0,
+    ) -> None:
+        self._connection = Connection(
+            address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
+        )
+        self._timeout_s = timeout_s
+        target, options = self._connection.target(), self._connection.options()
+        credentials = self._connection.credentials()
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, options)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, options)
+        self._stub = rpc.RecognitionServiceStub(self._channel)
+
+    @property
+    def address(self) -> str:
+        """The address as it was given."""
+        return self._connection.name
+
+    def recognize(self, image: ImageSource, options: RecognitionOptions | None = None) -> Transcription:
+        """Reads one image of one line.
+
+        Args:
+            image: the bytes of an image file, its path, an open file, a uint8 array or a Pillow image.
+            options: how to read; None = the default model with its tuned settings.
+
+        Returns:
+            What was read; a blank line gives an empty text.
+
+        Raises:
+            InvalidImageError: no readable picture of a line.
+            ServerUnavailableError: nobody answers at the address.
+            LonghandError: any other failure, see `longhand_client.errors`.
+        """
+        request = pb.RecognizeRequest(image=image_bytes(image), options=options_to_proto(options))
+        answer = self._call(self._stub.Recognize, request)
+        return transcription_from_proto(answer.result)
+
+    def recognize_batch(
+        self, images: Iterable[ImageSource], options: RecognitionOptions | None = None
+    ) -> list[Outcome]:
+        """Reads several images in one call.
+
+        Args:
+            images: see `recognize`; at most what the server takes in one call (256 unless configured).
+            options: how to read all of them.
+
+        Returns:
+            One outcome for each image, in the order given: a bad image does not touch the others.
+
+        Raises:
+            LonghandError: the call as a whole failed.
+        """
+        request = pb.BatchRecognizeRequest(options=options_to_proto(options))
+        outcomes: list[Outcome] = []
+        for index, image in enumerate(images):
+            try:
+                request.items.add(request_id=str(index), image=image_bytes(image))
+                outcomes.append(Outcome(index, None, None))
+            except InvalidImageError as error:
+                outcomes.append(Outcome(index, None, error))
+        if request.items:
+            answer = self._call(self._stub.BatchRecognize, request)
+            for item in answer.outcomes:
+                index = int(item.request_id)
+                outcomes[index] = outcome_from_proto(index, item)
+        return outcomes
+
+    def models(self) -> list[Model]:
+        """The models that the server serves, the default one first.
+
+        Raises:
+            LonghandError: the call failed.
+        """
+        answer = self._call(self._stub.ListModels, pb.ListModelsRequest())
+        return [model_from_proto(model) for model in answer.models]
+
+    def model(self, name: str = "", version: str = "") -> Model:
+        """Describes one model.
+
+        Args:
+            name: its name; "" = the default model.
+            version: its version; "" = the newest.
+
+        Raises:
+            ModelNotFoundError: the server does not serve it.
+            LonghandError: the call failed.
+        """
+        answer = self._call(self._stub.GetModel, pb.GetModelRequest(name=name, version=version))
+        return model_from_proto(answer.model)
+
+    def close(self) -> None:
+        """Closes the connection; calls in progress fail."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: Callable[..., _Answer], request: object) -> _Answer:
+        try:
+            return method(request, timeout=self._timeout_s, metadata=self._connection.metadata)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from error

@@ -1,0 +1,143 @@
+"""Where the server is and how to talk to it: the gRPC target, credentials and channel arguments."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+DEFAULT_PORT = 50051
+DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
+_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:")
+_SERVICE = "longhand.v1.RecognitionService"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """Encryption, with the files' contents in PEM form.
+
+    Attributes:
+        root_certificates: whom to trust; None = the authorities that gRPC ships.
+        private_key: this client's key, where the server asks for one.
+        certificate_chain: this client's certificate, where the server asks for one.
+        server_name: the name in the server's certificate, where it is not the address's host.
+    """
+
+    root_certificates: bytes | None = None
+    private_key: bytes | None = None
+    certificate_chain: bytes | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """How to reach a server.
+
+    Attributes:
+        address: "host", "host:port", "unix:path", or several of the former, among which calls take turns.
+        tls: encryption; None = plain text.
+        token: sent as "authorization: Bearer TOKEN"; None = nothing.
+        retries: how often a call is tried again while the server is unavailable or full; 0 = never.
+        keepalive_s: seconds of silence after which a call in progress pings the server.
+        max_message_bytes: largest message accepted and sent.
+    """
+
+    address: str | Sequence[str] = DEFAULT_ADDRESS
+    tls: Tls | None = None
+    token: str | None = None
+    retries: int = 3
+    keepalive_s: float = 30.0
+    max_message_bytes: int = 64 * 1024 * 1024
+
+    @property
+    def name(self) -> str:
+        """The address as a person would write it."""
+        return self.address if isinstance(self.address, str) else ", ".join(self.address)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
+
+    def target(self) -> str:
+        """The gRPC target of the address.
+
+        Raises:
+            ValueError: the address is empty, its port no number, or (one of several) its name unknown.
+        """
+        if isinstance(self.address, str):
+            return self.address if self.address.startswith(_SCHEMES) else _join(*_split(self.address))
+        endpoints = list(dict.fromkeys(end for address in self.address for end in _resolve(address)))
+        if not endpoints:
+            raise ValueError("address: got an empty list, need at least one HOST:PORT")
+        families = {family for family, _ in endpoints}
+        if len(families) > 1:
+            # A gRPC target holds one family; with both at hand the older one reaches every server named.
+            endpoints = [end for end in endpoints if end[0] == socket.AF_INET]
+        scheme = "ipv4" if endpoints[0][0] == socket.AF_INET else "ipv6"
+        return f"{scheme}:{','.join(text for _, text in endpoints)}"
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """The channel credentials; None for plain text."""
+        if self.tls is None:
+            return None
+        return grpc.ssl_channel_credentials(
+            self.tls.root_certificates, self.tls.private_key, self.tls.certificate_chain
+        )
+
+    def options(self) -> list[tuple[str, Any]]:
+        """The channel arguments."""
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.enable_retries", int(self.retries > 0)),
+            ("grpc.service_config", json.dumps(self._service_config())),
+        ]
+        if self.tls is not None and self.tls.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        return options
+
+    def _service_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+        if self.retries > 0:
+            policy = {
+                # gRPC caps the attempts at 5, the first one included.
+                "maxAttempts": min(self.retries + 1, 5),
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                # Both mean that nothing was done. A server that knows better pushes back with its own delay.
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            }
+            config["methodConfig"] = [{"name": [{"service": _SERVICE}], "retryPolicy": policy}]
+        return config
+
+
+def _split(address: str) -> tuple[str, int]:
+    if not address.strip():
+        raise ValueError("address: got an empty one, need HOST:PORT")
+    host, separator, port = address.rpartition(":")
+    if not separator or address.endswith("]") or (":" in host and not host.startswith("[")):
+        return address.strip("[]"), DEFAULT_PORT  # a bare name, or an IPv6 address without a port
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"address: got {address!r}, need HOST:PORT with a port from 1 to 65535")
+    return host.strip("[]") or "localhost", int(port)
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _resolve(address: str) -> list[tuple[socket.AddressFamily, str]]:
+    host, port = _split(address)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ValueError(f"address: {address!r} cannot be resolved ({error})") from error
+    return [(family, _join(str(end[0]), port)) for family, _, _, _, end in found]

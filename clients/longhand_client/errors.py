@@ -1,0 +1,161 @@
+"""What can go wrong, as one small tree, mapped from gRPC codes and the server's error details.
+
+LonghandError
+├── InvalidRequestError        an option that makes no sense
+│   └── InvalidImageError      no readable picture of a line, here or on the server
+├── ModelNotFoundError         the server does not serve that model
+├── OverloadedError            full for the moment; `retry_after_s` says when to come back
+├── DeadlineExceededError      no answer within the time given
+├── AuthenticationError        no token, or one that the server refuses
+├── UnsupportedError           this server does not offer it
+├── ServerUnavailableError     nobody answers at that address, or the server is stopping
+└── ServerError                the server failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.any_pb2 import Any as AnyMessage
+
+_DETAILS_KEY = "grpc-status-details-bin"
+_IMAGE_REASONS = frozenset({"INVALID_IMAGE"})
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class LonghandError(Exception):
+    """Root of everything this client raises on purpose.
+
+    Attributes:
+        message: one line for a person.
+        code: name of the gRPC status code, such as "INVALID_ARGUMENT".
+        reason: the server's stable name for the cause, such as "INVALID_IMAGE"; "" where it gave none.
+        field: path of the request field at fault, or None.
+        retry_after_s: seconds after which the server invites a retry, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "UNKNOWN",
+        reason: str = "",
+        field: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequestError(LonghandError):
+    """The request makes no sense to the server, whatever the image shows."""
+
+
+class InvalidImageError(InvalidRequestError):
+    """No readable picture of a text line."""
+
+
+class ModelNotFoundError(LonghandError):
+    """The server does not serve the model asked for."""
+
+
+class OverloadedError(LonghandError):
+    """The server is full for the moment, or this caller's share is used up."""
+
+
+class DeadlineExceededError(LonghandError):
+    """No answer within the time given."""
+
+
+class AuthenticationError(LonghandError):
+    """No token, or one that the server refuses."""
+
+
+class UnsupportedError(LonghandError):
+    """This server or this model does not offer what was asked."""
+
+
+class ServerUnavailableError(LonghandError):
+    """Nobody answers at that address, or the server is stopping."""
+
+
+class ServerError(LonghandError):
+    """The server failed; its log says why."""
+
+
+_CLASSES: dict[grpc.StatusCode, type[LonghandError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
+    grpc.StatusCode.FAILED_PRECONDITION: InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: AuthenticationError,
+    grpc.StatusCode.UNIMPLEMENTED: UnsupportedError,
+    grpc.StatusCode.UNAVAILABLE: ServerUnavailableError,
+}
+
+
+def from_status(status: status_pb2.Status) -> LonghandError:
+    """Turns a google.rpc.Status (the outcome of one item) into an error.
+
+    Args:
+        status: a status whose code is not OK.
+
+    Returns:
+        The error, ready to raise.
+    """
+    return _error(_CODES.get(status.code, grpc.StatusCode.UNKNOWN), status.message, status.details)
+
+
+def from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
+    """Turns the failure of a whole call into an error.
+
+    Args:
+        error: what the stub raised.
+        address: where the call went; named in the message when nobody answered.
+
+    Returns:
+        The error, ready to raise.
+    """
+    # A grpc.RpcError raised by a stub is a grpc.Call too; the class itself promises nothing.
+    code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
+    message = str(error)
+    details: Iterable[AnyMessage] = ()
+    if isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        message = error.details() or code.name
+        for key, value in error.trailing_metadata() or ():
+            if key == _DETAILS_KEY and isinstance(value, bytes):
+                details = status_pb2.Status.FromString(value).details
+    if code is grpc.StatusCode.UNAVAILABLE:
+        message = f"no Longhand server answers at {address} ({message})"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
+        # gRPC itself refuses a message over the size limit; waiting would not help.
+        return InvalidImageError(f"the image is too large for the server: {message}", code=code.name)
+    return _error(code, message, details)
+
+
+def _error(code: grpc.StatusCode, message: str, details: Iterable[AnyMessage]) -> LonghandError:
+    reason, field, retry_after_s = "", None, None
+    information = error_details_pb2.ErrorInfo()
+    request = error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    for detail in details:
+        if detail.Unpack(information):
+            reason = information.reason
+        elif detail.Unpack(request) and request.field_violations:
+            field = request.field_violations[0].field
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+    kind = InvalidImageError if reason in _IMAGE_REASONS else _CLASSES.get(code, ServerError)
+    return kind(message, code=code.name, reason=reason, field=field, retry_after_s=retry_after_s)

@@ -1,0 +1,101 @@
+"""What may be handed in as an image, and how it becomes the bytes that are sent."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
+
+from longhand_client.errors import InvalidImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@runtime_checkable
+class _PillowImage(Protocol):
+    """The two methods of a `PIL.Image.Image` that are used; Pillow itself is not needed."""
+
+    def save(self, target: IO[bytes], format: str) -> None: ...  # noqa: A002 -- Pillow's name
+
+    def getbands(self) -> tuple[str, ...]: ...
+
+
+ImageSource: TypeAlias = "bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes] | np.ndarray[Any, Any] | _PillowImage"  # noqa: E501
+"""The bytes of an image file, its path, an open binary file, a numpy array, or a Pillow image.
+
+An array is (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8, row 0 at the top, 0 = black.
+"""
+
+
+def image_bytes(source: ImageSource) -> bytes:
+    """The bytes of an image file for whatever was handed in.
+
+    Args:
+        source: see `ImageSource`.
+
+    Returns:
+        The content of an image file; arrays and Pillow images are written as PNG, without loss.
+
+    Raises:
+        InvalidImageError: the file cannot be read, or the array is no picture.
+        TypeError: it is none of the kinds accepted.
+    """
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return _read_path(Path(source))
+    if hasattr(source, "__array_interface__") and hasattr(source, "dtype"):
+        return _array_to_png(cast("np.ndarray[Any, Any]", source))
+    if isinstance(source, _PillowImage):
+        import io
+
+        buffer = io.BytesIO()
+        source.save(buffer, "PNG")
+        return buffer.getvalue()
+    if hasattr(source, "read"):
+        content = source.read()
+        if not isinstance(content, bytes):
+            raise InvalidImageError("the open file gives text: open it in binary mode ('rb')")
+        return content
+    raise TypeError(
+        f"got {type(source).__name__}, need bytes, a path, a binary file, an array or a PIL image"
+    )
+
+
+def _read_path(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        # A missing file and one without permission are the same to the caller: this image cannot be read.
+        raise InvalidImageError(f"{path}: {error.strerror or error}", code="INVALID_ARGUMENT") from error
+
+
+def _array_to_png(array: np.ndarray[Any, Any]) -> bytes:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if (
+        array.ndim not in (2, 3)
+        or channels not in (1, 3, 4)
+        or array.dtype.name != "uint8"
+        or array.size == 0
+    ):
+        raise InvalidImageError(
+            f"array: got shape {array.shape} and type {array.dtype}, "
+            "need (H, W), (H, W, 3) or (H, W, 4) of uint8"
+        )
+    height, width = array.shape[:2]
+    colour_type = {1: 0, 3: 2, 4: 6}[channels]
+    rows = array.reshape(height, width * channels)
+    # Each row of a PNG starts with the number of its filter; 0 = none.
+    scanlines = b"".join(b"\0" + rows[y].tobytes() for y in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(scanlines, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

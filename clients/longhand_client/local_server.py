@@ -1,0 +1,85 @@
+"""A Longhand server of one's own, as a child process on a free local port."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from longhand_client.errors import LonghandError
+
+
+class LocalServer:
+    """Starts `python -m longhand_server` and stops it at the end of the `with` block.
+
+    Args:
+        arguments: further arguments for the server, such as ("--model", "DIR").
+        start_timeout_s: how long the model may take to load.
+
+    Raises:
+        LonghandError: on entering: the server is not installed, or did not start (with its own words).
+    """
+
+    def __init__(self, arguments: Sequence[str] = (), *, start_timeout_s: float = 60.0) -> None:
+        self._arguments = list(arguments)
+        self._start_timeout_s = start_timeout_s
+        self._folder = tempfile.TemporaryDirectory(prefix="longhand-")
+        self._log = Path(self._folder.name) / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = ""
+
+    def __enter__(self) -> Self:
+        if importlib.util.find_spec("longhand_server") is None:
+            self._folder.cleanup()
+            raise LonghandError("the server is not installed here: pip install 'longhand[server]'")
+        port_file = Path(self._folder.name) / "port"
+        command = [sys.executable, "-m", "longhand_server", "--port", "0", "--port-file", str(port_file)]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command + self._arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        try:
+            self.address = f"127.0.0.1:{self._wait_for_port(self._process, port_file)}"
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    @property
+    def log(self) -> str:
+        """What the server has printed so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+
+    def _wait_for_port(self, process: subprocess.Popen[bytes], port_file: Path) -> int:
+        deadline = time.monotonic() + self._start_timeout_s
+        while time.monotonic() < deadline:
+            content = port_file.read_text(encoding="ascii").strip() if port_file.exists() else ""
+            if content:
+                return int(content)
+            if process.poll() is not None:
+                raise LonghandError(f"the server did not start:\n{self.log.strip()}")
+            time.sleep(0.05)
+        raise LonghandError(
+            f"the server was not ready after {self._start_timeout_s:.0f} s:\n{self.log.strip()}"
+        )
+
+    def _stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._folder.cleanup()

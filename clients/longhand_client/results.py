@@ -1,0 +1,225 @@
+"""What the server read, as frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from longhand.v1 import recognition_pb2 as pb
+from longhand_client.errors import LonghandError, ServerError, from_status
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One word or one character of the text.
+
+    Attributes:
+        text: the word or the character.
+        confidence: how sure the model is of it, 0 to 1.
+        x_start: left edge, in pixels of the sent image.
+        x_end: right edge, in pixels of the sent image.
+    """
+
+    text: str
+    confidence: float
+    x_start: float
+    x_end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One reading of the line.
+
+    Attributes:
+        text: the reading.
+        confidence: how sure the model is of it, 0 to 1.
+        total_log_probability: the score that ranks the readings (natural log; bonuses may lift it above 0).
+        acoustic_log_probability: the network's part of it.
+        language_model_log_probability: the language models' weighted part of it.
+    """
+
+    text: str
+    confidence: float
+    total_log_probability: float
+    acoustic_log_probability: float
+    language_model_log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the server's time went, in milliseconds; images of one batch share the batch's times.
+
+    Attributes:
+        decode_image_ms: decoding the file and normalising the line.
+        queue_ms: waiting for a batch to start.
+        infer_ms: the network.
+        beam_ms: the CTC decoder.
+        total_ms: from the request's arrival to its answer.
+        batch_size: images in the batch.
+    """
+
+    decode_image_ms: float
+    queue_ms: float
+    infer_ms: float
+    beam_ms: float
+    total_ms: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """What was read from one image.
+
+    Attributes:
+        text: the best reading; "" for a blank line.
+        confidence: how sure the model is of the whole text, 0 to 1.
+        alternatives: the readings asked for, best first.
+        words: the words of `text` from left to right, where they were asked for.
+        characters: the characters of `text` from left to right, where they were asked for.
+        timings: where the server's time went.
+        model: name of the model.
+        model_version: its version.
+        image_width: width of the sent image in pixels.
+        image_height: height of the sent image in pixels.
+    """
+
+    text: str
+    confidence: float
+    alternatives: tuple[Alternative, ...]
+    words: tuple[Span, ...]
+    characters: tuple[Span, ...]
+    timings: Timings
+    model: str
+    model_version: str
+    image_width: int
+    image_height: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries and lists, ready for `json.dumps`."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one image of a batch or a stream.
+
+    Attributes:
+        index: position of the image among those handed in, from 0.
+        transcription: what was read; None where it failed.
+        error: why it failed; None where it was read.
+    """
+
+    index: int
+    transcription: Transcription | None
+    error: LonghandError | None
+
+    def result(self) -> Transcription:
+        """The transcription.
+
+        Raises:
+            LonghandError: this image's own error.
+        """
+        if self.transcription is None:
+            raise self.error or ServerError(f"no answer for image {self.index}")
+        return self.transcription
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that the server serves.
+
+    Attributes:
+        name: such as "en".
+        version: such as "1.0.0".
+        description: one line for people.
+        alphabet: every character that it can write.
+        is_default: whether requests that name no model get it.
+        state: "ready", "loading", "unloaded", "draining", "failed" or "unspecified".
+        device: such as "cpu" or "cuda:0".
+        has_word_model: whether it has a word language model.
+        has_character_model: whether it has a character language model.
+        default_options: the decoder's tuned settings by name.
+    """
+
+    name: str
+    version: str
+    description: str
+    alphabet: str
+    is_default: bool
+    state: str
+    device: str
+    has_word_model: bool
+    has_character_model: bool
+    default_options: dict[str, str | int | float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries and lists, ready for `json.dumps`."""
+        return dataclasses.asdict(self)
+
+
+def transcription_from_proto(result: pb.RecognitionResult) -> Transcription:
+    """Converts the message of the protocol."""
+    timings = result.timings
+    return Transcription(
+        text=result.text,
+        confidence=result.confidence,
+        alternatives=tuple(
+            Alternative(
+                one.text,
+                one.confidence,
+                one.total_log_probability,
+                one.acoustic_log_probability,
+                one.language_model_log_probability,
+            )
+            for one in result.alternatives
+        ),
+        words=tuple(Span(one.text, one.confidence, one.x_start_px, one.x_end_px) for one in result.words),
+        characters=tuple(
+            Span(one.text, one.confidence, one.x_start_px, one.x_end_px) for one in result.characters
+        ),
+        timings=Timings(
+            timings.decode_image_ms,
+            timings.queue_ms,
+            timings.infer_ms,
+            timings.beam_ms,
+            timings.total_ms,
+            timings.batch_size,
+        ),
+        model=result.model,
+        model_version=result.model_version,
+        image_width=result.image_width_px,
+        image_height=result.image_height_px,
+    )
+
+
+def outcome_from_proto(
+    index: int, answer: pb.BatchRecognizeOutcome | pb.StreamingRecognizeResponse
+) -> Outcome:
+    """Converts one item's answer of a batch or a stream."""
+    if answer.HasField("result"):
+        return Outcome(index, transcription_from_proto(answer.result), None)
+    if answer.HasField("error"):
+        return Outcome(index, None, from_status(answer.error))
+    return Outcome(
+        index, None, ServerError(f"the server gave neither a result nor an error for image {index}")
+    )
+
+
+def model_from_proto(model: pb.Model) -> Model:
+    """Converts the message of the protocol."""
+    options = {field.name: value for field, value in model.default_options.ListFields()}
+    if "kind" in options:
+        options["kind"] = pb.DecoderKind.Name(options["kind"]).removeprefix("DECODER_KIND_").lower()
+    return Model(
+        name=model.name,
+        version=model.version,
+        description=model.description,
+        alphabet=model.alphabet,
+        is_default=model.is_default,
+        state=pb.ModelState.Name(model.state).removeprefix("MODEL_STATE_").lower(),
+        device=model.device,
+        has_word_model=model.has_word_model,
+        has_character_model=model.has_character_model,
+        default_options=options,
+    )

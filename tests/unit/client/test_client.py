@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import io
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import longhand_client
+from longhand.v1 import recognition_pb2 as pb
+from longhand_client import RecognitionOptions, RecognizerClient
+from longhand_client.errors import (
+    AuthenticationError,
+    DeadlineExceededError,
+    InvalidImageError,
+    InvalidRequestError,
+    LonghandError,
+    ModelNotFoundError,
+    OverloadedError,
+    ServerError,
+    ServerUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from helpers.fake_service import FakeServer
+
+
+@pytest.fixture
+def client(fake: FakeServer) -> Iterator[RecognizerClient]:
+    with RecognizerClient(fake.address, retries=0) as client:
+        yield client
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_everything_of_the_answer_arrives(client: RecognizerClient) -> None:
+    read = client.recognize(b"text:caf\xc3\xa9")
+    assert read.text == "café"
+    assert read.confidence == 0.75
+    assert [(one.text, one.total_log_probability) for one in read.alternatives] == [("café", -1.5)]
+    assert [(one.text, one.x_start, one.x_end) for one in read.words] == [("café", 3.0, 40.0)]
+    assert [(one.text, one.confidence) for one in read.characters] == [("c", 0.5)]
+    assert (read.timings.infer_ms, read.timings.batch_size) == (12.0, 4)
+    assert (read.model, read.model_version, read.image_width, read.image_height) == ("en", "1.0.0", 640, 48)
+
+
+def test_to_dict_is_json(client: RecognizerClient) -> None:
+    record = json.loads(json.dumps(client.recognize(b"text:ab").to_dict()))
+    assert record["text"] == "ab"
+    assert record["words"][0] == {"text": "ab", "confidence": 0.5, "x_start": 3.0, "x_end": 40.0}
+
+
+def test_results_are_frozen(client: RecognizerClient) -> None:
+    with pytest.raises(AttributeError):
+        client.recognize(b"text:ab").text = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", ["path", "string", "bytearray", "memoryview", "file"])
+def test_sources(client: RecognizerClient, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "line.png"
+    path.write_bytes(b"text:ok")
+    sources: dict[str, Any] = {
+        "path": path,
+        "string": str(path),
+        "bytearray": bytearray(b"text:ok"),
+        "memoryview": memoryview(b"text:ok"),
+        "file": io.BytesIO(b"text:ok"),
+    }
+    assert client.recognize(sources[kind]).text == "ok"
+
+
+def test_missing_file_is_named(client: RecognizerClient, tmp_path: Path) -> None:
+    with pytest.raises(InvalidImageError, match=r"nothing\.png: No such file"):
+        client.recognize(tmp_path / "nothing.png")
+
+
+def test_text_file_object_and_wrong_type(client: RecognizerClient) -> None:
+    with pytest.raises(InvalidImageError, match="binary mode"):
+        client.recognize(io.StringIO("text"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got int, need bytes"):
+        client.recognize(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "code", "reason"),
+    [
+        (b"bad", InvalidImageError, "INVALID_ARGUMENT", "INVALID_IMAGE"),
+        (b"full", OverloadedError, "RESOURCE_EXHAUSTED", "OVERLOADED"),
+        (b"token", AuthenticationError, "UNAUTHENTICATED", "UNAUTHENTICATED"),
+        (b"model", ModelNotFoundError, "NOT_FOUND", "MODEL_NOT_FOUND"),
+        (b"?", ServerError, "INTERNAL", "RECOGNITION_FAILED"),
+    ],
+)
+def test_errors_keep_the_servers_details(
+    client: RecognizerClient, image: bytes, kind: type[LonghandError], code: str, reason: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        client.recognize(image)
+    assert type(caught.value) is kind
+    assert (caught.value.code, caught.value.reason) == (code, reason)
+    assert caught.value.retry_after_s == (0.25 if image == b"full" else None)
+
+
+def test_oversized_image_is_no_overload(client: RecognizerClient) -> None:
+    with pytest.raises(InvalidImageError, match="too large"):
+        client.recognize(b"x" * (2 << 20))
+
+
+def test_deadline(fake: FakeServer) -> None:
+    with RecognizerClient(fake.address, timeout_s=0.2) as client, pytest.raises(DeadlineExceededError):
+        client.recognize(b"slow")
+
+
+def test_no_server_names_the_address() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with RecognizerClient(address) as client, pytest.raises(ServerUnavailableError, match=address):
+        client.recognize(b"text:ab")
+
+
+@pytest.mark.parametrize(("retries", "works"), [(0, False), (3, True)])
+def test_retries_while_unavailable(fake: FakeServer, retries: int, works: bool) -> None:
+    fake.servicer.failures_left = 2
+    with RecognizerClient(fake.address, retries=retries) as client:
+        if works:
+            assert client.recognize(b"text:ab").text == "ab"
+            assert len(fake.servicer.requests) == 3
+        else:
+            with pytest.raises(ServerUnavailableError, match="stopping"):
+                client.recognize(b"text:ab")
+            assert len(fake.servicer.requests) == 1
+
+
+def test_token_travels(fake: FakeServer) -> None:
+    with RecognizerClient(fake.address, token="s3cret") as client:
+        client.recognize(b"text:ab")
+    assert fake.servicer.metadata[0]["authorization"] == "Bearer s3cret"
+
+
+def test_no_options_send_none(client: RecognizerClient, fake: FakeServer) -> None:
+    client.recognize(b"text:ab")
+    assert not fake.servicer.requests[0].HasField("options")
+
+
+def test_options_travel(client: RecognizerClient, fake: FakeServer) -> None:
+    options = RecognitionOptions(
+        model="en",
+        decoder="beam",
+        beam_width=9,
+        word_weight=0.0,
+        hotwords={"Fuchs": None, "Oss": 3.5},
+        alternatives=5,
+        words=True,
+        characters=True,
+        allowed_characters="abc",
+        priority="low",
+    )
+    client.recognize(b"text:ab", options)
+    sent = fake.servicer.requests[0].options
+    assert sent.decoder.kind == pb.DECODER_KIND_BEAM
+    assert sent.decoder.beam_width == 9
+    # Zero switches the word model off, unset leaves the tuned weight: they must stay apart.
+    assert sent.decoder.HasField("word_weight")
+    assert not sent.decoder.HasField("character_weight")
+    assert [(one.text, one.HasField("boost"), one.boost) for one in sent.hotwords] == [
+        ("Fuchs", False, 0.0),
+        ("Oss", True, 3.5),
+    ]
+    assert (sent.alternatives, sent.include_words, sent.include_characters) == (5, True, True)
+    assert (sent.allowed_characters, sent.priority, sent.model) == ("abc", pb.PRIORITY_LOW, "en")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        RecognitionOptions(decoder="best"),  # type: ignore[arg-type]
+        RecognitionOptions(beam_width=-1),
+        RecognitionOptions(beam_width="wide"),  # type: ignore[arg-type]
+    ],
+)
+def test_options_that_fit_no_message(client: RecognizerClient, options: RecognitionOptions) -> None:
+    with pytest.raises(InvalidRequestError, match="options"):
+        client.recognize(b"text:ab", options)
+
+
+def test_batch_keeps_order_and_isolates_failures(client: RecognizerClient, tmp_path: Path) -> None:
+    outcomes = client.recognize_batch([b"text:a", b"bad", tmp_path / "missing.png", b"text:d"])
+    assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3]
+    assert [one.transcription.text if one.transcription else None for one in outcomes] == [
+        "a",
+        None,
+        None,
+        "d",
+    ]
+    with pytest.raises(InvalidImageError, match="3 bytes"):
+        outcomes[1].result()
+    with pytest.raises(InvalidImageError, match="missing"):
+        outcomes[2].result()
+    assert outcomes[3].result().text == "d"
+
+
+def test_empty_batch_asks_nobody(client: RecognizerClient, fake: FakeServer) -> None:
+    assert client.recognize_batch([]) == []
+    assert fake.servicer.requests == []
+
+
+def test_models(client: RecognizerClient) -> None:
+    (model,) = client.models()
+    assert (model.name, model.state, model.device, model.is_default) == ("en", "ready", "cpu", True)
+    assert model.default_options["kind"] == "beam"
+    assert model.default_options["beam_width"] == 50
+    assert client.model("en") == model
+    with pytest.raises(ModelNotFoundError, match="'xx'"):
+        client.model("xx")
+
+
+def test_import_is_light() -> None:
+    script = (
+        "import sys, longhand_client\n"
+        "heavy = {'numpy', 'cv2', 'onnxruntime', 'torch', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_all_names_exist() -> None:
+    assert all(hasattr(longhand_client, name) for name in longhand_client.__all__)
