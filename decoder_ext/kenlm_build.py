@@ -37,10 +37,11 @@ EXTENSION_NAME = "longhand_decoder._core"
 KENLM_DEFINES = [("NDEBUG", None), ("KENLM_MAX_ORDER", str(KENLM_MAX_ORDER))]
 # Hidden visibility keeps every lm:: and util:: symbol inside the extension: another copy of KenLM in the same
 # process (its own Python module, say) never meets ours.
-KENLM_FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-w"]
+KENLM_FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-w"]
 # The math flags let the compiler vectorise the frame arithmetic; infinities keep their meaning.
 DECODER_FLAGS = [
     "-O3",
+    "-g0",
     "-std=c++17",
     "-fvisibility=hidden",
     "-fno-math-errno",
