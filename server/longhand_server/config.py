@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from longhand_server.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,7 @@ class NetworkConfig:
         object.__setattr__(self, "blocks", tuple(self.blocks))
         if len(self.channels) != 4 or len(self.blocks) != 3:
             raise ValueError(
-                "network: need 4 channels and 3 block counts, "
-                f"got {self.channels!r} and {self.blocks!r}"
+                f"network: need 4 channels and 3 block counts, got {self.channels!r} and {self.blocks!r}"
             )
         if self.labels < 2 or min(*self.channels, *self.blocks, self.hidden, self.layers) < 1:
             raise ValueError(f"network: every size must be positive and labels >= 2, got {self!r}")
@@ -68,35 +71,131 @@ class NetworkConfig:
             raise ValueError(f"network.dropout: got {self.dropout!r}, need 0 <= dropout < 1")
 
 
+def setting(
+    default: Any,
+    description: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    choices: tuple[str, ...] = (),
+    flag: str = "",
+) -> Any:
+    """A field that an operator can set, with its help text and its bounds (both inclusive).
+
+    ``flag`` names it on the command line where the field's own name would not be unique there.
+    """
+    metadata = {"description": description, "low": low, "high": high, "choices": choices, "flag": flag}
+    return field(default=default, metadata=metadata)
+
+
+class Settings:
+    """Base of the operator's settings: every value is checked against its type and its bounds."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError naming the key, the value and what is allowed."""
+        for item in fields(self):  # type: ignore[arg-type]
+            if item.metadata:
+                check_value(item, getattr(self, item.name))
+
+
+def check_value(item: Field[Any], value: object) -> None:
+    """Raises ConfigurationError unless ``value`` has the type of the field's default and keeps its bounds."""
+    wanted = type(item.default)
+    # A bool is an int to Python, but `--port true` is a mistake; an int does for a float.
+    fits = type(value) is wanted or (wanted is float and type(value) is int)
+    if not fits:
+        raise ConfigurationError(f"{item.name}: got {value!r}, need {_KINDS[wanted]}")
+    low, high, choices = item.metadata["low"], item.metadata["high"], item.metadata["choices"]
+    if choices and value not in choices:
+        raise ConfigurationError(f"{item.name}: got {value!r}, need one of {', '.join(choices)}")
+    if isinstance(value, int | float) and not low <= value <= high:
+        raise ConfigurationError(f"{item.name}: got {value!r}, need {low} to {high}")
+
+
+_KINDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+
+
 @dataclass(frozen=True)
-class ImageLimits:
+class ImageLimits(Settings):
     """What an image file may be at most; everything beyond is refused before a pixel is decoded.
 
     The defaults keep the worst files that pass (a lossy WebP of noise, a progressive JPEG of 20 scans) below
-    0.2 s of CPU and 100 MB on a core of 2020.
-
-    Attributes:
-        max_bytes: size of the file, bytes.
-        max_pixels: width times height, px. A line of 16 cm at 600 dpi has about 1.5 million.
-        max_side: width or height, px.
-        max_scans: scans of a progressive JPEG; cameras and editors write about 10.
+    0.2 s of CPU and 100 MB on a core of 2020. A line of 16 cm at 600 dpi has about 1.5 million pixels;
+    cameras and editors write JPEGs of about 10 scans.
     """
 
-    max_bytes: int = 4 * 1024 * 1024
-    max_pixels: int = 3_000_000
-    max_side: int = 32_768
-    max_scans: int = 20
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("max_bytes", 1, 1 << 30),
-            ("max_pixels", 9, 1 << 26),
-            ("max_side", 3, 1 << 16),
-            ("max_scans", 1, 100),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ValueError(f"image.{name}: got {value!r}, need an integer from {low} to {high}")
+    max_bytes: int = setting(
+        4 << 20, "largest image file, bytes", low=64, high=1 << 28, flag="max-image-bytes"
+    )
+    max_pixels: int = setting(
+        3_000_000, "width times height, px", low=9, high=1 << 26, flag="max-image-pixels"
+    )
+    max_side: int = setting(32_768, "width or height, px", low=3, high=65_535, flag="max-image-side")
+    max_scans: int = setting(20, "scans of a progressive JPEG", low=1, high=100, flag="max-image-scans")
 
 
 DEFAULT_IMAGE_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True)
+class ListenConfig(Settings):
+    """Where the server listens and how it stops."""
+
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 or [::] = every interface")
+    port: int = setting(50051, "gRPC port; 0 = a free one", low=0, high=65_535)
+    port_file: str = setting("", "file that gets the port once the server answers")
+    grace_s: float = setting(
+        20.0, "seconds that accepted calls get to finish after SIGTERM", low=0, high=3600
+    )
+    max_request_bytes: int = setting(32 << 20, "largest request message, bytes", low=1 << 12, high=1 << 30)
+    max_batch_items: int = setting(256, "most images in one BatchRecognize call", low=1, high=10_000)
+    max_stream_in_flight: int = setting(
+        64,
+        "images of one stream that are worked on at a time; the stream is not read further meanwhile",
+        low=1,
+        high=10_000,
+    )
+
+
+@dataclass(frozen=True)
+class ModelsConfig(Settings):
+    """What is served."""
+
+    model: str = setting("en", "name of a shipped model, or the folder of a bundle")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig(Settings):
+    """What computes."""
+
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N; auto = cuda where PyTorch finds one")
+    threads: int = setting(
+        0, "lines recognised at the same time on a CPU; 0 = one per core", low=0, high=1024
+    )
+
+
+@dataclass(frozen=True)
+class BatchingConfig(Settings):
+    """How images wait and are put together."""
+
+    max_batch_size: int = setting(
+        0,
+        "most images in one run of the network; 0 = 1 on a CPU (more gains nothing there), 64 on a GPU",
+        low=0,
+        high=1024,
+    )
+    max_delay_ms: float = setting(
+        0.0, "longest wait for a batch to fill while a worker is free, ms", low=0, high=10_000
+    )
+    max_queue: int = setting(256, "most images that wait; more are refused at once", low=1, high=1_000_000)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything an operator can set, by section."""
+
+    listen: ListenConfig = ListenConfig()
+    models: ModelsConfig = ModelsConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    batching: BatchingConfig = BatchingConfig()
+    image: ImageLimits = DEFAULT_IMAGE_LIMITS

@@ -1,0 +1,334 @@
+"""A dynamic batcher: items in one at a time, run in batches, each answered by its own future.
+
+It knows nothing of images or protobuf. Everything happens on one event loop, so there are no locks, and every
+step follows from an event (an item comes, a batch ends, a delay is over): nothing polls.
+
+Order: higher priority first; within a priority start-time fair queueing (P. Goyal, H. Vin, H. Cheng,
+"Start-time fair queuing", SIGCOMM 1996). Each caller's items carry virtual start times that advance by their
+size, so a caller with one item waits for about one item of every other caller, whatever those have queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from longhand_server.config import BatchingConfig
+from longhand_server.errors import DeadlineExceededError, OverloadedError, ShuttingDownError
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+# Sizes of one bucket differ by at most this factor, which keeps padding below 1 - 1 / 1.25 = 20 %.
+_BUCKET_RATIO = 1.25
+_MIN_RETRY_MS, _MAX_RETRY_MS = 50, 10_000
+# Share of the newest measurement in the running mean of seconds per item.
+_SMOOTHING = 0.1
+# A lane with this many cancelled entries, and more of them than live ones, is swept.
+_SWEEP_AT = 64
+# Callers remembered before the idle ones are forgotten for the first time.
+_PRUNE_AT = 256
+
+# Runs a batch. Returns one result, or the exception that befell it, for each item. Calling the second
+# argument says that the next batch may start although this one is not finished (its rest runs elsewhere).
+BatchFunction = Callable[[Sequence[ItemT], Callable[[], None]], Awaitable[Sequence[ResultT | Exception]]]
+
+
+class _Entry(Generic[ItemT, ResultT]):
+    __slots__ = ("arrived", "deadline", "future", "item", "lane", "order", "waits")
+
+    def __init__(
+        self,
+        item: ItemT,
+        future: asyncio.Future[ResultT],
+        deadline: float,
+        arrived: float,
+        lane: _Lane[ItemT, ResultT],
+        order: tuple[float, int],
+    ) -> None:
+        self.item = item
+        self.future = future
+        self.deadline = deadline
+        self.arrived = arrived
+        self.lane = lane
+        self.order = order
+        self.waits = True
+
+    def __lt__(self, other: _Entry[ItemT, ResultT]) -> bool:
+        return self.order < other.order
+
+
+class _Lane(Generic[ItemT, ResultT]):
+    """The waiting entries of one priority and one size bucket, earliest virtual start first."""
+
+    __slots__ = ("cancelled", "heap")
+
+    def __init__(self) -> None:
+        self.heap: list[_Entry[ItemT, ResultT]] = []
+        self.cancelled = 0
+
+    def head(self) -> _Entry[ItemT, ResultT] | None:
+        """The first live entry; cancelled ones before it are thrown away."""
+        while self.heap:
+            if not self.heap[0].future.done():
+                return self.heap[0]
+            heapq.heappop(self.heap)
+            self.cancelled -= 1
+        return None
+
+    def sweep(self) -> None:
+        """Throws cancelled entries away once they outnumber the live ones."""
+        if self.cancelled > _SWEEP_AT and 2 * self.cancelled > len(self.heap):
+            self.heap = [entry for entry in self.heap if not entry.future.done()]
+            heapq.heapify(self.heap)
+            self.cancelled = 0
+
+
+class DynamicBatcher(Generic[ItemT, ResultT]):
+    """Collects items into batches and runs a bounded number of batches at a time.
+
+    Args:
+        run: Runs a batch; see :data:`BatchFunction`. If it raises on a batch of several, every item is run
+            again alone, so that only the one at fault fails.
+        config: Batch size, delay and queue bound.
+        concurrency: Batches that may run at the same time.
+    """
+
+    def __init__(
+        self, run: BatchFunction[ItemT, ResultT], config: BatchingConfig, *, concurrency: int = 1
+    ) -> None:
+        self._run_batch = run
+        self._config = config
+        self._concurrency = concurrency
+        self._loop = asyncio.get_running_loop()
+        self._free = concurrency
+        self._lanes: dict[tuple[int, int], _Lane[ItemT, ResultT]] = {}
+        self._waiting = 0
+        self._sequence = itertools.count()
+        self._virtual_time = 0.0
+        self._last_finish: dict[str, float] = {}
+        self._prune_at = _PRUNE_AT
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._seconds_per_item = 0.0
+        self._room_waiters: deque[asyncio.Future[None]] = deque()
+        self._closing = False
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue, those that run not counted."""
+        return self._waiting
+
+    @property
+    def running(self) -> int:
+        """Batches that run."""
+        return len(self._tasks)
+
+    def submit(
+        self,
+        item: ItemT,
+        *,
+        size: int = 1,
+        deadline: float = math.inf,
+        priority: int = 0,
+        caller: str = "",
+    ) -> asyncio.Future[ResultT]:
+        """Queues an item.
+
+        Args:
+            item: What to run.
+            size: Its extent (an image's width), at least 1: items of like size share a batch.
+            deadline: Event loop time after which it must not be run any more, in seconds.
+            priority: Larger goes first.
+            caller: Who asks, for fairness.
+
+        Returns:
+            A future for the item's result. Cancelling it takes the item out of the queue.
+
+        Raises:
+            OverloadedError: The queue is full.
+            ShuttingDownError: The batcher is closing.
+        """
+        if self._closing:
+            raise ShuttingDownError("the server is stopping; ask another one")
+        if self._waiting >= self._config.max_queue:
+            raise OverloadedError(
+                f"{self._waiting} images wait already, at most {self._config.max_queue} may",
+                retry_after_ms=self.retry_after_ms(),
+                metadata={"max_queue": str(self._config.max_queue)},
+            )
+        start = max(self._virtual_time, self._last_finish.get(caller, 0.0))
+        self._last_finish[caller] = start + size
+        if len(self._last_finish) >= self._prune_at:
+            self._forget_idle_callers()
+        key = (-priority, int(math.log(size, _BUCKET_RATIO)))
+        lane = self._lanes.setdefault(key, _Lane())
+        future: asyncio.Future[ResultT] = self._loop.create_future()
+        order = (start, next(self._sequence))
+        entry = _Entry(item, future, deadline, self._loop.time(), lane, order)
+        heapq.heappush(lane.heap, entry)
+        self._waiting += 1
+        future.add_done_callback(lambda _: self._on_done(entry))
+        self._dispatch()
+        return future
+
+    async def room(self) -> None:
+        """Returns once the queue has room; the next submit in the same step is accepted."""
+        first_try = True
+        while self._waiting >= self._config.max_queue:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            # Whoever was woken but came too late keeps its place.
+            (self._room_waiters.append if first_try else self._room_waiters.appendleft)(waiter)
+            first_try = False
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if not waiter.cancelled():
+                    self._wake_one()
+                raise
+
+    def retry_after_ms(self) -> int:
+        """Milliseconds in which half of the queue will be gone, by the pace of late."""
+        seconds = self._waiting * self._seconds_per_item / self._concurrency / 2
+        return max(_MIN_RETRY_MS, min(int(seconds * 1000), _MAX_RETRY_MS))
+
+    async def close(self) -> None:
+        """Accepts nothing more and returns once everything accepted is answered."""
+        self._closing = True
+        self._dispatch()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _wake_one(self) -> None:
+        while self._room_waiters:
+            waiter = self._room_waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _on_done(self, entry: _Entry[ItemT, ResultT]) -> None:
+        # A future that is done while its entry waits was cancelled by the caller.
+        if entry.waits:
+            entry.lane.cancelled += 1
+            entry.lane.sweep()
+            self._mark_taken(entry)
+
+    def _mark_taken(self, entry: _Entry[ItemT, ResultT]) -> None:
+        entry.waits = False
+        self._waiting -= 1
+        if self._waiting == 0:
+            self._last_finish.clear()
+        self._wake_one()
+
+    def _forget_idle_callers(self) -> None:
+        # Whoever's last item lies in the virtual past starts afresh anyway.
+        now = self._virtual_time
+        self._last_finish = {name: at for name, at in self._last_finish.items() if at > now}
+        self._prune_at = 2 * len(self._last_finish) + _PRUNE_AT
+
+    def _dispatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._free > 0:
+            batch, ready_at = self._next_batch()
+            if not batch:
+                if ready_at < math.inf:
+                    self._timer = self._loop.call_at(ready_at, self._dispatch)
+                return
+            self._free -= 1
+            task = self._loop.create_task(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _next_batch(self) -> tuple[list[_Entry[ItemT, ResultT]], float]:
+        """Takes the batch that is due, or says when the first one will be (inf: nothing waits)."""
+        ready_at = math.inf
+        delay = 0.0 if self._closing else self._config.max_delay_ms / 1000
+        now = self._loop.time()
+        heads = []
+        for key, lane in list(self._lanes.items()):
+            head = lane.head()
+            if head is None:
+                del self._lanes[key]
+            else:
+                heads.append((key[0], head.order, lane))
+        for _, _, lane in sorted(heads, key=lambda entry: entry[:2]):
+            full = len(lane.heap) - lane.cancelled >= self._config.max_batch_size
+            if not full and delay > 0:
+                due = min(entry.arrived for entry in lane.heap) + delay
+                if due > now:
+                    ready_at = min(ready_at, due)
+                    continue
+            batch = self._take(lane, now)
+            if batch:
+                return batch, now
+        return [], ready_at
+
+    def _take(self, lane: _Lane[ItemT, ResultT], now: float) -> list[_Entry[ItemT, ResultT]]:
+        """Takes up to a full batch from a lane; expired entries fail here and never run."""
+        batch: list[_Entry[ItemT, ResultT]] = []
+        while len(batch) < self._config.max_batch_size and (entry := lane.head()) is not None:
+            heapq.heappop(lane.heap)
+            self._virtual_time = max(self._virtual_time, entry.order[0])
+            self._mark_taken(entry)
+            if entry.deadline <= now:
+                waited_ms = (now - entry.arrived) * 1000
+                entry.future.set_exception(
+                    DeadlineExceededError(f"the deadline passed after {waited_ms:.0f} ms in the queue")
+                )
+            else:
+                batch.append(entry)
+        return batch
+
+    async def _run(self, batch: list[_Entry[ItemT, ResultT]]) -> None:
+        started = self._loop.time()
+        handed_over = False
+
+        def hand_over() -> None:
+            nonlocal handed_over
+            if not handed_over:
+                handed_over = True
+                elapsed = (self._loop.time() - started) / len(batch)
+                self._seconds_per_item += _SMOOTHING * (elapsed - self._seconds_per_item)
+                self._free += 1
+                self._dispatch()
+
+        try:
+            await self._run_entries(batch, hand_over)
+        finally:
+            hand_over()
+
+    async def _run_entries(self, batch: list[_Entry[ItemT, ResultT]], hand_over: Callable[[], None]) -> None:
+        try:
+            results = await self._run_batch([entry.item for entry in batch], hand_over)
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(batch)} items gave {len(results)} results")
+        except Exception as error:
+            if len(batch) == 1:
+                _settle(batch[0].future, error)
+                return
+            for entry in batch:
+                if not entry.future.done():
+                    await self._run_entries([entry], hand_over)
+            return
+        except asyncio.CancelledError:
+            for entry in batch:
+                entry.future.cancel()
+            raise
+        for entry, result in zip(batch, results, strict=True):
+            _settle(entry.future, result)
+
+
+def _settle(future: asyncio.Future[ResultT], result: ResultT | Exception) -> None:
+    if future.done():  # cancelled while it ran
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
