@@ -47,7 +47,7 @@ class NetworkConfig:
         blocks: residual blocks in each stage.
         hidden: units of one direction of an LSTM layer.
         layers: bidirectional LSTM layers.
-        dropout: probability of dropping a feature between trunk, LSTM layers and output, in training.
+        dropout: probability of dropping a feature between the LSTM layers and before the output, in training.
     """
 
     labels: int

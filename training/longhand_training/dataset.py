@@ -225,7 +225,6 @@ class LineDataset(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        cv2.setNumThreads(1)
         rng = np.random.default_rng([self.seed, self.round, worker.id if worker else 0])
         while True:
             samples = [self.sample(rng) for _ in range(self.pool)]
