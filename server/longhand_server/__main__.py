@@ -1,0 +1,47 @@
+"""``python -m longhand_server``: the command line of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from longhand_server.errors import ConfigurationError, LonghandError
+from longhand_server.settings import parse_arguments, to_toml
+
+
+def main() -> int:
+    """Runs the server; returns the exit code: 0, 1 (could not start), 2 (wrong settings)."""
+    try:
+        config, arguments = parse_arguments(sys.argv[1:], os.environ)
+        if arguments.print_config:
+            print(to_toml(config), end="")
+            return 0
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # Imported late: --help and --print-config need no gRPC, OpenCV or ONNX Runtime.
+        from longhand_server.server import serve
+
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(config))
+    except LonghandError as error:
+        print(f"longhand_server: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigurationError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    # gRPC on uvloop takes about half the CPU time a call.
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    sys.exit(main())

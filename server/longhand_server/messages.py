@@ -1,0 +1,163 @@
+"""Between protobuf messages and the domain's own types; nothing is decided here."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from longhand.v1 import recognition_pb2 as pb
+from longhand_server.errors import InvalidRequestError, LonghandError
+from longhand_server.options import DEFAULT_HOTWORD_BOOST, RecognitionOptions
+from longhand_server.recognizer import Span, Transcription
+from longhand_server.registry import ServedModel
+
+ERROR_DOMAIN = "longhand"
+PlaceT = TypeVar("PlaceT", pb.Word, pb.Character)
+_DECODER_FIELDS = (
+    "beam_width",
+    "word_weight",
+    "word_bonus",
+    "character_weight",
+    "character_bonus",
+    "unknown_word_penalty",
+    "temperature",
+)
+_PRIORITIES: dict[int, int] = {
+    pb.PRIORITY_UNSPECIFIED: 0,
+    pb.PRIORITY_LOW: -1,
+    pb.PRIORITY_NORMAL: 0,
+    pb.PRIORITY_HIGH: 1,
+}
+_DECODERS: dict[int, bool] = {
+    pb.DECODER_KIND_UNSPECIFIED: False,
+    pb.DECODER_KIND_BEAM: False,
+    pb.DECODER_KIND_GREEDY: True,
+}
+
+
+def read_options(message: pb.RecognitionOptions) -> RecognitionOptions:
+    """The options of a request.
+
+    Raises:
+        InvalidRequestError: A value is unknown or out of range.
+    """
+    decoder = message.decoder
+    if decoder.kind not in _DECODERS:
+        raise _unknown("options.decoder.kind", decoder.kind)
+    settings = {name: getattr(decoder, name) for name in _DECODER_FIELDS if decoder.HasField(name)}
+    return RecognitionOptions(
+        greedy=_DECODERS[decoder.kind],
+        hotwords=tuple(word.text for word in message.hotwords),
+        hotword_boosts=tuple(
+            word.boost if word.HasField("boost") else DEFAULT_HOTWORD_BOOST for word in message.hotwords
+        ),
+        alternatives=message.alternatives or 1,
+        allowed_characters=message.allowed_characters,
+        include_words=message.include_words,
+        include_characters=message.include_characters,
+        **settings,
+    )
+
+
+def read_priority(message: pb.RecognitionOptions) -> int:
+    """The priority of a request as a number, larger first.
+
+    Raises:
+        InvalidRequestError: No such priority.
+    """
+    if message.priority not in _PRIORITIES:
+        raise _unknown("options.priority", message.priority)
+    return _PRIORITIES[message.priority]
+
+
+def write_result(result: Transcription, model: ServedModel) -> pb.RecognitionResult:
+    """The message of a transcription."""
+    timings = result.timings
+    return pb.RecognitionResult(
+        text=result.text,
+        confidence=result.confidence,
+        alternatives=[
+            pb.Alternative(
+                text=reading.text,
+                total_log_probability=reading.total_score,
+                acoustic_log_probability=reading.acoustic_score,
+                language_model_log_probability=reading.language_model_score,
+                confidence=reading.confidence,
+            )
+            for reading in result.alternatives
+        ],
+        words=[_place(pb.Word(), span) for span in result.words],
+        characters=[_place(pb.Character(), span) for span in result.characters],
+        timings=pb.Timings(
+            decode_image_ms=timings.decode_image_ms,
+            queue_ms=timings.queue_ms,
+            infer_ms=timings.infer_ms,
+            beam_ms=timings.beam_ms,
+            total_ms=timings.total_ms,
+            batch_size=timings.batch_size,
+        ),
+        model=model.name,
+        model_version=model.version,
+        image_width_px=result.image_width,
+        image_height_px=result.image_height,
+    )
+
+
+def write_model(model: ServedModel, *, is_default: bool) -> pb.Model:
+    """The description of a model."""
+    bundle, defaults = model.recognizer.bundle, model.recognizer.defaults
+    loaded_at = timestamp_pb2.Timestamp()
+    loaded_at.FromMilliseconds(int(model.loaded_at * 1000))
+    return pb.Model(
+        name=model.name,
+        version=model.version,
+        description=bundle.description,
+        alphabet="".join(bundle.alphabet.characters),
+        is_default=is_default,
+        state=pb.MODEL_STATE_READY,
+        default_options=pb.DecoderOptions(
+            kind=pb.DECODER_KIND_BEAM, **{name: getattr(defaults, name) for name in _DECODER_FIELDS}
+        ),
+        has_word_model=bundle.word_model_path is not None,
+        has_character_model=bundle.character_model_path is not None,
+        device=model.recognizer.line_model.device,
+        line_height_px=bundle.line.height,
+        loaded_at=loaded_at,
+    )
+
+
+def write_status(error: LonghandError) -> status_pb2.Status:
+    """The google.rpc.Status of an error, with ErrorInfo and, where they apply, BadRequest and RetryInfo."""
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata)
+    ]
+    if error.field is not None:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.message, reason=error.reason
+        )
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.retry_after_ms is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(error.retry_after_ms)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)
+    return status_pb2.Status(code=StatusCode[error.code].value[0], message=error.message, details=packed)
+
+
+def _place(message: PlaceT, span: Span) -> PlaceT:
+    message.text = span.text
+    message.confidence = span.confidence
+    message.x_start_px = span.x_start
+    message.x_end_px = span.x_end
+    return message
+
+
+def _unknown(field: str, number: int) -> InvalidRequestError:
+    return InvalidRequestError(f"{field}: there is no value {number}", field=field)

@@ -1,0 +1,220 @@
+"""The way of an image through one model: decode the file, then the network, then the beam search.
+
+Each stage has its own workers and takes the next image while the one before is still on its way; a stage that
+falls behind holds up the one before it, so that what is in memory stays bounded. Images wait as files, before
+the first stage, in the one queue that is fair and that refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longhand_server.batching import DynamicBatcher
+from longhand_server.config import BatchingConfig, ImageLimits
+from longhand_server.errors import LonghandError, RecognitionFailedError
+from longhand_server.image import LineImage, load_line_image
+from longhand_server.options import RecognitionOptions
+from longhand_server.recognizer import Recognizer, Transcription, blank_transcription
+
+_GPU_BATCH_SIZE = 64
+# Batches' worth of decoded lines that may wait for a GPU, so that its width buckets fill.
+_GPU_LOOKAHEAD = 4
+# Batches that may be between the network and their answers.
+_BEAM_BATCHES = 2
+
+
+class _Job:
+    """One image on its way."""
+
+    __slots__ = (
+        "abandoned", "arrived", "caller", "data", "deadline", "decode_ms", "decoded", "line", "options",
+        "priority", "queue_ms", "reading",
+    )  # fmt: skip
+
+    def __init__(
+        self, data: bytes, options: RecognitionOptions, deadline: float, priority: int, caller: str
+    ) -> None:
+        self.data = data
+        self.options = options
+        self.deadline = deadline
+        self.priority = priority
+        self.caller = caller
+        self.arrived = time.perf_counter()
+        self.decoded = 0.0
+        self.decode_ms = 0.0
+        self.queue_ms = 0.0
+        self.line: LineImage | None = None
+        self.reading: asyncio.Future[Transcription] | None = None
+        self.abandoned = False
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.abandoned = True
+        if self.reading is not None:
+            self.reading.cancel()
+
+    def timed(self, result: Transcription) -> Transcription:
+        """The result with this image's own times."""
+        total_ms = (time.perf_counter() - self.arrived) * 1000
+        timings = replace(
+            result.timings, decode_image_ms=self.decode_ms, queue_ms=self.queue_ms, total_ms=total_ms
+        )
+        return replace(result, timings=timings)
+
+
+class RecognitionPipeline:
+    """Reads image files with one model, from one event loop.
+
+    Args:
+        recognizer: The model.
+        batching: The queue's bound and how batches are made.
+        limits: What an image file may be at most.
+        threads: Lines recognised at the same time on a CPU; 0 = one per core.
+    """
+
+    def __init__(
+        self, recognizer: Recognizer, batching: BatchingConfig, limits: ImageLimits, *, threads: int = 0
+    ) -> None:
+        self.recognizer = recognizer
+        self._limits = limits
+        self._on_gpu = recognizer.line_model.device != "cpu"
+        cores = os.cpu_count() or 1
+        workers = 1 if self._on_gpu else threads or cores
+        batch_size = batching.max_batch_size or (_GPU_BATCH_SIZE if self._on_gpu else 1)
+        lookahead = _GPU_LOOKAHEAD * batch_size if self._on_gpu else workers
+        image_workers = max(1, (threads or cores) // 2)
+        self._image_pool = ThreadPoolExecutor(image_workers, "image")
+        self._network_pool = ThreadPoolExecutor(workers, "network")
+        self._beam_pool = ThreadPoolExecutor(_BEAM_BATCHES, "beam")
+        self._beam_slots = asyncio.Semaphore(_BEAM_BATCHES)
+        self._images: DynamicBatcher[_Job, asyncio.Future[Transcription]] = DynamicBatcher(
+            self._prepare, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=image_workers
+        )
+        self._lines: DynamicBatcher[_Job, Transcription] = DynamicBatcher(
+            self._infer if self._on_gpu else self._recognize,
+            replace(batching, max_batch_size=batch_size, max_queue=lookahead),
+            concurrency=workers,
+        )
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def waiting(self) -> int:
+        """Images that wait for a worker."""
+        return self._images.waiting + self._lines.waiting
+
+    async def recognize(
+        self,
+        data: bytes,
+        options: RecognitionOptions,
+        *,
+        deadline: float = math.inf,
+        priority: int = 0,
+        caller: str = "",
+        wait: bool = False,
+    ) -> Transcription:
+        """Reads one image file.
+
+        Args:
+            data: The file.
+            options: How to read it, checked against the model's alphabet already.
+            deadline: Event loop time after which the answer is of no use, in seconds.
+            priority: Larger goes first.
+            caller: Who asks, for fairness.
+            wait: Whether to wait for room in a full queue instead of failing.
+
+        Raises:
+            InvalidImageError: The file is no readable image of a line.
+            OverloadedError: The queue is full.
+            DeadlineExceededError: The deadline passed in the queue.
+            ShuttingDownError: The pipeline is closing.
+            RecognitionFailedError: The network or the decoder failed on this image.
+        """
+        job = _Job(data, options, deadline, priority, caller)
+        if wait:
+            await self._images.room()
+        try:
+            reading = await self._images.submit(job, deadline=deadline, priority=priority, caller=caller)
+            return job.timed(await reading)
+        except asyncio.CancelledError:
+            job.abandon()
+            raise
+        except LonghandError:
+            raise
+        except Exception as error:
+            raise RecognitionFailedError("the recogniser failed on this image") from error
+
+    async def close(self) -> None:
+        """Accepts nothing more, finishes what was accepted, ends the workers."""
+        await self._images.close()
+        await self._lines.close()
+        for pool in (self._image_pool, self._network_pool, self._beam_pool):
+            pool.shutdown(wait=False)
+
+    async def _prepare(
+        self, jobs: Sequence[_Job], hand_over: Callable[[], None]
+    ) -> Sequence[asyncio.Future[Transcription] | Exception]:
+        """The first stage: decodes an image file and queues its line for the network."""
+        (job,) = jobs
+        line = await self._loop.run_in_executor(self._image_pool, self._load, job)
+        if line.is_blank:
+            answer: asyncio.Future[Transcription] = self._loop.create_future()
+            answer.set_result(blank_transcription(line))
+            return [answer]
+        await self._lines.room()
+        if job.abandoned:  # its own future is cancelled, so nobody sees this
+            return [RecognitionFailedError("nobody waits for this image any more")]
+        # To the network a caller's fair turn has come already; what counts there is the width.
+        job.reading = self._lines.submit(
+            job, size=line.pixels.shape[1], deadline=job.deadline, priority=job.priority, caller=job.caller
+        )
+        return [job.reading]
+
+    def _load(self, job: _Job) -> LineImage:
+        begun = time.perf_counter()
+        job.queue_ms = (begun - job.arrived) * 1000
+        line = load_line_image(job.data, self.recognizer.bundle.line, self._limits)
+        job.data = b""
+        job.line = line
+        job.decoded = time.perf_counter()
+        job.decode_ms = (job.decoded - begun) * 1000
+        return line
+
+    async def _recognize(self, jobs: Sequence[_Job], hand_over: Callable[[], None]) -> list[Transcription]:
+        """Network and beam search in one go: on a CPU both want the same core."""
+        return await self._loop.run_in_executor(self._network_pool, self._recognize_now, jobs)
+
+    def _recognize_now(self, jobs: Sequence[_Job]) -> list[Transcription]:
+        lines = _started(jobs)
+        return self.recognizer.recognize(lines, [job.options for job in jobs])
+
+    async def _infer(self, jobs: Sequence[_Job], hand_over: Callable[[], None]) -> list[Transcription]:
+        """Network and beam search one after the other: the GPU goes on while the CPU searches."""
+        lines, log_probs, infer_ms = await self._loop.run_in_executor(
+            self._network_pool, self._infer_now, jobs
+        )
+        async with self._beam_slots:
+            hand_over()
+            options = [job.options for job in jobs]
+            return await self._loop.run_in_executor(
+                self._beam_pool, self.recognizer.transcribe, lines, log_probs, infer_ms, options
+            )
+
+    def _infer_now(self, jobs: Sequence[_Job]) -> tuple[list[LineImage], list[NDArray[np.float32]], float]:
+        lines = _started(jobs)
+        return lines, *self.recognizer.infer(lines)
+
+
+def _started(jobs: Sequence[_Job]) -> list[LineImage]:
+    now = time.perf_counter()
+    for job in jobs:
+        job.queue_ms += (now - job.decoded) * 1000
+    return [job.line for job in jobs if job.line is not None]

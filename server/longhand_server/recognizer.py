@@ -1,0 +1,269 @@
+"""Normalised lines in, transcriptions out: the network and the CTC decoder put together."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, Hypothesis, NgramLanguageModel
+from longhand_server.bundle import ModelBundle
+from longhand_server.errors import InvalidModelError
+from longhand_server.image import LineImage
+from longhand_server.options import RecognitionOptions
+from longhand_server.runtime import LineModel
+
+
+@dataclass(frozen=True)
+class Span:
+    """A word or a character and its place.
+
+    Attributes:
+        text: The word or character.
+        confidence: 0 to 1.
+        x_start: Left edge in pixels of the sent image.
+        x_end: Right edge in pixels of the sent image.
+    """
+
+    text: str
+    confidence: float
+    x_start: float
+    x_end: float
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One reading of a line; scores are natural-log, the language model's with weights and bonuses."""
+
+    text: str
+    total_score: float
+    acoustic_score: float
+    language_model_score: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where an image's time went, in milliseconds; images of one batch share the batch's times."""
+
+    decode_image_ms: float = 0.0
+    queue_ms: float = 0.0
+    infer_ms: float = 0.0
+    beam_ms: float = 0.0
+    total_ms: float = 0.0
+    batch_size: int = 0
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """What was read from one image.
+
+    Attributes:
+        text: The best reading; empty for a blank line.
+        confidence: How sure the model is of it, 0 to 1.
+        alternatives: The readings asked for, best first; the first one is ``text``.
+        words: Words from left to right, where asked for.
+        characters: Characters from left to right, spaces included, where asked for.
+        image_width: Width of the sent image in pixels.
+        image_height: Height of the sent image in pixels.
+        timings: Where the time went.
+    """
+
+    text: str
+    confidence: float
+    alternatives: tuple[Alternative, ...]
+    words: tuple[Span, ...]
+    characters: tuple[Span, ...]
+    image_width: int
+    image_height: int
+    timings: Timings
+
+
+class Recognizer:
+    """Reads normalised lines with one model. Thread-safe.
+
+    Args:
+        bundle: The model.
+        line_model: Its network, loaded.
+        decoder_threads: Threads that decode one batch.
+
+    Raises:
+        InvalidModelError: A language model or the decoder's settings are damaged.
+    """
+
+    def __init__(self, bundle: ModelBundle, line_model: LineModel, *, decoder_threads: int = 1) -> None:
+        self.bundle = bundle
+        self.line_model = line_model
+        try:
+            self.defaults = BeamSearchOptions(**bundle.decoder)
+            self._decoder = CtcBeamSearchDecoder(
+                bundle.alphabet.labels,
+                word_model=_language_model(bundle.word_model_path),
+                character_model=_language_model(bundle.character_model_path),
+                options=self.defaults,
+                threads=decoder_threads,
+            )
+        except (ValueError, TypeError) as error:
+            raise InvalidModelError(f"model {bundle.name}: {str(error).splitlines()[0]}") from error
+
+    def recognize(
+        self, images: Sequence[LineImage], options: Sequence[RecognitionOptions]
+    ) -> list[Transcription]:
+        """Reads lines; item i of the result belongs to image i with options i."""
+        return self.transcribe(images, *self.infer(images), options)
+
+    def infer(self, images: Sequence[LineImage]) -> tuple[list[NDArray[np.float32]], float]:
+        """The network alone.
+
+        Returns:
+            (T_i, V) float32 natural-log probabilities of each image, and the milliseconds it took.
+        """
+        begun = time.perf_counter()
+        log_probs = self.line_model.log_probs([image.pixels for image in images])
+        return log_probs, (time.perf_counter() - begun) * 1000
+
+    def transcribe(
+        self,
+        images: Sequence[LineImage],
+        log_probs: Sequence[NDArray[np.float32]],
+        infer_ms: float,
+        options: Sequence[RecognitionOptions],
+    ) -> list[Transcription]:
+        """The decoder alone: log-probabilities to transcriptions."""
+        begun = time.perf_counter()
+        hypotheses: list[list[Hypothesis]] = [[] for _ in images]
+        groups: dict[RecognitionOptions, list[int]] = {}
+        for index, item in enumerate(options):
+            groups.setdefault(item, []).append(index)
+        for wanted, members in groups.items():
+            found = self._decode([log_probs[index] for index in members], wanted)
+            for index, readings in zip(members, found, strict=True):
+                hypotheses[index] = readings
+        beam_ms = (time.perf_counter() - begun) * 1000
+        timings = Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images))
+        return [
+            self._transcription(image, readings, wanted, timings)
+            for image, readings, wanted in zip(images, hypotheses, options, strict=True)
+        ]
+
+    def check_options(self, options: RecognitionOptions) -> None:
+        """Raises InvalidRequestError where options do not go with this model's alphabet."""
+        options.check_characters(self.bundle.alphabet)
+
+    def _decode(
+        self, log_probs: Sequence[NDArray[np.float32]], options: RecognitionOptions
+    ) -> list[list[Hypothesis]]:
+        if options.greedy:
+            return [[found] for found in self._decoder.decode_greedy_batch(log_probs)]
+        return self._decoder.decode_batch(log_probs, self.beam_options(options))
+
+    def beam_options(self, options: RecognitionOptions) -> BeamSearchOptions:
+        """The model's tuned settings with a request's wishes over them."""
+        changes: dict[str, Any] = dict(options.beam_settings())
+        return replace(self.defaults, **changes)
+
+    def _transcription(
+        self,
+        image: LineImage,
+        hypotheses: Sequence[Hypothesis],
+        options: RecognitionOptions,
+        timings: Timings,
+    ) -> Transcription:
+        best = hypotheses[0]
+        words: tuple[Span, ...] = ()
+        characters: tuple[Span, ...] = ()
+        if options.include_words or options.include_characters:
+            characters = self._place_characters(image, best)
+        if options.include_words:
+            words = _place_words(best, characters)
+        return Transcription(
+            text=best.text,
+            confidence=best.confidence,
+            alternatives=tuple(_alternative(reading) for reading in hypotheses),
+            words=words,
+            characters=characters if options.include_characters else (),
+            image_width=image.source_width,
+            image_height=image.source_height,
+            timings=timings,
+        )
+
+    def _place_characters(self, image: LineImage, hypothesis: Hypothesis) -> tuple[Span, ...]:
+        """The x range of each character.
+
+        CTC marks a character somewhere within its ink, mostly on a single frame, so the border between two
+        characters is taken to lie halfway between their marks.
+        """
+        stride = self.bundle.line.frame_stride
+        spans = hypothesis.characters
+        if not spans:
+            return ()
+        marks = [(span.first_frame + span.last_frame + 1) / 2 * stride for span in spans]
+        width = image.pixels.shape[1]
+        # The outer characters reach as far beyond their marks as characters of this line do on average.
+        half = (
+            (marks[-1] - marks[0]) / (2 * (len(marks) - 1)) if len(marks) > 1 else image.pixels.shape[0] / 3
+        )
+        borders = [max(marks[0] - half, 0.0)]
+        borders += [(left + right) / 2 for left, right in itertools.pairwise(marks)]
+        borders.append(min(marks[-1] + half, float(width)))
+        edges = [image.to_source_x(border) for border in borders]
+        return tuple(
+            Span(span.text, span.confidence, left, right)
+            for span, left, right in zip(spans, edges, edges[1:], strict=False)
+        )
+
+
+def blank_transcription(image: LineImage) -> Transcription:
+    """What a line without ink reads as: nothing, surely."""
+    return Transcription(
+        text="",
+        confidence=1.0,
+        alternatives=(Alternative("", 0.0, 0.0, 0.0, 1.0),),
+        words=(),
+        characters=(),
+        image_width=image.source_width,
+        image_height=image.source_height,
+        timings=Timings(),
+    )
+
+
+def _language_model(path: Any) -> NgramLanguageModel | None:
+    return None if path is None else NgramLanguageModel(path)
+
+
+def _alternative(hypothesis: Hypothesis) -> Alternative:
+    return Alternative(
+        text=hypothesis.text,
+        total_score=hypothesis.score,
+        acoustic_score=hypothesis.acoustic_score,
+        language_model_score=hypothesis.score - hypothesis.acoustic_score,
+        confidence=min(max(hypothesis.confidence, 0.0), 1.0) if math.isfinite(hypothesis.confidence) else 0.0,
+    )
+
+
+def _place_words(hypothesis: Hypothesis, characters: Sequence[Span]) -> tuple[Span, ...]:
+    """Words are runs of characters other than spaces; the decoder gives their confidences in this order."""
+    words: list[Span] = []
+    start: int | None = None
+    confidences = iter(hypothesis.words)
+    for index, character in enumerate((*characters, Span(" ", 0.0, 0.0, 0.0))):
+        if character.text != " ":
+            start = index if start is None else start
+        elif start is not None:
+            run = characters[start:index]
+            words.append(
+                Span(
+                    "".join(span.text for span in run),
+                    next(confidences).confidence,
+                    run[0].x_start,
+                    run[-1].x_end,
+                )
+            )
+            start = None
+    return tuple(words)

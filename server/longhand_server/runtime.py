@@ -1,0 +1,212 @@
+"""Runs a model's network: ONNX Runtime on a CPU, PyTorch on a GPU.
+
+Both libraries are imported only when they are needed; a CPU server has no PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longhand_server.bundle import ModelBundle
+from longhand_server.errors import ConfigurationError, InvalidModelError
+
+if TYPE_CHECKING:
+    import torch
+
+# Width of the blank line that every model reads once before it serves, px.
+_TRIAL_WIDTH = 256
+# On a GPU images are padded to a multiple of this, so that few shapes occur, px.
+_GPU_WIDTH_STEP = 64
+
+
+class LineModel(Protocol):
+    """A network that reads normalised lines. Thread-safe."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes: ``"cpu"`` or ``"cuda:0"``."""
+
+    @property
+    def runtime(self) -> str:
+        """The library that computes, for people."""
+
+    def log_probs(self, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Reads lines.
+
+        Args:
+            images: Of each line (H, W_i) float32, ink towards 1, paper 0.
+
+        Returns:
+            Of each line (T_i, V) float32 natural-log probabilities, T_i = ceil(W_i / frame stride), blank =
+            label 0. A line's values do not depend on the other lines.
+        """
+
+
+class OnnxLineModel:
+    """The network through ONNX Runtime on a CPU: one line at a time, each on one thread.
+
+    Several threads may call it at once; that is how it uses several cores.
+
+    Raises:
+        InvalidModelError: The ONNX file cannot be loaded or is not such a network.
+    """
+
+    device = "cpu"
+    runtime = "ONNX Runtime"
+
+    def __init__(self, bundle: ModelBundle) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        # Lines differ in width, so a memory plan made for one does not fit the next.
+        options.enable_mem_pattern = False
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(bundle.onnx_path), options, providers=["CPUExecutionProvider"]
+            )
+            self._input = self._session.get_inputs()[0].name
+            self._output = self._session.get_outputs()[0].name
+        except Exception as error:  # its exceptions share no base class of their own
+            raise InvalidModelError(
+                f"model {bundle.name}: {bundle.onnx_path} is no ONNX network ({_first_line(error)})"
+            ) from error
+
+    def log_probs(self, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """See :meth:`LineModel.log_probs`."""
+        return [
+            self._session.run([self._output], {self._input: image[np.newaxis, np.newaxis]})[0][0]
+            for image in images
+        ]
+
+
+class TorchLineModel:
+    """The network through PyTorch, on a CUDA device in half precision or on a CPU in single precision.
+
+    Raises:
+        InvalidModelError: The weights do not fit the network.
+    """
+
+    runtime = "PyTorch"
+
+    def __init__(self, bundle: ModelBundle, device: str) -> None:
+        import torch
+
+        from longhand_server.config import NetworkConfig
+        from longhand_server.network import LineNetwork
+
+        self.device = device
+        self._device = torch.device(device)
+        self._stride = bundle.line.frame_stride
+        try:
+            network = LineNetwork(NetworkConfig(**bundle.network))
+            with np.load(bundle.weights_path, allow_pickle=False) as arrays:
+                weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays}
+            missing, unexpected = network.load_state_dict(weights, strict=False)
+        except Exception as error:  # zip, numpy and torch each have their own
+            raise InvalidModelError(
+                f"model {bundle.name}: the weights in {bundle.weights_path} do not fit ({_first_line(error)})"
+            ) from error
+        # The shortcut head serves training only and may be left out of a bundle.
+        missing = [name for name in missing if not name.startswith("shortcut.")]
+        if missing or unexpected:
+            raise InvalidModelError(
+                f"model {bundle.name}: {bundle.weights_path} lacks {missing} and has unknown {unexpected}"
+            )
+        self._network = network.eval().to(self._device)
+        self._half = self._device.type == "cuda"
+
+    def log_probs(self, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """See :meth:`LineModel.log_probs`."""
+        import torch
+
+        if not images:
+            return []
+        widths = [image.shape[1] for image in images]
+        padded = -(-max(widths) // _GPU_WIDTH_STEP) * _GPU_WIDTH_STEP
+        batch = np.zeros((len(images), 1, images[0].shape[0], padded), np.float32)
+        for row, image in zip(batch, images, strict=True):
+            row[0, :, : image.shape[1]] = image
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
+            outputs = self._network(self._upload(batch), torch.tensor(widths))
+            values: NDArray[np.float32] = outputs.float().cpu().numpy()
+        return [value[: -(-width // self._stride)] for value, width in zip(values, widths, strict=True)]
+
+    def _upload(self, batch: NDArray[np.float32]) -> torch.Tensor:
+        import torch
+
+        host = torch.from_numpy(batch)
+        if self._device.type != "cuda":
+            return host
+        return host.pin_memory().to(self._device, non_blocking=True)
+
+
+def choose_device(wanted: str) -> str:
+    """Turns ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into the device that is there.
+
+    Raises:
+        ConfigurationError: No such word, or a CUDA device is wanted and not there.
+    """
+    kind, _, number = wanted.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
+        raise ConfigurationError(f"device: got {wanted!r}, need auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        return "cpu"
+    count = _cuda_devices()
+    index = int(number or 0)
+    if index < count:
+        return f"cuda:{index}"
+    if kind == "auto":
+        return "cpu"
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigurationError(
+            f"device: got {wanted!r}, but PyTorch is not installed; pip install 'longhand[gpu]'"
+        )
+    raise ConfigurationError(f"device: got {wanted!r}, but PyTorch finds {count} CUDA devices")
+
+
+def load_line_model(bundle: ModelBundle, device: str) -> LineModel:
+    """Loads a bundle's network and lets it read one blank line.
+
+    Args:
+        bundle: The model.
+        device: ``"cpu"`` or ``"cuda:N"``, as :func:`choose_device` returns it.
+
+    Raises:
+        InvalidModelError: It cannot be loaded, or what it puts out does not fit the bundle.
+    """
+    model: LineModel = OnnxLineModel(bundle) if device == "cpu" else TorchLineModel(bundle, device)
+    blank = np.zeros((bundle.line.height, _TRIAL_WIDTH), np.float32)
+    try:
+        output: Any = model.log_probs([blank])[0]
+    except Exception as error:  # whatever the runtime raises, the bundle is at fault
+        raise InvalidModelError(
+            f"model {bundle.name}: its network cannot read a line ({_first_line(error)})"
+        ) from error
+    wanted = (-(-_TRIAL_WIDTH // bundle.line.frame_stride), len(bundle.alphabet))
+    if output.shape != wanted or output.dtype != np.float32:
+        raise InvalidModelError(
+            f"model {bundle.name}: its network gives {output.dtype} {output.shape}, need float32 {wanted}"
+        )
+    if not np.allclose(np.exp(output).sum(axis=1), 1.0, atol=1e-2):
+        raise InvalidModelError(f"model {bundle.name}: its network gives no log-probabilities")
+    return model
+
+
+def _cuda_devices() -> int:
+    if importlib.util.find_spec("torch") is None:
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

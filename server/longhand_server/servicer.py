@@ -1,0 +1,180 @@
+"""The gRPC service: protobuf to domain and back, and errors to status codes; nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeAlias, TypeVar, cast
+
+import grpc
+from google.rpc import status_pb2
+
+from longhand.v1 import recognition_pb2 as pb
+from longhand.v1 import recognition_pb2_grpc
+from longhand_server import messages
+from longhand_server.config import ListenConfig
+from longhand_server.errors import InvalidImageError, InvalidRequestError, LonghandError, UnsupportedError
+from longhand_server.options import RecognitionOptions
+from longhand_server.registry import ModelRegistry, ServedModel
+
+_LOG = logging.getLogger(__name__)
+_MAX_REQUEST_ID_BYTES = 256
+ResponseT = TypeVar("ResponseT")
+# grpc's own class is not generic at run time.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class _Work:
+    """What one call or stream wants done with its images."""
+
+    def __init__(self, message: pb.RecognitionOptions, registry: ModelRegistry, deadline: float, caller: str):
+        self.options: RecognitionOptions = messages.read_options(message)
+        self.priority = messages.read_priority(message)
+        self.model: ServedModel = registry.find(message.model, message.model_version)
+        self.model.recognizer.check_options(self.options)
+        self.deadline = deadline
+        self.caller = caller
+
+    async def read(self, image: bytes, field: str, *, wait: bool = False) -> pb.RecognitionResult:
+        try:
+            result = await self.model.pipeline.recognize(
+                image,
+                self.options,
+                deadline=self.deadline,
+                priority=self.priority,
+                caller=self.caller,
+                wait=wait,
+            )
+        except InvalidImageError as error:
+            error.field = field
+            raise
+        return messages.write_result(result, self.model)
+
+
+class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
+    """Answers longhand.v1.RecognitionService.
+
+    Args:
+        registry: The models served.
+        limits: Bounds on requests.
+    """
+
+    def __init__(self, registry: ModelRegistry, limits: ListenConfig) -> None:
+        self._registry = registry
+        self._limits = limits
+
+    async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
+        """Reads one image."""
+
+        async def answer() -> pb.RecognizeResponse:
+            work = self._work(request.options, context)
+            return pb.RecognizeResponse(result=await work.read(request.image, "image"))
+
+        return await _answer(answer(), context)
+
+    async def BatchRecognize(
+        self, request: pb.BatchRecognizeRequest, context: Context
+    ) -> pb.BatchRecognizeResponse:
+        """Reads many images; each item has its own outcome."""
+
+        async def answer() -> pb.BatchRecognizeResponse:
+            count, most = len(request.items), self._limits.max_batch_items
+            if not 1 <= count <= most:
+                raise InvalidRequestError(f"items: got {count} images, need 1 to {most}", field="items")
+            work = self._work(request.options, context)
+            outcomes = await asyncio.gather(
+                *(self._read_item(work, item, f"items[{i}]") for i, item in enumerate(request.items))
+            )
+            return pb.BatchRecognizeResponse(outcomes=outcomes)
+
+        return await _answer(answer(), context)
+
+    async def StreamingRecognize(
+        self, request_iterator: AsyncIterator[pb.StreamingRecognizeRequest], context: Context
+    ) -> AsyncIterator[pb.StreamingRecognizeResponse]:
+        """Reads images as they come."""
+        await _abort(context, UnsupportedError("StreamingRecognize is not offered yet"))
+        yield pb.StreamingRecognizeResponse()  # pragma: no cover - makes this an async generator
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """Lists the models served, the default one first."""
+        default = self._registry.default
+        return pb.ListModelsResponse(
+            models=[
+                messages.write_model(model, is_default=model is default) for model in self._registry.all()
+            ]
+        )
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """Describes one model."""
+
+        async def answer() -> pb.GetModelResponse:
+            try:
+                model = self._registry.find(request.name, request.version)
+            except LonghandError as error:
+                # Here the fields have names of their own.
+                error.field = {"options.model": "name", "options.model_version": "version"}.get(
+                    error.field or ""
+                )
+                raise
+            is_default = model is self._registry.default
+            return pb.GetModelResponse(model=messages.write_model(model, is_default=is_default))
+
+        return await _answer(answer(), context)
+
+    def _work(self, options: pb.RecognitionOptions, context: Context) -> _Work:
+        remaining = cast(float | None, context.time_remaining())
+        loop = asyncio.get_running_loop()
+        # Its stubs do not say so, but without a deadline gRPC gives None.
+        deadline = math.inf if remaining is None else loop.time() + remaining
+        return _Work(options, self._registry, deadline, context.peer())
+
+    async def _read_item(
+        self, work: _Work, item: pb.BatchRecognizeItem, field: str
+    ) -> pb.BatchRecognizeOutcome:
+        try:
+            _check_request_id(item.request_id, f"{field}.request_id")
+            # The items of one call share its caller's fair turn, so they may wait for room.
+            result = await work.read(item.image, f"{field}.image", wait=True)
+            return pb.BatchRecognizeOutcome(request_id=item.request_id, result=result)
+        except Exception as error:
+            return pb.BatchRecognizeOutcome(
+                request_id=item.request_id, error=messages.write_status(_known(error))
+            )
+
+
+def _check_request_id(request_id: str, field: str) -> None:
+    size = len(request_id.encode())
+    if size > _MAX_REQUEST_ID_BYTES:
+        raise InvalidRequestError(
+            f"{field}: got {size} bytes, at most {_MAX_REQUEST_ID_BYTES} are taken", field=field
+        )
+
+
+async def _answer(answer: Awaitable[ResponseT], context: Context) -> ResponseT:
+    """Awaits a call's answer; an error ends the call with its status."""
+    try:
+        return await answer
+    except Exception as error:
+        await _abort(context, _known(error))
+        raise  # not reached: abort raises
+
+
+def _known(error: Exception) -> LonghandError:
+    """The error as one of ours; what nobody foresaw is logged and told without its text."""
+    if isinstance(error, LonghandError):
+        if error.code == "INTERNAL":
+            _LOG.error("%s", error, exc_info=error.__cause__ or error)
+        return error
+    _LOG.error("unexpected failure", exc_info=error)
+    return LonghandError("unexpected failure in the server; its log says more")
+
+
+async def _abort(context: Context, error: LonghandError) -> None:
+    status: status_pb2.Status = messages.write_status(error)
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if error.retry_after_ms is not None:
+        trailers.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
+    await context.abort(grpc.StatusCode[error.code], error.message, tuple(trailers))

@@ -1,0 +1,176 @@
+"""The settings tree of :mod:`longhand_server.config` from command line, environment and TOML file.
+
+In rising order of precedence: defaults, TOML file, environment, command line. A setting ``max_queue`` of the
+section ``batching`` is ``--max-queue``, ``LONGHAND_MAX_QUEUE`` and ``max_queue`` under ``[batching]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from longhand_server.config import ServerConfig, Settings, check_value
+from longhand_server.errors import ConfigurationError
+
+_PREFIX = "LONGHAND_"
+_SWITCHES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def parse_arguments(
+    arguments: Sequence[str], environment: Mapping[str, str]
+) -> tuple[ServerConfig, argparse.Namespace]:
+    """Puts the configuration together.
+
+    Args:
+        arguments: The command line without the program's name.
+        environment: Environment variables.
+
+    Returns:
+        The configuration and the parsed arguments (``print_config`` among them).
+
+    Raises:
+        ConfigurationError: An unknown key, or a wrong value: both are named with what is allowed.
+    """
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    values: dict[tuple[str, str], object] = {}
+    path = parsed.config or environment.get(_PREFIX + "CONFIG")
+    if path:
+        values.update(_from_file(Path(path)))
+    for section, item in settings():
+        variable = _PREFIX + flag_name(item).replace("-", "_").upper()
+        if variable in environment:
+            values[section, item.name] = _from_text(item, environment[variable], variable)
+        given = getattr(parsed, flag_name(item).replace("-", "_"))
+        if given is not None:
+            values[section, item.name] = _from_text(item, given, f"--{flag_name(item)}")
+    return _build(values), parsed
+
+
+def settings() -> Iterator[tuple[str, Field[Any]]]:
+    """Every setting with the name of its section."""
+    for section in fields(ServerConfig):
+        for item in fields(type(section.default)):  # type: ignore[arg-type]
+            yield section.name, item
+
+
+def flag_name(item: Field[Any]) -> str:
+    """The name of a setting on the command line, without the dashes before it."""
+    return str(item.metadata["flag"] or item.name.replace("_", "-"))
+
+
+def allowed(item: Field[Any]) -> str:
+    """What a setting may be, for people; empty where anything goes."""
+    if item.metadata["choices"]:
+        return " | ".join(item.metadata["choices"])
+    low, high = item.metadata["low"], item.metadata["high"]
+    return f"{low:g} to {high:g}" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def to_toml(config: ServerConfig) -> str:
+    """A TOML file that gives this configuration, with a comment on each setting."""
+    lines: list[str] = []
+    last = ""
+    for section, item in settings():
+        if section != last:
+            lines += ["", f"[{section}]"] if lines else [f"[{section}]"]
+            last = section
+        value = getattr(getattr(config, section), item.name)
+        bounds = f" ({allowed(item)})" if allowed(item) else ""
+        lines.append(f"# {item.metadata['description']}{bounds}")
+        # JSON's text, numbers and booleans are TOML's.
+        lines.append(f"{item.name} = {json.dumps(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m longhand_server",
+        description="Serves handwritten text line recognition over gRPC.",
+        epilog="Every setting is also an environment variable (LONGHAND_MAX_QUEUE for --max-queue) and a key "
+        "of the TOML file; the command line wins over the environment, the environment over the file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings; see --print-config")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the settings in force as a TOML file and stop"
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for section, item in settings():
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
+        text = item.metadata["description"].replace("%", "%%")
+        bounds = f"; {allowed(item)}" if allowed(item) else ""
+        default = item.default if item.default != "" else "none"
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if isinstance(item.default, bool) else {}
+        groups[section].add_argument(
+            f"--{flag_name(item)}",
+            metavar=type(item.default).__name__.upper(),
+            help=f"{text} (default {default}{bounds})",
+            **switch,
+        )
+    return parser
+
+
+def _from_file(path: Path) -> dict[tuple[str, str], object]:
+    try:
+        with path.open("rb") as file:
+            tree = tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"config: cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"config: {path} is no TOML file: {error}") from error
+    known = {(section, item.name): item for section, item in settings()}
+    sections = {section for section, _ in known}
+    values: dict[tuple[str, str], object] = {}
+    for section, entries in tree.items():
+        if section not in sections or not isinstance(entries, dict):
+            raise ConfigurationError(
+                f"config: {path}: unknown section {section!r}, need one of {', '.join(sorted(sections))}"
+            )
+        for name, value in entries.items():
+            if (section, name) not in known:
+                names = ", ".join(sorted(other for group, other in known if group == section))
+                raise ConfigurationError(
+                    f"config: {path}: unknown key {name!r} in [{section}], need one of {names}"
+                )
+            _check(known[section, name], value, f"{path}: [{section}] {name}")
+            values[section, name] = value
+    return values
+
+
+def _from_text(item: Field[Any], text: str, source: str) -> object:
+    wanted = type(item.default)
+    value: object = text
+    if wanted is bool:
+        value = _SWITCHES.get(text.lower(), text)
+    elif wanted in (int, float):
+        try:
+            value = wanted(text)
+        except ValueError:
+            value = text
+    _check(item, value, source)
+    return value
+
+
+def _check(item: Field[Any], value: object, source: str) -> None:
+    try:
+        check_value(item, value)
+    except ConfigurationError as error:
+        # The message begins with the setting's own name; where it came from says more.
+        raise ConfigurationError(source + error.message[len(item.name) :]) from None
+
+
+def _build(values: Mapping[tuple[str, str], object]) -> ServerConfig:
+    config = ServerConfig()
+    for section in fields(ServerConfig):
+        changes = {name: value for (group, name), value in values.items() if group == section.name}
+        part: Settings = getattr(config, section.name)
+        config = replace(config, **{section.name: replace(part, **changes)})
+    return config
