@@ -8,6 +8,7 @@ Example:
     True
 """
 
+from longhand_client.aio import AsyncRecognizerClient
 from longhand_client.client import RecognizerClient
 from longhand_client.connection import DEFAULT_ADDRESS, Tls
 from longhand_client.errors import (
@@ -29,6 +30,7 @@ from longhand_client.results import Alternative, Model, Outcome, Span, Timings, 
 __all__ = [
     "DEFAULT_ADDRESS",
     "Alternative",
+    "AsyncRecognizerClient",
     "AuthenticationError",
     "DeadlineExceededError",
     "ImageSource",

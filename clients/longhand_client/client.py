@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -10,8 +10,9 @@ import grpc
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
+from longhand_client.batch import fill_batch, place_outcomes
 from longhand_client.connection import DEFAULT_ADDRESS, Connection, Tls
-from longhand_client.errors import InvalidImageError, from_rpc_error
+from longhand_client.errors import from_rpc_error
 from longhand_client.images import ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
@@ -19,9 +20,9 @@ from longhand_client.results import (
     Outcome,
     Transcription,
     model_from_proto,
-    outcome_from_proto,
     transcription_from_proto,
 )
+from longhand_client.stream import RecognitionStream, StreamCall, StreamSettings
 
 _Answer = TypeVar("_Answer")
 
@@ -109,19 +110,60 @@ class RecognizerClient:
             LonghandError: the call as a whole failed.
         """
         request = pb.BatchRecognizeRequest(options=options_to_proto(options))
-        outcomes: list[Outcome] = []
-        for index, image in enumerate(images):
-            try:
-                request.items.add(request_id=str(index), image=image_bytes(image))
-                outcomes.append(Outcome(index, None, None))
-            except InvalidImageError as error:
-                outcomes.append(Outcome(index, None, error))
+        outcomes = fill_batch(request, images)
         if request.items:
             answer = self._call(self._stub.BatchRecognize, request)
-            for item in answer.outcomes:
-                index = int(item.request_id)
-                outcomes[index] = outcome_from_proto(index, item)
+            place_outcomes(outcomes, answer)
         return outcomes
+
+    def recognize_stream(
+        self,
+        images: Iterable[ImageSource],
+        options: RecognitionOptions | None = None,
+        *,
+        ordered: bool = True,
+        look_ahead: int = 64,
+    ) -> Iterator[Outcome]:
+        """Reads any number of images over one stream, in constant memory.
+
+        A stream that breaks because the server goes away is opened again; the unanswered images go with it.
+
+        Args:
+            images: what `recognize` accepts; pulled in another thread, at most `look_ahead` images before
+                their outcomes are taken.
+            options: how to read all of them.
+            ordered: outcomes in the order of the images; otherwise as they come.
+            look_ahead: images that may be on their way at once.
+
+        Yields:
+            One outcome for each image; a bad image does not touch the others. Leaving the loop ends it all.
+
+        Raises:
+            ServerUnavailableError: the server went away and did not come back.
+            DeadlineExceededError: images wait and no answer came for the client's `timeout_s`.
+            LonghandError: the stream as a whole failed.
+
+        Example:
+            >>> from longhand_client import RecognizerClient
+            >>> with RecognizerClient(address) as client:
+            ...     images = ["examples/sample_line.png"] * 3
+            ...     [outcome.index for outcome in client.recognize_stream(images)]
+            [0, 1, 2]
+        """
+        config = pb.StreamingRecognizeConfig(options=options_to_proto(options))
+        settings = StreamSettings(
+            config=pb.StreamingRecognizeRequest(config=config),
+            address=self.address,
+            look_ahead=look_ahead,
+            ordered=ordered,
+            retries=self._connection.retries,
+            timeout_s=self._timeout_s,
+        )
+
+        def open_call(requests: Iterator[pb.StreamingRecognizeRequest]) -> StreamCall:
+            return self._stub.StreamingRecognize(requests, metadata=self._connection.metadata)
+
+        return RecognitionStream(open_call, images, settings).outcomes()
 
     def models(self) -> list[Model]:
         """The models that the server serves, the default one first.

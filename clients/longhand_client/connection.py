@@ -14,6 +14,8 @@ DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:")
 _SERVICE = "longhand.v1.RecognitionService"
+# A stream is opened again by the client itself, which knows what is still unanswered.
+_RETRIED_METHODS = ("Recognize", "BatchRecognize", "ListModels", "GetModel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,8 @@ class Connection:
                 # Both mean that nothing was done. A server that knows better pushes back with its own delay.
                 "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
             }
-            config["methodConfig"] = [{"name": [{"service": _SERVICE}], "retryPolicy": policy}]
+            names = [{"service": _SERVICE, "method": method} for method in _RETRIED_METHODS]
+            config["methodConfig"] = [{"name": names, "retryPolicy": policy}]
         return config
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client.errors import LonghandError, ServerError, from_status
+from longhand_client.images import ImageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,13 @@ class Outcome:
         index: position of the image among those handed in, from 0.
         transcription: what was read; None where it failed.
         error: why it failed; None where it was read.
+        source: the image as it was handed in, such as its path.
     """
 
     index: int
     transcription: Transcription | None
     error: LonghandError | None
+    source: ImageSource
 
     def result(self) -> Transcription:
         """The transcription.
@@ -194,16 +197,15 @@ def transcription_from_proto(result: pb.RecognitionResult) -> Transcription:
 
 
 def outcome_from_proto(
-    index: int, answer: pb.BatchRecognizeOutcome | pb.StreamingRecognizeResponse
+    index: int, answer: pb.BatchRecognizeOutcome | pb.StreamingRecognizeResponse, source: ImageSource
 ) -> Outcome:
     """Converts one item's answer of a batch or a stream."""
     if answer.HasField("result"):
-        return Outcome(index, transcription_from_proto(answer.result), None)
+        return Outcome(index, transcription_from_proto(answer.result), None, source)
     if answer.HasField("error"):
-        return Outcome(index, None, from_status(answer.error))
-    return Outcome(
-        index, None, ServerError(f"the server gave neither a result nor an error for image {index}")
-    )
+        return Outcome(index, None, from_status(answer.error), source)
+    error = ServerError(f"the server gave neither a result nor an error for image {index}")
+    return Outcome(index, None, error, source)
 
 
 def model_from_proto(model: pb.Model) -> Model:

@@ -41,6 +41,11 @@ class FakeServicer(rpc.RecognitionServiceServicer):
     requests: list[Any] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     failures_left: int = 0
+    stream_images: int = 0
+    stream_group: int = 1
+    stream_breaks: int = 0
+    stream_break_after: int = 0
+    stream_breaks_silently: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, image: bytes) -> pb.RecognitionResult | status_pb2.Status:
@@ -97,15 +102,35 @@ class FakeServicer(rpc.RecognitionServiceServicer):
     ) -> Iterator[pb.StreamingRecognizeResponse]:
         first = next(request_iterator)
         assert first.WhichOneof("message") == "config"
-        self.requests.append(first)
-        for request in request_iterator:
-            outcome = self.answer(request.image.image)
-            response = pb.StreamingRecognizeResponse(request_id=request.image.request_id)
-            if isinstance(outcome, pb.RecognitionResult):
-                response.result.CopyFrom(outcome)
-            else:
-                response.error.CopyFrom(outcome)
-            yield response
+        with self.lock:
+            self.requests.append(first)
+        held: list[pb.StreamingRecognizeResponse] = []
+        for number, request in enumerate(request_iterator, 1):
+            with self.lock:
+                self.stream_images += 1
+                breaks = self.stream_breaks > 0 and number > self.stream_break_after
+                self.stream_breaks -= breaks
+            if breaks and self.stream_breaks_silently:
+                return
+            if breaks:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
+            if request.image.image == b"lost":
+                continue
+            held.append(self._stream_answer(request.image))
+            # Answers in groups, each group backwards.
+            if len(held) >= self.stream_group:
+                yield from reversed(held)
+                held.clear()
+        yield from reversed(held)
+
+    def _stream_answer(self, image: pb.StreamingRecognizeImage) -> pb.StreamingRecognizeResponse:
+        outcome = self.answer(image.image)
+        response = pb.StreamingRecognizeResponse(request_id=image.request_id)
+        if isinstance(outcome, pb.RecognitionResult):
+            response.result.CopyFrom(outcome)
+        else:
+            response.error.CopyFrom(outcome)
+        return response
 
     def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[self._model()])

@@ -1,0 +1,162 @@
+"""The asynchronous client: the same methods, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+
+from longhand.v1 import recognition_pb2 as pb
+from longhand.v1 import recognition_pb2_grpc as rpc
+from longhand_client.aio_stream import AsyncRecognitionStream
+from longhand_client.batch import fill_batch, place_outcomes
+from longhand_client.connection import DEFAULT_ADDRESS, Connection, Tls
+from longhand_client.errors import from_rpc_error
+from longhand_client.images import ImageSource, image_bytes
+from longhand_client.options import RecognitionOptions, options_to_proto
+from longhand_client.results import (
+    Model,
+    Outcome,
+    Transcription,
+    model_from_proto,
+    transcription_from_proto,
+)
+from longhand_client.stream import StreamSettings
+
+_Answer = TypeVar("_Answer")
+
+
+class AsyncRecognizerClient:
+    """Reads handwritten lines with a Longhand server, for asyncio. Made and used inside one event loop.
+
+    Args:
+        address: "host", "host:port" or "unix:path", or several of them, among which calls take turns.
+        timeout_s: seconds that a call may take, its retries included.
+        tls: encryption; None = plain text.
+        token: sent as a bearer token; None = none.
+        retries: how often a call is tried again while the server is unavailable or full; 0 = never.
+        keepalive_s: seconds of silence after which a call in progress pings the server.
+
+    Raises:
+        ValueError: an address that makes no sense.
+
+    Example:
+        >>> import asyncio
+        >>> from longhand_client import AsyncRecognizerClient
+        >>> async def read(path):
+        ...     async with AsyncRecognizerClient(address) as client:
+        ...         return await client.recognize(path)
+        >>> asyncio.run(read("examples/sample_line.png")).text != ""
+        True
+    """
+
+    def __init__(
+        self,
+        address: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = 30.0,
+        tls: Tls | None = None,
+        token: str | None = None,
+        retries: int = 3,
+        keepalive_s: float = 30.0,
+    ) -> None:
+        self._connection = Connection(
+            address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
+        )
+        self._timeout_s = timeout_s
+        target, options = self._connection.target(), self._connection.options()
+        credentials = self._connection.credentials()
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(target, options)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, options)
+        self._stub = rpc.RecognitionServiceStub(self._channel)
+
+    @property
+    def address(self) -> str:
+        """The address as it was given."""
+        return self._connection.name
+
+    async def recognize(self, image: ImageSource, options: RecognitionOptions | None = None) -> Transcription:
+        """Reads one image of one line; see `RecognizerClient.recognize`."""
+        content = await asyncio.to_thread(image_bytes, image)
+        request = pb.RecognizeRequest(image=content, options=options_to_proto(options))
+        answer = await self._call(self._stub.Recognize, request)
+        return transcription_from_proto(answer.result)
+
+    async def recognize_batch(
+        self, images: Iterable[ImageSource], options: RecognitionOptions | None = None
+    ) -> list[Outcome]:
+        """Reads several images in one call; see `RecognizerClient.recognize_batch`."""
+        request = pb.BatchRecognizeRequest(options=options_to_proto(options))
+        outcomes = await asyncio.to_thread(fill_batch, request, images)
+        if request.items:
+            place_outcomes(outcomes, await self._call(self._stub.BatchRecognize, request))
+        return outcomes
+
+    async def recognize_stream(
+        self,
+        images: Iterable[ImageSource] | AsyncIterable[ImageSource],
+        options: RecognitionOptions | None = None,
+        *,
+        ordered: bool = True,
+        look_ahead: int = 64,
+    ) -> AsyncIterator[Outcome]:
+        """Reads any number of images over one stream; see `RecognizerClient.recognize_stream`.
+
+        Args:
+            images: an iterable (pulled in the event loop: it must not block) or an asynchronous one.
+            options: how to read all of them.
+            ordered: outcomes in the order of the images; otherwise as they come.
+            look_ahead: images that may be on their way at once.
+
+        Yields:
+            One outcome for each image.
+        """
+        config = pb.StreamingRecognizeConfig(options=options_to_proto(options))
+        settings = StreamSettings(
+            config=pb.StreamingRecognizeRequest(config=config),
+            address=self.address,
+            look_ahead=look_ahead,
+            ordered=ordered,
+            retries=self._connection.retries,
+            timeout_s=self._timeout_s,
+        )
+        stream = AsyncRecognitionStream(
+            lambda: self._stub.StreamingRecognize(metadata=self._connection.metadata), images, settings
+        )
+        async with aclosing(stream.outcomes()) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+
+    async def models(self) -> list[Model]:
+        """The models that the server serves, the default one first."""
+        answer = await self._call(self._stub.ListModels, pb.ListModelsRequest())
+        return [model_from_proto(model) for model in answer.models]
+
+    async def model(self, name: str = "", version: str = "") -> Model:
+        """Describes one model; see `RecognizerClient.model`."""
+        answer = await self._call(self._stub.GetModel, pb.GetModelRequest(name=name, version=version))
+        return model_from_proto(answer.model)
+
+    async def close(self) -> None:
+        """Closes the connection; calls in progress fail."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: Callable[..., Awaitable[_Answer]], request: object) -> _Answer:
+        try:
+            return await method(request, timeout=self._timeout_s, metadata=self._connection.metadata)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from error

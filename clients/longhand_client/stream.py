@@ -1,0 +1,263 @@
+"""One stream of images to the server, seen as an iterator of outcomes (synchronous).
+
+Three threads take part: gRPC's own pulls the caller's images, a reader takes the answers, and the caller's
+takes the outcomes. An image holds one of `look_ahead` slots from the moment it is pulled until its outcome is
+handed over, so memory stays bounded whatever is slow: the source, the network, the server or the caller.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import grpc
+
+from longhand.v1 import recognition_pb2 as pb
+from longhand_client.errors import (
+    DeadlineExceededError,
+    LonghandError,
+    ServerError,
+    ServerUnavailableError,
+    from_rpc_error,
+)
+from longhand_client.images import ImageSource, image_bytes
+from longhand_client.results import Outcome, outcome_from_proto
+
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 2.0
+
+
+class StreamCall(Protocol):
+    """The part of gRPC's bidirectional call that is used here."""
+
+    def __iter__(self) -> Iterator[pb.StreamingRecognizeResponse]: ...
+
+    def cancel(self) -> object:
+        """Ends the call at once."""
+
+
+OpenCall: TypeAlias = Callable[[Iterator[pb.StreamingRecognizeRequest]], StreamCall]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How a stream behaves.
+
+    Attributes:
+        config: the first message.
+        address: named in error messages.
+        look_ahead: images that may be on their way at once.
+        ordered: outcomes in the order of the images, or as they come.
+        retries: how often in a row the stream is opened again without an answer in between.
+        timeout_s: seconds without any answer, while images wait, after which the stream has failed.
+    """
+
+    config: pb.StreamingRecognizeRequest
+    address: str
+    look_ahead: int
+    ordered: bool
+    retries: int
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        if self.look_ahead < 1:
+            raise ValueError(f"look_ahead: got {self.look_ahead}, need at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An image without an outcome yet."""
+
+    index: int
+    source: ImageSource
+    request: pb.StreamingRecognizeRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """The call of one generation has ended."""
+
+    generation: int
+    error: LonghandError | None
+
+
+@dataclass(frozen=True, slots=True)
+class _SourceFailed:
+    """The caller's iterable raised."""
+
+    error: BaseException
+
+
+_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | _Closed | _SourceFailed"
+
+
+def ended_early(address: str) -> ServerUnavailableError:
+    """The error of a stream that the server ended, without a word, before all images were sent."""
+    return ServerUnavailableError(f"the server at {address} ended the stream early", code="UNAVAILABLE")
+
+
+class RecognitionStream:
+    """Sends images and yields their outcomes; see `RecognizerClient.recognize_stream`."""
+
+    def __init__(self, open_call: OpenCall, images: Iterable[ImageSource], settings: StreamSettings) -> None:
+        self._open_call = open_call
+        self._source = enumerate(images)
+        self._settings = settings
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._slots = threading.Semaphore(settings.look_ahead)
+        self._pending: dict[str, Pending] = {}
+        # Pulled by a thread whose call had ended meanwhile; the next call sends them.
+        self._left_over: deque[Pending] = deque()
+        self._exhausted = False
+        self._generation = 0
+        self._lock = threading.Lock()  # guards what is pending, left over, and the generation
+        self._source_lock = threading.Lock()  # one thread at a time asks the source
+        self._call: StreamCall | None = None
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yields one outcome for each image; closing the generator ends the stream."""
+        waiting: dict[int, Outcome] = {}
+        next_index = 0
+        try:
+            for outcome in self._as_they_come():
+                if not self._settings.ordered:
+                    self._slots.release()
+                    yield outcome
+                    continue
+                waiting[outcome.index] = outcome
+                while next_index in waiting:
+                    self._slots.release()
+                    yield waiting.pop(next_index)
+                    next_index += 1
+        finally:
+            self._end()
+
+    def _as_they_come(self) -> Iterator[Outcome]:
+        self._start()
+        failures = 0
+        while True:
+            event = self._next_event()
+            if isinstance(event, Outcome):
+                yield event
+            elif isinstance(event, pb.StreamingRecognizeResponse):
+                with self._lock:
+                    pending = self._pending.pop(event.request_id, None)
+                if pending is not None:
+                    failures = 0
+                    yield outcome_from_proto(pending.index, event, pending.source)
+            elif isinstance(event, _SourceFailed):
+                raise event.error
+            elif event.generation == self._generation:
+                if event.error is None and self._exhausted:
+                    yield from self._unanswered()
+                    return
+                error = event.error or ended_early(self._settings.address)
+                if not isinstance(error, ServerUnavailableError) or failures >= self._settings.retries:
+                    raise error
+                time.sleep(min(FIRST_BACKOFF_S * 2**failures, LONGEST_BACKOFF_S))
+                failures += 1
+                self._start()
+
+    def _next_event(self) -> _Event:
+        while True:
+            try:
+                return self._events.get(timeout=self._settings.timeout_s)
+            except queue.Empty:
+                # Without images on their way it is the source that is slow, and that is its right.
+                if self._pending:
+                    raise DeadlineExceededError(
+                        f"no answer from {self._settings.address} within {self._settings.timeout_s:g} s, "
+                        f"{len(self._pending)} images unanswered",
+                        code="DEADLINE_EXCEEDED",
+                    ) from None
+
+    def _start(self) -> None:
+        with self._lock:
+            self._generation += 1
+            generation = self._generation
+            left_over = set(map(id, self._left_over))
+            replay = [one for one in self._pending.values() if id(one) not in left_over]
+        self._call = self._open_call(self._requests(generation, replay))
+        threading.Thread(
+            target=self._read, args=(self._call, generation), name="longhand-stream", daemon=True
+        ).start()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._generation += 1
+        if self._call is not None:
+            self._call.cancel()
+        # Wakes gRPC's thread if it waits for a slot; it then sees that its generation is over.
+        self._slots.release()
+
+    def _read(self, call: StreamCall, generation: int) -> None:
+        error: LonghandError | None = None
+        try:
+            for response in call:
+                self._events.put(response)
+        except grpc.RpcError as rpc_error:
+            error = from_rpc_error(rpc_error, self._settings.address)
+        self._events.put(_Closed(generation, error))
+
+    def _requests(self, generation: int, replay: list[Pending]) -> Iterator[pb.StreamingRecognizeRequest]:
+        yield self._settings.config
+        for pending in replay:
+            yield pending.request
+        while True:
+            request = self._next_request(generation)
+            if request is None:
+                return
+            yield request
+
+    def _next_request(self, generation: int) -> pb.StreamingRecognizeRequest | None:
+        """The next image to send; None when there is none, or when this call is over."""
+        while True:
+            with self._lock:
+                if self._left_over and generation == self._generation:
+                    return self._left_over.popleft().request
+            self._slots.acquire()
+            with self._source_lock:
+                if generation == self._generation and self._left_over:
+                    self._slots.release()
+                elif generation != self._generation or not self._pull():
+                    self._slots.release()
+                    return None
+                # What was pulled lies in left_over: the next turn sends it, or the next call does.
+
+    def _pull(self) -> bool:
+        try:
+            index, source = next(self._source)
+        except StopIteration:
+            self._exhausted = True
+            return False
+        except BaseException as error:
+            self._events.put(_SourceFailed(error))
+            return False
+        try:
+            image = image_bytes(source)
+        except LonghandError as error:
+            self._events.put(Outcome(index, None, error, source))
+            return True
+        except TypeError as error:
+            self._events.put(_SourceFailed(error))
+            return False
+        request = pb.StreamingRecognizeRequest(
+            image=pb.StreamingRecognizeImage(request_id=str(index), image=image)
+        )
+        pending = Pending(index, source, request)
+        with self._lock:
+            self._pending[str(index)] = pending
+            self._left_over.append(pending)
+        return True
+
+    def _unanswered(self) -> Iterator[Outcome]:
+        with self._lock:
+            rest, self._pending = list(self._pending.values()), {}
+        for one in rest:
+            error = ServerError(f"the server ended the stream without an answer for image {one.index}")
+            yield Outcome(one.index, None, error, one.source)

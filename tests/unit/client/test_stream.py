@@ -1,0 +1,283 @@
+"""The synchronous and the asynchronous stream keep the same promises, so each test runs on both."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+from longhand_client import AsyncRecognizerClient, Outcome, RecognitionOptions, RecognizerClient
+from longhand_client.errors import (
+    DeadlineExceededError,
+    InvalidImageError,
+    InvalidRequestError,
+    ServerError,
+    ServerUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from helpers.fake_service import FakeServer
+
+ReadAll: TypeAlias = Callable[..., list[Outcome]]
+
+
+def read_all_sync(
+    address: str, images: Iterable[Any], *, take: int | None = None, timeout_s: float = 30.0, **keywords: Any
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    with RecognizerClient(address, timeout_s=timeout_s) as client:
+        for outcome in client.recognize_stream(images, **keywords):
+            outcomes.append(outcome)
+            if len(outcomes) == take:
+                break
+    return outcomes
+
+
+def read_all_async(
+    address: str, images: Iterable[Any], *, take: int | None = None, timeout_s: float = 30.0, **keywords: Any
+) -> list[Outcome]:
+    async def read() -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        async with AsyncRecognizerClient(address, timeout_s=timeout_s) as client:
+            async for outcome in client.recognize_stream(images, **keywords):
+                outcomes.append(outcome)
+                if len(outcomes) == take:
+                    break
+        return outcomes
+
+    return asyncio.run(read())
+
+
+@pytest.fixture(params=[read_all_sync, read_all_async], ids=["sync", "async"])
+def read_all(request: pytest.FixtureRequest) -> ReadAll:
+    reader: ReadAll = request.param
+    return reader
+
+
+def lines(count: int) -> list[bytes]:
+    return [f"text:{index}".encode() for index in range(count)]
+
+
+def texts(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.result().text for outcome in outcomes]
+
+
+def test_order_is_kept_where_answers_come_in_any_order(fake: FakeServer, read_all: ReadAll) -> None:
+    fake.servicer.stream_group = 7
+    outcomes = read_all(fake.address, lines(40), look_ahead=16)
+    assert [outcome.index for outcome in outcomes] == list(range(40))
+    assert texts(outcomes) == [str(index) for index in range(40)]
+    assert outcomes[5].source == b"text:5"
+
+
+def test_as_they_come(fake: FakeServer, read_all: ReadAll) -> None:
+    fake.servicer.stream_group = 4
+    outcomes = read_all(fake.address, lines(8), look_ahead=8, ordered=False)
+    assert [outcome.index for outcome in outcomes] == [3, 2, 1, 0, 7, 6, 5, 4]
+    assert texts(outcomes) == ["3", "2", "1", "0", "7", "6", "5", "4"]
+
+
+def test_nothing_to_read(fake: FakeServer, read_all: ReadAll) -> None:
+    assert read_all(fake.address, []) == []
+
+
+def test_bad_images_do_not_touch_the_others(fake: FakeServer, read_all: ReadAll, tmp_path: Path) -> None:
+    images = [b"text:0", b"bad", tmp_path / "missing.png", b"text:3"]
+    outcomes = read_all(fake.address, images)
+    assert [outcome.transcription is not None for outcome in outcomes] == [True, False, False, True]
+    with pytest.raises(InvalidImageError, match="3 bytes"):
+        outcomes[1].result()
+    with pytest.raises(InvalidImageError, match=r"missing\.png"):
+        outcomes[2].result()
+
+
+def test_more_unreadable_files_than_slots(fake: FakeServer, read_all: ReadAll, tmp_path: Path) -> None:
+    outcomes = read_all(fake.address, [tmp_path / "missing.png"] * 20, look_ahead=2)
+    assert len(outcomes) == 20
+    assert all(isinstance(outcome.error, InvalidImageError) for outcome in outcomes)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_look_ahead_is_bounded(fake: FakeServer, read_all: ReadAll, ordered: bool) -> None:
+    pulled = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            yield b"text:x"
+
+    outcomes = read_all(fake.address, endless(), look_ahead=5, ordered=ordered, take=3)
+    assert len(outcomes) == 3
+    # Three were handed over, five may be on their way, one more slot is freed when the stream ends.
+    assert pulled <= 3 + 5 + 1
+
+
+def test_options_go_first_and_once(fake: FakeServer, read_all: ReadAll) -> None:
+    read_all(fake.address, lines(3), options=RecognitionOptions(decoder="greedy", alternatives=4))
+    (config,) = fake.servicer.requests
+    assert config.config.options.alternatives == 4
+
+
+def test_a_broken_stream_goes_on_where_it_broke(fake: FakeServer, read_all: ReadAll) -> None:
+    fake.servicer.stream_breaks = 3
+    fake.servicer.stream_break_after = 5
+    outcomes = read_all(fake.address, lines(30), look_ahead=4)
+    assert texts(outcomes) == [str(index) for index in range(30)]
+    # What had been answered was not sent again: at most the look-ahead, for each of the three breaks.
+    assert fake.servicer.stream_images <= 30 + 3 * (4 + 1)
+    assert len(fake.servicer.requests) == 4
+
+
+def test_a_stream_that_ends_early_goes_on_too(fake: FakeServer, read_all: ReadAll) -> None:
+    fake.servicer.stream_breaks = 1
+    fake.servicer.stream_break_after = 2
+    fake.servicer.stream_breaks_silently = True
+    assert texts(read_all(fake.address, lines(12), look_ahead=4)) == [str(index) for index in range(12)]
+
+
+def test_a_server_that_stays_away(fake: FakeServer, read_all: ReadAll) -> None:
+    fake.servicer.stream_breaks = 1000
+    with pytest.raises(ServerUnavailableError, match=r"stopping|ended the stream early"):
+        read_all(fake.address, lines(3))
+    # The first try and three more, each answered by a break.
+    assert len(fake.servicer.requests) == 4
+
+
+def test_an_image_that_is_never_answered(fake: FakeServer, read_all: ReadAll) -> None:
+    outcomes = read_all(fake.address, [b"text:0", b"lost", b"text:2"])
+    assert [outcome.index for outcome in outcomes] == [0, 1, 2]
+    assert isinstance(outcomes[1].error, ServerError)
+
+
+def test_silence_ends_the_stream(fake: FakeServer, read_all: ReadAll) -> None:
+    fake.servicer.stream_group = 1000
+
+    def slow() -> Iterator[bytes]:
+        yield b"text:0"
+        time.sleep(0.1)
+        yield b"text:1"
+
+    with pytest.raises(DeadlineExceededError, match=r"within 0\.5 s, 2 images unanswered"):
+        read_all(fake.address, endless_after(slow()), look_ahead=2, timeout_s=0.5)
+
+
+def endless_after(images: Iterator[bytes]) -> Iterator[bytes]:
+    yield from images
+    while True:
+        yield b"text:more"
+
+
+def test_the_sources_own_error_arrives(fake: FakeServer, read_all: ReadAll) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"text:0"
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        read_all(fake.address, broken())
+
+
+def test_wrong_kinds_of_things(fake: FakeServer, read_all: ReadAll) -> None:
+    with pytest.raises(TypeError, match="got int"):
+        read_all(fake.address, [7])
+    with pytest.raises(ValueError, match="look_ahead: got 0"):
+        read_all(fake.address, [], look_ahead=0)
+    with pytest.raises(InvalidRequestError, match="options"):
+        read_all(fake.address, [], options=RecognitionOptions(beam_width=-1))
+
+
+def test_results_of_a_slow_source_come_at_once(fake: FakeServer) -> None:
+    release = threading.Event()
+
+    def waits() -> Iterator[bytes]:
+        yield b"text:0"
+        assert release.wait(20)
+        yield b"text:1"
+
+    with RecognizerClient(fake.address) as client:
+        stream = client.recognize_stream(waits())
+        assert next(stream).result().text == "0"
+        release.set()
+        assert [outcome.index for outcome in stream] == [1]
+
+
+async def test_asynchronous_source(fake: FakeServer) -> None:
+    async def images() -> AsyncIterator[bytes]:
+        for line in lines(5):
+            await asyncio.sleep(0.001)
+            yield line
+
+    async with AsyncRecognizerClient(fake.address) as client:
+        read = [outcome.result().text async for outcome in client.recognize_stream(images())]
+    assert read == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_break_does_not_cut_an_asynchronous_source(fake: FakeServer) -> None:
+    fake.servicer.stream_breaks = 2
+    fake.servicer.stream_break_after = 1
+
+    async def images() -> AsyncIterator[bytes]:
+        for line in lines(6):
+            await asyncio.sleep(0.15)  # the stream breaks while the next image is awaited
+            yield line
+
+    async with AsyncRecognizerClient(fake.address) as client:
+        read = [outcome.result().text async for outcome in client.recognize_stream(images(), look_ahead=3)]
+    assert read == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_no_threads_stay_behind(fake: FakeServer) -> None:
+    with RecognizerClient(fake.address) as client:
+        for _ in range(3):
+            stream = client.recognize_stream(endless_after(iter(())), look_ahead=3)
+            next(stream)
+            stream.close()  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and any("longhand-stream" in t.name for t in threading.enumerate()):
+        time.sleep(0.02)
+    assert not [thread.name for thread in threading.enumerate() if "longhand-stream" in thread.name]
+
+
+class TrackedImage(bytearray):
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    """Bytes that can be counted while they live."""
+
+
+def tracked(count: int, alive: weakref.WeakSet[TrackedImage]) -> Iterator[TrackedImage]:
+    for _ in range(count):
+        image = TrackedImage(b"bad")
+        alive.add(image)
+        yield image
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_memory_stays_constant(fake: FakeServer, kind: str) -> None:
+    alive: weakref.WeakSet[TrackedImage] = weakref.WeakSet()
+    most = 0
+
+    def count_sync() -> int:
+        nonlocal most
+        seen = 0
+        with RecognizerClient(fake.address) as client:
+            for _ in client.recognize_stream(tracked(2000, alive), look_ahead=8):
+                seen, most = seen + 1, max(most, len(alive))
+        return seen
+
+    async def count_async() -> int:
+        nonlocal most
+        seen = 0
+        async with AsyncRecognizerClient(fake.address) as client:
+            async for _ in client.recognize_stream(tracked(2000, alive), look_ahead=8):
+                seen, most = seen + 1, max(most, len(alive))
+        return seen
+
+    assert (count_sync() if kind == "sync" else asyncio.run(count_async())) == 2000
+    # Eight on their way, and one each in the hands of the source, the sender and the caller.
+    assert most <= 8 + 3
