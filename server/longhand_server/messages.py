@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
@@ -15,9 +15,18 @@ from longhand_server.options import DEFAULT_HOTWORD_BOOST, RecognitionOptions
 from longhand_server.recognizer import Span, Transcription
 from longhand_server.registry import ServedModel
 
+_DecoderField: TypeAlias = Literal[
+    "beam_width",
+    "word_weight",
+    "word_bonus",
+    "character_weight",
+    "character_bonus",
+    "unknown_word_penalty",
+    "temperature",
+]
 ERROR_DOMAIN = "longhand"
 PlaceT = TypeVar("PlaceT", pb.Word, pb.Character)
-_DECODER_FIELDS = (
+_DECODER_FIELDS: tuple[_DecoderField, ...] = (
     "beam_width",
     "word_weight",
     "word_bonus",

@@ -19,7 +19,6 @@ from longhand_server.servicer import RecognitionServicer
 
 _LOG = logging.getLogger(__name__)
 SERVICE_NAME: str = recognition_pb2.DESCRIPTOR.services_by_name["RecognitionService"].full_name
-_Serving = health_pb2.HealthCheckResponse.ServingStatus
 
 
 class LonghandServer:
@@ -34,10 +33,12 @@ class LonghandServer:
         self,
         server: grpc.aio.Server,
         registry: ModelRegistry,
+        servicer: RecognitionServicer,
         health_service: health.aio.HealthServicer,
         port: int,
     ) -> None:
         self._server = server
+        self._servicer = servicer
         self._health = health_service
         self.registry = registry
         self.port = port
@@ -46,11 +47,12 @@ class LonghandServer:
         """Begins to answer; the health service says SERVING from here on."""
         await self._server.start()
         for name in ("", SERVICE_NAME):
-            await self._health.set(name, _Serving.SERVING)
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self, grace_s: float) -> None:
         """Says NOT_SERVING, refuses new calls, lets accepted ones finish for up to ``grace_s`` seconds."""
         await self._health.enter_graceful_shutdown()
+        self._servicer.drain()
         await self._server.stop(grace_s)
         await self.registry.close()
 
@@ -65,9 +67,8 @@ async def build_server(config: ServerConfig) -> LonghandServer:
     recognizer = await asyncio.to_thread(load_recognizer, config)
     registry = ModelRegistry([serve_model(recognizer, config)])
     server = grpc.aio.server(options=_channel_options(config))
-    recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(
-        RecognitionServicer(registry, config.listen), server
-    )
+    servicer = RecognitionServicer(registry, config.listen)
+    recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(servicer, server)
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -76,7 +77,7 @@ async def build_server(config: ServerConfig) -> LonghandServer:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise ConfigurationError(f"port: cannot listen on {address}; is another server there?") from error
-    return LonghandServer(server, registry, health_service, port)
+    return LonghandServer(server, registry, servicer, health_service, port)
 
 
 async def serve(config: ServerConfig) -> None:

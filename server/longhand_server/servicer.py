@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable
@@ -15,9 +16,10 @@ from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
 from longhand_server import messages
 from longhand_server.config import ListenConfig
-from longhand_server.errors import InvalidImageError, InvalidRequestError, LonghandError, UnsupportedError
+from longhand_server.errors import InvalidImageError, InvalidRequestError, LonghandError
 from longhand_server.options import RecognitionOptions
 from longhand_server.registry import ModelRegistry, ServedModel
+from longhand_server.streaming import AnswerStream
 
 _LOG = logging.getLogger(__name__)
 _MAX_REQUEST_ID_BYTES = 256
@@ -64,6 +66,8 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
     def __init__(self, registry: ModelRegistry, limits: ListenConfig) -> None:
         self._registry = registry
         self._limits = limits
+        self._streams: set[AnswerStream[pb.StreamingRecognizeRequest, pb.StreamingRecognizeResponse]] = set()
+        self._stream_numbers = itertools.count()
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
         """Reads one image."""
@@ -85,7 +89,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
                 raise InvalidRequestError(f"items: got {count} images, need 1 to {most}", field="items")
             work = self._work(request.options, context)
             outcomes = await asyncio.gather(
-                *(self._read_item(work, item, f"items[{i}]") for i, item in enumerate(request.items))
+                *(_read_item(work, item, f"items[{i}]") for i, item in enumerate(request.items))
             )
             return pb.BatchRecognizeResponse(outcomes=outcomes)
 
@@ -94,9 +98,38 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
     async def StreamingRecognize(
         self, request_iterator: AsyncIterator[pb.StreamingRecognizeRequest], context: Context
     ) -> AsyncIterator[pb.StreamingRecognizeResponse]:
-        """Reads images as they come."""
-        await _abort(context, UnsupportedError("StreamingRecognize is not offered yet"))
-        yield pb.StreamingRecognizeResponse()  # pragma: no cover - makes this an async generator
+        """Reads images as they come; each has its own outcome."""
+        try:
+            work = await self._open_stream(request_iterator, context)
+            stream = AnswerStream(
+                aiter(request_iterator),
+                lambda message: _read_message(work, message),
+                self._limits.max_stream_in_flight,
+            )
+            self._streams.add(stream)
+            # A client that cancels while nothing is being sent is noticed here and nowhere else.
+            context.add_done_callback(lambda _: stream.cancel())  # type: ignore[arg-type]
+            try:
+                async for answer in stream.answers():
+                    yield answer
+            finally:
+                self._streams.discard(stream)
+        except Exception as error:
+            await _abort(context, _known(error))
+
+    def drain(self) -> None:
+        """Ends the open streams once what they have sent is answered."""
+        for stream in list(self._streams):
+            stream.drain()
+
+    async def _open_stream(
+        self, requests: AsyncIterator[pb.StreamingRecognizeRequest], context: Context
+    ) -> _Work:
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("message") != "config":
+            raise InvalidRequestError("message: the first message must hold the config", field="message")
+        # Each stream takes its own fair turn, also beside others of the same client.
+        return self._work(first.config.options, context, f"{context.peer()}#{next(self._stream_numbers)}")
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """Lists the models served, the default one first."""
@@ -124,25 +157,41 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
 
         return await _answer(answer(), context)
 
-    def _work(self, options: pb.RecognitionOptions, context: Context) -> _Work:
+    def _work(self, options: pb.RecognitionOptions, context: Context, caller: str = "") -> _Work:
         remaining = cast(float | None, context.time_remaining())
         loop = asyncio.get_running_loop()
         # Its stubs do not say so, but without a deadline gRPC gives None.
         deadline = math.inf if remaining is None else loop.time() + remaining
-        return _Work(options, self._registry, deadline, context.peer())
+        return _Work(options, self._registry, deadline, caller or context.peer())
 
-    async def _read_item(
-        self, work: _Work, item: pb.BatchRecognizeItem, field: str
-    ) -> pb.BatchRecognizeOutcome:
-        try:
-            _check_request_id(item.request_id, f"{field}.request_id")
-            # The items of one call share its caller's fair turn, so they may wait for room.
-            result = await work.read(item.image, f"{field}.image", wait=True)
-            return pb.BatchRecognizeOutcome(request_id=item.request_id, result=result)
-        except Exception as error:
-            return pb.BatchRecognizeOutcome(
-                request_id=item.request_id, error=messages.write_status(_known(error))
-            )
+
+async def _read_item(work: _Work, item: pb.BatchRecognizeItem, field: str) -> pb.BatchRecognizeOutcome:
+    outcome = pb.BatchRecognizeOutcome(request_id=item.request_id)
+    await _fill_outcome(outcome, work, item, field)
+    return outcome
+
+
+async def _read_message(work: _Work, message: pb.StreamingRecognizeRequest) -> pb.StreamingRecognizeResponse:
+    if message.WhichOneof("message") != "image":
+        raise InvalidRequestError("message: every message but the first must hold an image", field="message")
+    response = pb.StreamingRecognizeResponse(request_id=message.image.request_id)
+    await _fill_outcome(response, work, message.image, "image")
+    return response
+
+
+async def _fill_outcome(
+    outcome: pb.BatchRecognizeOutcome | pb.StreamingRecognizeResponse,
+    work: _Work,
+    item: pb.BatchRecognizeItem | pb.StreamingRecognizeImage,
+    field: str,
+) -> None:
+    """Reads one of several images; what goes wrong becomes its own status."""
+    try:
+        _check_request_id(item.request_id, f"{field}.request_id")
+        # One call or stream holds a bounded number of images, so they may wait for room in the queue.
+        outcome.result.CopyFrom(await work.read(item.image, f"{field}.image", wait=True))
+    except Exception as error:
+        outcome.error.CopyFrom(messages.write_status(_known(error)))
 
 
 def _check_request_id(request_id: str, field: str) -> None:

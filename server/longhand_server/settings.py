@@ -15,7 +15,7 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from longhand_server.config import ServerConfig, Settings, check_value
+from longhand_server.config import ServerConfig, check_value
 from longhand_server.errors import ConfigurationError
 
 _PREFIX = "LONGHAND_"
@@ -146,7 +146,8 @@ def _from_file(path: Path) -> dict[tuple[str, str], object]:
 
 
 def _from_text(item: Field[Any], text: str, source: str) -> object:
-    wanted = type(item.default)
+    default: Any = item.default
+    wanted: type = type(default)
     value: object = text
     if wanted is bool:
         value = _SWITCHES.get(text.lower(), text)
@@ -168,9 +169,9 @@ def _check(item: Field[Any], value: object, source: str) -> None:
 
 
 def _build(values: Mapping[tuple[str, str], object]) -> ServerConfig:
-    config = ServerConfig()
+    sections: dict[str, Any] = {}
     for section in fields(ServerConfig):
         changes = {name: value for (group, name), value in values.items() if group == section.name}
-        part: Settings = getattr(config, section.name)
-        config = replace(config, **{section.name: replace(part, **changes)})
-    return config
+        defaults: Any = section.default
+        sections[section.name] = replace(defaults, **changes)
+    return ServerConfig(**sections)

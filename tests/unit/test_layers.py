@@ -42,6 +42,7 @@ SERVER_ORDER = [
     "options",
     "recognizer",
     "batching",
+    "streaming",
     "pipeline",
     "registry",
     "messages",

@@ -1,0 +1,119 @@
+"""AnswerStream alone: bounds, order, half-close, drain, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from longhand_server.errors import InvalidRequestError, ShuttingDownError
+from longhand_server.streaming import AnswerStream
+
+
+class Source:
+    """Requests 0 .. count - 1; remembers how far it was read."""
+
+    def __init__(self, count: int, *, endless: bool = False) -> None:
+        self.read = 0
+        self._count = count
+        self._endless = endless
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        await asyncio.sleep(0)
+        if self.read == self._count:
+            if self._endless:
+                await asyncio.Event().wait()
+            raise StopAsyncIteration
+        self.read += 1
+        return self.read - 1
+
+
+async def test_every_request_is_answered_in_any_order() -> None:
+    async def answer(n: int) -> int:
+        await asyncio.sleep(0.001 * (n % 7))
+        return n
+
+    answers = [n async for n in AnswerStream(Source(200), answer, 16).answers()]
+    assert sorted(answers) == list(range(200))
+    assert answers != sorted(answers)
+
+
+async def test_a_slow_reader_stops_the_reading_of_requests() -> None:
+    async def answer(n: int) -> int:
+        return n
+
+    source = Source(1000)
+    answers = AnswerStream(source, answer, 8).answers()
+    taken = [await anext(answers)]
+    await asyncio.sleep(0.05)
+    assert source.read <= 8 + 1
+    taken += [n async for n in answers]
+    assert sorted(taken) == list(range(1000))
+
+
+async def test_drain_answers_what_was_read_and_then_says_so() -> None:
+    release = asyncio.Event()
+
+    async def answer(n: int) -> int:
+        await release.wait()
+        return n
+
+    source = Source(5, endless=True)
+    stream = AnswerStream(source, answer, 64)
+    answers: list[int] = []
+
+    async def consume() -> None:
+        async for n in stream.answers():
+            answers.append(n)  # noqa: PERF401 - what came before the error counts
+
+    consumer = asyncio.create_task(consume())
+    await asyncio.sleep(0.02)
+    stream.drain()
+    await asyncio.sleep(0.02)
+    assert not consumer.done()
+    stream.drain()  # a second one while it waits harms nothing
+    release.set()
+    with pytest.raises(ShuttingDownError):
+        await asyncio.wait_for(consumer, 1)
+    assert sorted(answers) == [0, 1, 2, 3, 4]
+
+
+async def test_a_raising_answer_ends_the_stream_after_the_others() -> None:
+    async def answer(n: int) -> int:
+        if n == 2:
+            raise InvalidRequestError("no")
+        await asyncio.sleep(0.01)
+        return n
+
+    source = Source(3, endless=True)
+    answers: list[int] = []
+    with pytest.raises(InvalidRequestError):
+        async for n in AnswerStream(source, answer, 64).answers():
+            answers.append(n)  # noqa: PERF401
+    assert sorted(answers) == [0, 1]
+
+
+async def test_leaving_early_cancels_the_work() -> None:
+    cancelled = 0
+
+    async def answer(n: int) -> int:
+        nonlocal cancelled
+        if n == 0:
+            return n
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+        return n
+
+    answers = AnswerStream(Source(5, endless=True), answer, 64).answers()
+    assert await anext(answers) == 0
+    await asyncio.sleep(0.02)
+    await answers.aclose()  # type: ignore[attr-defined]
+    await asyncio.sleep(0.01)
+    assert cancelled == 4
