@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class _PillowImage(Protocol):
     """The two methods of a `PIL.Image.Image` that are used; Pillow itself is not needed."""
 
-    def save(self, target: IO[bytes], format: str) -> None: ...  # noqa: A002 -- Pillow's name
+    def save(self, target: IO[bytes], kind: str, /) -> None: ...
 
     def getbands(self) -> tuple[str, ...]: ...
 

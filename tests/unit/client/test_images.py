@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from longhand_client.errors import InvalidImageError
+from longhand_client.images import image_bytes
+
+SHAPES = [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_arrays_become_lossless_png(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+    # OpenCV is the independent reader: it gives BGR where the PNG holds RGB.
+    read = cv2.imdecode(np.frombuffer(image_bytes(array), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert read is not None
+    if read.ndim == 3:
+        order = [2, 1, 0, 3][: read.shape[2]]
+        read = read[:, :, order]
+    np.testing.assert_array_equal(read.reshape(shape), array)
+
+
+def test_views_of_arrays() -> None:
+    array = np.arange(40, dtype=np.uint8).reshape(4, 10)
+    read = cv2.imdecode(np.frombuffer(image_bytes(array[::2, ::-1]), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(read, array[::2, ::-1])
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4,), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 4), np.uint8),
+        np.zeros((2, 4, 4, 3), np.uint8),
+    ],
+)
+def test_arrays_that_are_no_picture(array: np.ndarray) -> None:
+    with pytest.raises(InvalidImageError, match="array: got shape"):
+        image_bytes(array)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_pillow_images(mode: str) -> None:
+    image = Image.new("RGB", (9, 4), (200, 10, 30)).convert(mode)
+    with Image.open(io.BytesIO(image_bytes(image))) as read:
+        assert read.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
