@@ -60,9 +60,9 @@ def read_options(message: pb.RecognitionOptions) -> RecognitionOptions:
     settings = {name: getattr(decoder, name) for name in _DECODER_FIELDS if decoder.HasField(name)}
     return RecognitionOptions(
         greedy=_DECODERS[decoder.kind],
-        hotwords=tuple(word.text for word in message.hotwords),
-        hotword_boosts=tuple(
-            word.boost if word.HasField("boost") else DEFAULT_HOTWORD_BOOST for word in message.hotwords
+        hotwords=tuple(
+            (word.text, word.boost if word.HasField("boost") else DEFAULT_HOTWORD_BOOST)
+            for word in message.hotwords
         ),
         alternatives=message.alternatives or 1,
         allowed_characters=message.allowed_characters,

@@ -20,7 +20,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "word_bonus": (-20.0, 20.0),
     "character_weight": (0.0, 10.0),
     "character_bonus": (-20.0, 20.0),
-    "unknown_word_penalty": (-100.0, 0.0),
+    "unknown_word_penalty": (0.0, 100.0),
     "temperature": (0.1, 10.0),
 }
 
@@ -36,10 +36,9 @@ class RecognitionOptions:
         word_bonus: Added for each word, -20 to 20.
         character_weight: Factor of the character model's log-probability, 0 to 10.
         character_bonus: Added for each character, -20 to 20.
-        unknown_word_penalty: Added for each word that the word model does not know, -100 to 0.
+        unknown_word_penalty: Subtracted for each word that the word model does not know, 0 to 100.
         temperature: Divisor of the network's log-probabilities, 0.1 to 10.
-        hotwords: Words to favour.
-        hotword_boosts: What each hotword adds to a hypothesis that holds it, 0 to 20.
+        hotwords: Words to favour, each with what it adds to a hypothesis that holds it, 0 to 20.
         alternatives: Readings to give, 1 to 100.
         allowed_characters: The only characters that may be read; empty = all.
         include_words: Whether to place each word.
@@ -57,8 +56,7 @@ class RecognitionOptions:
     character_bonus: float | None = None
     unknown_word_penalty: float | None = None
     temperature: float | None = None
-    hotwords: tuple[str, ...] = ()
-    hotword_boosts: tuple[float, ...] = ()
+    hotwords: tuple[tuple[str, float], ...] = ()
     alternatives: int = 1
     allowed_characters: str = ""
     include_words: bool = False
@@ -73,7 +71,7 @@ class RecognitionOptions:
             _refuse("alternatives", self.alternatives, f"1 to {MAX_ALTERNATIVES}")
         if len(self.hotwords) > MAX_HOTWORDS:
             _refuse("hotwords", f"{len(self.hotwords)} words", f"at most {MAX_HOTWORDS}")
-        for index, (word, boost) in enumerate(zip(self.hotwords, self.hotword_boosts, strict=True)):
+        for index, (word, boost) in enumerate(self.hotwords):
             where = f"hotwords[{index}]"
             if not 1 <= len(word) <= MAX_HOTWORD_LENGTH or " ".join(word.split()) != word:
                 _refuse(
@@ -91,10 +89,10 @@ class RecognitionOptions:
             for item in fields(self)
             if item.name in _BOUNDS and getattr(self, item.name) is not None
         }
-        settings["alternatives"] = self.alternatives
+        if self.alternatives > 1:
+            settings["alternatives"] = self.alternatives
         if self.hotwords:
             settings["hotwords"] = self.hotwords
-            settings["hotword_boosts"] = self.hotword_boosts
         if self.allowed_characters:
             settings["allowed_characters"] = self.allowed_characters
         return settings
@@ -102,7 +100,7 @@ class RecognitionOptions:
     def check_characters(self, alphabet: Alphabet) -> None:
         """Raises InvalidRequestError where a character asked for is not in the model's alphabet."""
         wanted = [("allowed_characters", self.allowed_characters)]
-        wanted += [(f"hotwords[{index}].text", word) for index, word in enumerate(self.hotwords)]
+        wanted += [(f"hotwords[{index}].text", word) for index, (word, _) in enumerate(self.hotwords)]
         for where, text in wanted:
             unknown = sorted({character for character in text if character not in alphabet})
             if unknown:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,14 +159,15 @@ class Recognizer:
     def _decode(
         self, log_probs: Sequence[NDArray[np.float32]], options: RecognitionOptions
     ) -> list[list[Hypothesis]]:
+        settings = self.beam_options(options)
         if options.greedy:
-            return [[found] for found in self._decoder.decode_greedy_batch(log_probs)]
-        return self._decoder.decode_batch(log_probs, self.beam_options(options))
+            return [[found] for found in self._decoder.decode_greedy_batch(log_probs, settings)]
+        return self._decoder.decode_batch(log_probs, settings)
 
-    def beam_options(self, options: RecognitionOptions) -> BeamSearchOptions:
-        """The model's tuned settings with a request's wishes over them."""
-        changes: dict[str, Any] = dict(options.beam_settings())
-        return replace(self.defaults, **changes)
+    def beam_options(self, options: RecognitionOptions) -> BeamSearchOptions | None:
+        """The model's tuned settings with a request's wishes over them; None where it has none."""
+        changes: dict[str, Any] = options.beam_settings()
+        return replace(self.defaults, **changes) if changes else None
 
     def _transcription(
         self,
@@ -233,7 +234,7 @@ def blank_transcription(image: LineImage) -> Transcription:
     )
 
 
-def _language_model(path: Any) -> NgramLanguageModel | None:
+def _language_model(path: Path | None) -> NgramLanguageModel | None:
     return None if path is None else NgramLanguageModel(path)
 
 
@@ -243,27 +244,18 @@ def _alternative(hypothesis: Hypothesis) -> Alternative:
         total_score=hypothesis.score,
         acoustic_score=hypothesis.acoustic_score,
         language_model_score=hypothesis.score - hypothesis.acoustic_score,
-        confidence=min(max(hypothesis.confidence, 0.0), 1.0) if math.isfinite(hypothesis.confidence) else 0.0,
+        confidence=hypothesis.confidence,
     )
 
 
 def _place_words(hypothesis: Hypothesis, characters: Sequence[Span]) -> tuple[Span, ...]:
-    """Words are runs of characters other than spaces; the decoder gives their confidences in this order."""
+    """The x range of each word: from its first character's left edge to its last one's right edge."""
     words: list[Span] = []
-    start: int | None = None
-    confidences = iter(hypothesis.words)
-    for index, character in enumerate((*characters, Span(" ", 0.0, 0.0, 0.0))):
-        if character.text != " ":
-            start = index if start is None else start
-        elif start is not None:
-            run = characters[start:index]
-            words.append(
-                Span(
-                    "".join(span.text for span in run),
-                    next(confidences).confidence,
-                    run[0].x_start,
-                    run[-1].x_end,
-                )
-            )
-            start = None
+    place = 0
+    for word in hypothesis.words:
+        while characters[place].text == " ":
+            place += 1
+        last = place + len(word.text) - 1
+        words.append(Span(word.text, word.confidence, characters[place].x_start, characters[last].x_end))
+        place = last + 1
     return tuple(words)
