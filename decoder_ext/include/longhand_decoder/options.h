@@ -1,0 +1,68 @@
+// What a beam search may be told. Every field says its unit; the Python class of the same name has the same
+// fields.
+#pragma once
+
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace longhand {
+
+// How the probabilities of the paths that spell the same prefix are joined.
+enum class PathMerge {
+    kSum,  // log-add: the probability of the text
+    kMax,  // the best single path
+};
+
+// What the numbers handed to the decoder are. Declared by the caller, never guessed.
+enum class InputKind {
+    kLogProbs,  // natural logarithms of probabilities: at most 0
+    kLogits,    // any finite numbers; a log-softmax makes them log-probabilities
+};
+
+// Where a word ends for the word language model.
+enum class WordSplitting {
+    kLetters,  // at spaces and between letters, digits and punctuation; apostrophes inside words are kept
+    kSpaces,   // at spaces only
+};
+
+// A word or phrase that the reader expects.
+struct Hotword {
+    std::string text;  // UTF-8, one word or several with single spaces between
+    double boost;      // added to the score for each occurrence as whole words, natural log
+};
+
+struct BeamSearchOptions {
+    int beam_width = 50;          // prefixes kept after a frame, >= 1
+    double beam_threshold = -12;  // a prefix scored below best + this is dropped, natural log, <= 0
+    double token_threshold =
+        -7;  // a label whose log-probability in a frame is below this starts no prefix, <= 0
+    int max_tokens_per_frame = 0;  // at most this many labels start new prefixes in a frame; 0: no limit
+    double temperature = 1.0;      // > 0; log-probabilities become log_softmax(input / temperature)
+    InputKind input = InputKind::kLogProbs;
+    PathMerge path_merge = PathMerge::kSum;
+
+    double word_weight = 0.5;           // alpha: multiplies the word model's natural log-probability, >= 0
+    double word_bonus = 1.0;            // beta: added for each token of the word model, natural log
+    double unknown_word_penalty = 5.0;  // subtracted for each word outside the vocabulary, natural log, >= 0
+    double character_weight = 0.5;      // multiplies the character model's natural log-probability, >= 0
+    double character_bonus = 0.0;       // added for each character, natural log
+    WordSplitting word_splitting = WordSplitting::kLetters;
+    bool closed_lexicon = false;  // true: only words of the vocabulary may be read
+    bool sentence_start = false;  // true: both models start in the context <s>
+    bool sentence_end = false;    // true: both models score </s> at the end
+    std::string context;          // text that stands before the line (UTF-8): both models start behind it
+
+    std::vector<Hotword> hotwords;
+    bool restrict_characters = false;  // true: only `allowed_characters` may be read
+    std::string allowed_characters;    // UTF-8
+
+    int alternatives = 1;           // hypotheses returned, best first, >= 1
+    double confidence_scale = 1.0;  // confidences are softmax(this * score) over the beam, > 0
+};
+
+// Throws std::invalid_argument naming the first field that is out of range.
+void validate(const BeamSearchOptions& options);
+
+}  // namespace longhand

@@ -1,0 +1,198 @@
+"""CTC prefix beam search with n-gram language models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from longhand_decoder import _core
+from longhand_decoder._core import DecoderStream, Hypothesis, NgramLanguageModel
+from longhand_decoder.options import BeamSearchOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.floating[Any]]
+
+_DEFAULT_OPTIONS = BeamSearchOptions()
+
+
+class CtcBeamSearchDecoder:
+    """Turns a CTC network's output into text.
+
+    Immutable: any number of threads may use one decoder at a time. The interpreter's lock is released while it
+    works.
+
+    Args:
+        labels: one character for each column of the network's output, in order; the blank is the empty string.
+        word_model: scores words. Its vocabulary is also the list of the known words.
+        character_model: scores characters; its tokens are single characters and U+2581 for a space.
+        lexicon: known words, in place of the word model's vocabulary.
+        options: what holds for every call that brings no options of its own.
+        threads: how many threads share out a batch, at least 1.
+
+    Raises:
+        ValueError: a label is no single character or stands twice, there is not exactly one blank, or an option
+            is out of range.
+
+    A. Graves (2012), "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5; A. Hannun et
+    al. (2014), "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs".
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        word_model: NgramLanguageModel | None = None,
+        character_model: NgramLanguageModel | None = None,
+        lexicon: Sequence[str] | None = None,
+        options: BeamSearchOptions = _DEFAULT_OPTIONS,
+        threads: int = 1,
+    ) -> None:
+        self._labels = tuple(labels)
+        self._options = options
+        self._core = _core.Decoder(
+            list(labels), word_model, character_model, list(lexicon or ()), options, threads
+        )
+        self._default = self._core.prepare(options)
+        self._latest: tuple[BeamSearchOptions, _core.PreparedOptions] = (options, self._default)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One character for each column; the blank is the empty string."""
+        return self._labels
+
+    @property
+    def options(self) -> BeamSearchOptions:
+        """What holds for calls that bring no options."""
+        return self._options
+
+    def decode(self, log_probs: FloatArray, options: BeamSearchOptions | None = None) -> list[Hypothesis]:
+        """Reads one line.
+
+        Args:
+            log_probs: (T, V) floating point, natural logarithms (or logits, if the options say so); T may be 0.
+            options: in place of the decoder's own.
+
+        Returns:
+            Up to `alternatives` hypotheses, best first, at least one.
+
+        Raises:
+            ValueError: the array has not V columns, or a NaN, +inf, a positive logarithm or a frame of only
+                -inf in it; or an option is out of range.
+            TypeError: it is no numpy array.
+        """
+        return self._core.decode(log_probs, self._prepare(options))
+
+    @overload
+    def decode_batch(
+        self,
+        log_probs: Sequence[FloatArray],
+        options: BeamSearchOptions | None = None,
+        *,
+        return_exceptions: Literal[False] = False,
+    ) -> list[list[Hypothesis]]: ...
+
+    @overload
+    def decode_batch(
+        self,
+        log_probs: Sequence[FloatArray],
+        options: BeamSearchOptions | None = None,
+        *,
+        return_exceptions: Literal[True],
+    ) -> list[list[Hypothesis] | ValueError | TypeError | MemoryError]: ...
+
+    def decode_batch(
+        self,
+        log_probs: Sequence[FloatArray],
+        options: BeamSearchOptions | None = None,
+        *,
+        return_exceptions: bool = False,
+    ) -> Any:
+        """Reads many lines, on the decoder's threads.
+
+        Args:
+            log_probs: one (T_i, V) array a line; the lengths may differ.
+            options: in place of the decoder's own, for all lines.
+            return_exceptions: True puts the exception of a line that cannot be read in its place; False raises
+                the first one, after all lines are done.
+
+        Returns:
+            What `decode` returns for each line, in order.
+
+        Raises:
+            ValueError: as `decode`; the message names the line.
+            TypeError: a line is no numpy array.
+        """
+        results = self._core.decode_batch(log_probs, self._prepare(options))
+        return results if return_exceptions else _without_exceptions(results)
+
+    def decode_greedy(self, log_probs: FloatArray, options: BeamSearchOptions | None = None) -> Hypothesis:
+        """Takes the best label of each frame: no search, no language model.
+
+        Args:
+            log_probs: (T, V) floating point, natural logarithms (or logits, if the options say so).
+            options: in place of the decoder's own; `input`, `temperature` and `allowed_characters` count.
+
+        Returns:
+            The text. Its scores are the log-probability of the one path; a character's confidence is its highest
+            probability, a word's and the line's the product of their characters'.
+
+        Raises:
+            ValueError: as `decode`.
+            TypeError: `log_probs` is no numpy array.
+        """
+        return self._core.decode_greedy(log_probs, self._prepare(options))
+
+    def decode_greedy_batch(
+        self, log_probs: Sequence[FloatArray], options: BeamSearchOptions | None = None
+    ) -> list[Hypothesis]:
+        """`decode_greedy` for many lines, on the decoder's threads.
+
+        Args:
+            log_probs: one (T_i, V) array a line.
+            options: in place of the decoder's own, for all lines.
+
+        Returns:
+            One hypothesis a line, in order.
+
+        Raises:
+            ValueError: as `decode`; the message names the line.
+            TypeError: a line is no numpy array.
+        """
+        results = self._core.decode_greedy_batch(log_probs, self._prepare(options))
+        return [hypotheses[0] for hypotheses in _without_exceptions(results)]
+
+    def start(self, options: BeamSearchOptions | None = None) -> DecoderStream:
+        """Starts a line whose frames arrive bit by bit.
+
+        Args:
+            options: in place of the decoder's own.
+
+        Returns:
+            A stream: `push` the frames, ask for the `best` so far, `finish`. However the frames are cut into
+            chunks, the result is the one that `decode` gives for the whole.
+        """
+        return self._core.start(self._prepare(options))
+
+    def _prepare(self, options: BeamSearchOptions | None) -> _core.PreparedOptions:
+        if options is None:
+            return self._default
+        # A caller with many hotwords sends the same object for each line: it is made ready once.
+        known, prepared = self._latest
+        if known is not options and known != options:
+            prepared = self._core.prepare(options)
+            self._latest = (options, prepared)
+        return prepared
+
+
+def _without_exceptions(
+    results: Sequence[list[Hypothesis] | ValueError | TypeError | MemoryError],
+) -> list[list[Hypothesis]]:
+    good = []
+    for index, result in enumerate(results):
+        if isinstance(result, Exception):
+            raise type(result)(f"item {index}: {result}")
+        good.append(result)
+    return good

@@ -1,0 +1,87 @@
+"""What a beam search may be told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamSearchOptions:
+    """Options of one search; every logarithm is natural.
+
+    The search maximises, over texts y for network output x,
+
+        log P(y | x)
+        + word_weight * log P_word(tokens of y) + word_bonus * |tokens of y|
+        - unknown_word_penalty * |words of y outside the vocabulary|
+        + character_weight * log P_char(y) + character_bonus * |y|
+        + the boosts of the hotwords in y
+
+    Raises:
+        ValueError: where a decoder is given options of which one is out of range.
+    """
+
+    beam_width: int = 50
+    """Prefixes kept after a frame, at least 1."""
+    beam_threshold: float = -12.0
+    """A prefix that scores below the best one plus this is dropped; log, at most 0, -inf for no threshold."""
+    token_threshold: float = -7.0
+    """A label below this log-probability in a frame starts no new prefix there; at most 0, -inf for none."""
+    max_tokens_per_frame: int = 0
+    """At most this many labels start new prefixes in a frame; 0 for no limit."""
+    temperature: float = 1.0
+    """Above 0; the search sees log_softmax(input / temperature). Above 1 flattens an over-confident network."""
+    input: Literal["log_probs", "logits"] = "log_probs"
+    """What the numbers are: log-probabilities (at most 0), or logits, which a log-softmax is applied to."""
+    path_merge: Literal["sum", "max"] = "sum"
+    """How paths to one text are joined: their probability summed, or the best one's taken."""
+
+    word_weight: float = 0.5
+    """Multiplies the word model's log-probability; at least 0."""
+    word_bonus: float = 1.0
+    """Added for each token of the word model; log."""
+    unknown_word_penalty: float = 5.0
+    """Subtracted for each word (no number) outside the vocabulary; log, at least 0."""
+    character_weight: float = 0.5
+    """Multiplies the character model's log-probability; at least 0."""
+    character_bonus: float = 0.0
+    """Added for each character; log."""
+    word_splitting: Literal["letters", "spaces"] = "letters"
+    """Where words end: also between letters, digits and punctuation (as `tokenize_words`), or at spaces only."""
+    closed_lexicon: bool = False
+    """True: read only words of the vocabulary."""
+    sentence_start: bool = False
+    """True: the models start behind `<s>`."""
+    sentence_end: bool = False
+    """True: the models score `</s>` at the end of the line."""
+    context: str = ""
+    """Text that stands before the line: the models start behind it."""
+
+    hotwords: Sequence[str] | Mapping[str, float] | Sequence[tuple[str, float]] = ()
+    """Words or phrases to expect, each with a boost of its own (log) or `hotword_boost`. Their words count as known."""
+    hotword_boost: float = 3.0
+    """Added for each occurrence of a hotword that has no boost of its own; log."""
+    allowed_characters: str | None = None
+    """The only characters that may be read; None for all."""
+
+    alternatives: int = 1
+    """Hypotheses returned, at least 1; fewer if the beam holds fewer."""
+    confidence_scale: float = 1.0
+    """Confidences are shares of softmax(confidence_scale * score) over the beam; above 0, below 1 is less sure."""
+
+    def __post_init__(self) -> None:
+        hotwords = self.hotwords
+        if isinstance(hotwords, str):
+            raise ValueError(f"hotwords must be a sequence of words, got the string {hotwords!r}")
+        pairs = hotwords.items() if isinstance(hotwords, Mapping) else hotwords
+        frozen = tuple(
+            entry if isinstance(entry, str) else (str(entry[0]), float(entry[1])) for entry in pairs
+        )
+        object.__setattr__(self, "hotwords", frozen)
+
+
+UNLIMITED = -math.inf
+"""For `beam_threshold` and `token_threshold`: no threshold."""

@@ -1,0 +1,240 @@
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings.h"
+
+namespace py = pybind11;
+
+namespace longhand::python {
+
+namespace {
+
+using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+// The array as contiguous float32, copied only if it is not that already.
+Array read_array(const py::handle& object) {
+    if (!py::isinstance<py::array>(object)) {
+        throw py::type_error("log_probs must be a numpy array of shape (frames, labels), got " +
+                             std::string(py::str(py::type::of(object).attr("__name__"))));
+    }
+    const auto given = py::reinterpret_borrow<py::array>(object);
+    if (given.dtype().kind() != 'f') {
+        throw std::invalid_argument("log_probs must hold floating point numbers, got dtype " +
+                                    std::string(py::str(given.dtype())));
+    }
+    if (given.ndim() != 2) {
+        throw std::invalid_argument("log_probs must have the shape (frames, labels), got " +
+                                    std::string(py::str(given.attr("shape"))));
+    }
+    Array array = Array::ensure(given);
+    if (!array) throw py::error_already_set();
+    if (reinterpret_cast<std::uintptr_t>(array.data()) % alignof(float) != 0)
+        array = Array(array.attr("copy")());
+    return array;
+}
+
+LogProbs view(const Array& array) {
+    return {array.data(), static_cast<std::size_t>(array.shape(0)), static_cast<std::size_t>(array.shape(1))};
+}
+
+template <class T>
+T choice(const py::object& options, const char* field, const std::vector<std::pair<const char*, T>>& values) {
+    const auto got = options.attr(field).cast<std::string>();
+    std::string names;
+    for (const auto& [name, value] : values) {
+        if (got == name) return value;
+        names += (names.empty() ? "'" : " or '") + std::string(name) + "'";
+    }
+    throw std::invalid_argument(std::string(field) + " must be " + names + ", got '" + got + "'");
+}
+
+// From the Python dataclass, whose fields have the same names.
+BeamSearchOptions read_options(const py::object& options) {
+    BeamSearchOptions out;
+    const auto read = [&](const char* name, auto& field) {
+        field = options.attr(name).cast<std::decay_t<decltype(field)>>();
+    };
+    read("beam_width", out.beam_width);
+    read("beam_threshold", out.beam_threshold);
+    read("token_threshold", out.token_threshold);
+    read("max_tokens_per_frame", out.max_tokens_per_frame);
+    read("temperature", out.temperature);
+    read("word_weight", out.word_weight);
+    read("word_bonus", out.word_bonus);
+    read("unknown_word_penalty", out.unknown_word_penalty);
+    read("character_weight", out.character_weight);
+    read("character_bonus", out.character_bonus);
+    read("closed_lexicon", out.closed_lexicon);
+    read("sentence_start", out.sentence_start);
+    read("sentence_end", out.sentence_end);
+    read("context", out.context);
+    read("alternatives", out.alternatives);
+    read("confidence_scale", out.confidence_scale);
+    out.input = choice<InputKind>(options, "input",
+                                  {{"log_probs", InputKind::kLogProbs}, {"logits", InputKind::kLogits}});
+    out.path_merge =
+        choice<PathMerge>(options, "path_merge", {{"sum", PathMerge::kSum}, {"max", PathMerge::kMax}});
+    out.word_splitting =
+        choice<WordSplitting>(options, "word_splitting",
+                              {{"letters", WordSplitting::kLetters}, {"spaces", WordSplitting::kSpaces}});
+    const auto boost = options.attr("hotword_boost").cast<double>();
+    for (const py::handle item : options.attr("hotwords")) {
+        if (py::isinstance<py::str>(item)) {
+            out.hotwords.push_back({item.cast<std::string>(), boost});
+        } else {
+            const auto pair = item.cast<std::pair<std::string, double>>();
+            out.hotwords.push_back({pair.first, pair.second});
+        }
+    }
+    const py::object allowed = options.attr("allowed_characters");
+    out.restrict_characters = !allowed.is_none();
+    if (out.restrict_characters) out.allowed_characters = allowed.cast<std::string>();
+    return out;
+}
+
+py::object python_error(const std::exception_ptr& error) {
+    try {
+        std::rethrow_exception(error);
+    } catch (const std::bad_alloc&) {
+        return py::handle(PyExc_MemoryError)();
+    } catch (const std::exception& problem) {
+        return py::handle(PyExc_ValueError)(problem.what());
+    }
+}
+
+// One list of hypotheses or one exception for each item.
+template <class Decode>
+py::list decode_items(const py::sequence& log_probs, const Decode& decode) {
+    py::list results;
+    std::vector<Array> arrays;
+    std::vector<std::size_t> places;
+    for (std::size_t i = 0; i < log_probs.size(); ++i) {
+        results.append(py::none());
+        try {
+            arrays.push_back(read_array(log_probs[i]));
+            places.push_back(i);
+        } catch (const py::type_error& problem) {
+            results[i] = py::handle(PyExc_TypeError)(problem.what());
+        } catch (const std::exception& problem) {
+            results[i] = py::handle(PyExc_ValueError)(problem.what());
+        }
+    }
+    std::vector<LogProbs> lines;
+    for (const Array& array : arrays) lines.push_back(view(array));
+    std::vector<BatchItem> items;
+    {
+        const py::gil_scoped_release unlocked;
+        items = decode(lines);
+    }
+    for (std::size_t i = 0; i < items.size(); ++i) {
+        if (items[i].error) {
+            results[places[i]] = python_error(items[i].error);
+        } else {
+            results[places[i]] = to_python(std::move(items[i].hypotheses));
+        }
+    }
+    return results;
+}
+
+using Decoder = CtcBeamSearchDecoder;
+
+// Opaque to Python.
+struct Options {
+    std::shared_ptr<const PreparedOptions> prepared;
+};
+
+std::shared_ptr<Decoder> make_decoder(std::vector<std::string> labels,
+                                      std::shared_ptr<NgramLanguageModel> words,
+                                      std::shared_ptr<NgramLanguageModel> characters,
+                                      std::vector<std::string> lexicon, const py::object& options,
+                                      int threads) {
+    DecoderConfig config{std::move(labels),  std::move(words),      std::move(characters),
+                         std::move(lexicon), read_options(options), threads};
+    const py::gil_scoped_release unlocked;
+    return std::make_shared<Decoder>(std::move(config));
+}
+
+void register_stream(py::module_& module) {
+    py::class_<DecoderStream>(module, "DecoderStream")
+        .def(
+            "push",
+            [](DecoderStream& stream, const py::object& log_probs) {
+                const Array array = read_array(log_probs);
+                const py::gil_scoped_release unlocked;
+                stream.push(view(array));
+            },
+            py::arg("log_probs"))
+        .def("best", [](const DecoderStream& stream) { return to_python(stream.best()); })
+        .def("finish", [](DecoderStream& stream) { return to_python(stream.finish()); })
+        .def_property_readonly("frames", &DecoderStream::frames);
+}
+
+}  // namespace
+
+void register_decoder(py::module_& module) {
+    py::class_<Options>(module, "PreparedOptions");
+    py::class_<Decoder, std::shared_ptr<Decoder>>(module, "Decoder")
+        .def(py::init(&make_decoder), py::arg("labels"), py::arg("word_model"), py::arg("character_model"),
+             py::arg("lexicon"), py::arg("options"), py::arg("threads"))
+        .def(
+            "prepare",
+            [](const Decoder& decoder, const py::object& options) {
+                return Options{decoder.prepare(read_options(options))};
+            },
+            py::arg("options"), py::keep_alive<0, 1>())
+        .def(
+            "decode",
+            [](const Decoder& decoder, const py::object& log_probs, const Options& options) {
+                const Array array = read_array(log_probs);
+                std::vector<Hypothesis> hypotheses;
+                {
+                    const py::gil_scoped_release unlocked;
+                    hypotheses = decoder.decode(view(array), *options.prepared);
+                }
+                return to_python(std::move(hypotheses));
+            },
+            py::arg("log_probs"), py::arg("options"))
+        .def(
+            "decode_batch",
+            [](const Decoder& decoder, const py::sequence& log_probs, const Options& options) {
+                return decode_items(log_probs, [&](const auto& lines) {
+                    return decoder.decode_batch(lines, *options.prepared);
+                });
+            },
+            py::arg("log_probs"), py::arg("options"))
+        .def(
+            "decode_greedy",
+            [](const Decoder& decoder, const py::object& log_probs, const Options& options) {
+                const Array array = read_array(log_probs);
+                Hypothesis hypothesis;
+                {
+                    const py::gil_scoped_release unlocked;
+                    hypothesis = decoder.decode_greedy(view(array), *options.prepared);
+                }
+                return to_python(std::move(hypothesis));
+            },
+            py::arg("log_probs"), py::arg("options"))
+        .def(
+            "decode_greedy_batch",
+            [](const Decoder& decoder, const py::sequence& log_probs, const Options& options) {
+                return decode_items(log_probs, [&](const auto& lines) {
+                    return decoder.decode_greedy_batch(lines, *options.prepared);
+                });
+            },
+            py::arg("log_probs"), py::arg("options"))
+        .def(
+            "start",
+            [](const Decoder& decoder, const Options& options) { return decoder.start(options.prepared); },
+            py::arg("options"), py::keep_alive<0, 1>());
+    register_stream(module);
+}
+
+}  // namespace longhand::python

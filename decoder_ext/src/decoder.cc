@@ -1,0 +1,205 @@
+#include "longhand_decoder/decoder.h"
+
+#include <unistd.h>
+
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+
+#include "frames.h"
+#include "model.h"
+#include "results.h"
+#include "search.h"
+#include "thread_pool.h"
+
+namespace longhand {
+
+namespace {
+
+void require_own(const PreparedOptions& options, const DecoderModel& model) {
+    if (options.model != &model)
+        throw std::invalid_argument("these options were prepared for another decoder");
+}
+
+std::vector<Hypothesis> search_line(const LogProbs& line, const PreparedOptions& options,
+                                    Workspace& workspace) {
+    check_shape(line, options.model->labels.size());
+    BeamSearch search(options, workspace);
+    FrameReader reader(options);
+    Frame frame;
+    for (std::size_t t = 0; t < line.frames; ++t) {
+        reader.read(line.values + t * line.labels, t, frame);
+        search.advance(frame);
+    }
+    return make_hypotheses(options, line, search);
+}
+
+}  // namespace
+
+class CtcBeamSearchDecoder::Implementation {
+  public:
+    explicit Implementation(DecoderConfig config)
+        : model(std::move(config)),
+          defaults(std::make_shared<PreparedOptions>(model, model.config.options)) {}
+
+    // A workspace for one thread, handed back when `lease` goes.
+    class Lease {
+      public:
+        explicit Lease(Implementation& owner) : owner_(owner), workspace_(owner.take()) {}
+        ~Lease() { owner_.give_back(std::move(workspace_)); }
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+        Workspace& operator*() const { return *workspace_; }
+
+      private:
+        Implementation& owner_;
+        std::unique_ptr<Workspace> workspace_;
+    };
+
+    std::unique_ptr<Workspace> take() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (idle_.empty()) return std::make_unique<Workspace>(model);
+        auto workspace = std::move(idle_.back());
+        idle_.pop_back();
+        return workspace;
+    }
+
+    void give_back(std::unique_ptr<Workspace> workspace) {
+        workspace->trim();
+        const std::lock_guard<std::mutex> lock(mutex_);
+        idle_.push_back(std::move(workspace));
+    }
+
+    ThreadPool& pool() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        // Threads do not survive a fork: the child makes its own and leaves the parent's object alone.
+        if (pool_ && pool_owner_ != getpid()) static_cast<void>(pool_.release());
+        if (!pool_) {
+            pool_ = std::make_unique<ThreadPool>(model.config.threads - 1);
+            pool_owner_ = getpid();
+        }
+        return *pool_;
+    }
+
+    template <class Decode>
+    std::vector<BatchItem> batch(std::size_t count, const Decode& decode) {
+        std::vector<BatchItem> items(count);
+        pool().run(count, [&](std::size_t i) {
+            try {
+                items[i].hypotheses = decode(i);
+            } catch (...) {
+                items[i].error = std::current_exception();
+            }
+        });
+        return items;
+    }
+
+    const DecoderModel model;
+    const std::shared_ptr<const PreparedOptions> defaults;
+
+  private:
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<Workspace>> idle_;
+    std::unique_ptr<ThreadPool> pool_;
+    pid_t pool_owner_ = 0;
+};
+
+CtcBeamSearchDecoder::CtcBeamSearchDecoder(DecoderConfig config)
+    : implementation_(std::make_unique<Implementation>(std::move(config))) {}
+
+CtcBeamSearchDecoder::~CtcBeamSearchDecoder() = default;
+
+std::shared_ptr<const PreparedOptions> CtcBeamSearchDecoder::prepare(const BeamSearchOptions& options) const {
+    return std::make_shared<PreparedOptions>(implementation_->model, options);
+}
+
+std::shared_ptr<const PreparedOptions> CtcBeamSearchDecoder::default_options() const {
+    return implementation_->defaults;
+}
+
+std::vector<Hypothesis> CtcBeamSearchDecoder::decode(const LogProbs& line,
+                                                     const PreparedOptions& options) const {
+    require_own(options, implementation_->model);
+    const Implementation::Lease workspace(*implementation_);
+    return search_line(line, options, *workspace);
+}
+
+std::vector<BatchItem> CtcBeamSearchDecoder::decode_batch(const std::vector<LogProbs>& lines,
+                                                          const PreparedOptions& options) const {
+    return implementation_->batch(lines.size(), [&](std::size_t i) { return decode(lines[i], options); });
+}
+
+Hypothesis CtcBeamSearchDecoder::decode_greedy(const LogProbs& line, const PreparedOptions& options) const {
+    require_own(options, implementation_->model);
+    check_shape(line, implementation_->model.labels.size());
+    return greedy_hypothesis(options, line);
+}
+
+std::vector<BatchItem> CtcBeamSearchDecoder::decode_greedy_batch(const std::vector<LogProbs>& lines,
+                                                                 const PreparedOptions& options) const {
+    return implementation_->batch(lines.size(), [&](std::size_t i) {
+        return std::vector<Hypothesis>{decode_greedy(lines[i], options)};
+    });
+}
+
+const std::vector<std::string>& CtcBeamSearchDecoder::labels() const {
+    return implementation_->model.labels.names();
+}
+
+class DecoderStream::Implementation {
+  public:
+    Implementation(const DecoderModel& model, std::shared_ptr<const PreparedOptions> prepared)
+        : options(std::move(prepared)), workspace(model), search(*options, workspace), reader(*options) {}
+
+    LogProbs line() const { return {values.data(), frames, options->model->labels.size()}; }
+
+    const std::shared_ptr<const PreparedOptions> options;
+    Workspace workspace;
+    BeamSearch search;
+    FrameReader reader;
+    Frame frame;
+    std::vector<float> values;  // all frames so far: the places of the characters are found at the end
+    std::size_t frames = 0;
+    bool finished = false;
+};
+
+DecoderStream::DecoderStream(std::unique_ptr<Implementation> implementation)
+    : implementation_(std::move(implementation)) {}
+
+DecoderStream::~DecoderStream() = default;
+
+std::unique_ptr<DecoderStream> CtcBeamSearchDecoder::start(
+    std::shared_ptr<const PreparedOptions> options) const {
+    require_own(*options, implementation_->model);
+    auto state = std::make_unique<DecoderStream::Implementation>(implementation_->model, std::move(options));
+    return std::unique_ptr<DecoderStream>(new DecoderStream(std::move(state)));
+}
+
+void DecoderStream::push(const LogProbs& chunk) {
+    Implementation& state = *implementation_;
+    if (state.finished) throw std::logic_error("the stream is finished: it takes no more frames");
+    check_shape(chunk, state.options->model->labels.size());
+    for (std::size_t t = 0; t < chunk.frames; ++t) {
+        const float* row = chunk.values + t * chunk.labels;
+        state.reader.read(row, state.frames, state.frame);
+        state.values.insert(state.values.end(), row, row + chunk.labels);
+        ++state.frames;
+        state.search.advance(state.frame);
+    }
+}
+
+std::vector<Hypothesis> DecoderStream::best() const {
+    return make_hypotheses(*implementation_->options, implementation_->line(), implementation_->search);
+}
+
+std::vector<Hypothesis> DecoderStream::finish() {
+    if (implementation_->finished) throw std::logic_error("the stream is finished already");
+    implementation_->finished = true;
+    return best();
+}
+
+std::size_t DecoderStream::frames() const {
+    return implementation_->frames;
+}
+
+}  // namespace longhand

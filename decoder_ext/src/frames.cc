@@ -1,0 +1,121 @@
+#include "frames.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+#include "frame_math.h"
+
+namespace longhand {
+
+namespace {
+
+// Half-precision log-softmax leaves sums of up to about 1.01.
+constexpr float kLargestLogProbability = 0.02f;
+
+[[noreturn]] void refuse(std::size_t frame, const std::string& what) {
+    throw std::invalid_argument("frame " + std::to_string(frame) + " " + what);
+}
+
+}  // namespace
+
+void check_shape(const LogProbs& line, std::size_t labels) {
+    if (line.labels != labels) {
+        throw std::invalid_argument("the frames have " + std::to_string(line.labels) +
+                                    " columns, but there are " + std::to_string(labels) + " labels");
+    }
+}
+
+FrameReader::FrameReader(const PreparedOptions& options)
+    : options_(options), labels_(options.model->labels.size()), blank_(options.model->labels.blank()) {
+    chosen_.resize(labels_);
+    if (!options.allowed.empty()) masked_.resize(labels_);
+}
+
+float FrameReader::checked_maximum(const float* row, std::size_t index) const {
+    const RowSummary summary = summarise(row, labels_);
+    if (summary.has_nan) refuse(index, "has a NaN");
+    if (summary.maximum == std::numeric_limits<float>::infinity()) refuse(index, "has an infinite value");
+    if (summary.maximum == -std::numeric_limits<float>::infinity()) refuse(index, "has no label above -inf");
+    if (options_.options.input == InputKind::kLogProbs && summary.maximum > kLargestLogProbability) {
+        refuse(index,
+               "has the value " + std::to_string(summary.maximum) +
+                   ", which is no log-probability: those are at most 0 (logits must be declared by the "
+                   "option input)");
+    }
+    return summary.maximum;
+}
+
+// Forbidden labels keep their share of the probability, but no path goes through them.
+const float* FrameReader::masked(const float* row, std::size_t index) {
+    if (options_.allowed.empty()) return row;
+    bool some = false;
+    for (std::size_t label = 0; label < labels_; ++label) {
+        masked_[label] = options_.allowed[label] ? row[label] : -std::numeric_limits<float>::infinity();
+        some |= masked_[label] > -std::numeric_limits<float>::infinity();
+    }
+    if (!some) refuse(index, "has -inf for the blank and every allowed character");
+    return masked_.data();
+}
+
+// The logarithm of what all labels of the row sum up to; 0 if the input is log-probabilities as they are.
+double FrameReader::normaliser(const float* row, double maximum) {
+    const double scale = 1.0 / options_.options.temperature;
+    if (options_.options.input == InputKind::kLogProbs && scale == 1.0) return 0.0;
+    scratch_.resize(labels_);
+    exponentials(row, labels_, scale, maximum * scale, scratch_.data());
+    return maximum * scale + std::log(sum(scratch_.data(), labels_));
+}
+
+void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
+    const float maximum = checked_maximum(row, index);
+    frame.log_normaliser = normaliser(row, maximum);
+    const float* usable = masked(row, index);
+    const double scale = 1.0 / options_.options.temperature;
+    const double best = (usable == row ? maximum : summarise(usable, labels_).maximum) * scale;
+    frame.probabilities.resize(labels_ + 1);
+    exponentials(usable, labels_, scale, best, frame.probabilities.data());
+    frame.probabilities[labels_] = 0.0;
+    frame.log_scale = best - frame.log_normaliser;
+    choose_tokens(usable, frame);
+}
+
+FrameReader::Best FrameReader::read_best(const float* row, std::size_t index) {
+    float maximum = checked_maximum(row, index);
+    const double log_normaliser = normaliser(row, maximum);
+    const float* usable = masked(row, index);
+    if (usable != row) maximum = summarise(usable, labels_).maximum;
+    const auto label = static_cast<std::uint32_t>(find_value(usable, labels_, maximum));
+    return {label, maximum / options_.options.temperature - log_normaliser};
+}
+
+void FrameReader::choose_tokens(const float* row, Frame& frame) {
+    const BeamSearchOptions& values = options_.options;
+    frame.tokens.clear();
+    // In the numbers of the input; a frame's best label always counts.
+    const double least = (values.token_threshold + frame.log_normaliser) * values.temperature;
+    const double best = (frame.log_scale + frame.log_normaliser) * values.temperature;
+    const auto threshold = static_cast<float>(std::min(least, best));
+    const std::size_t found = at_least(row, labels_, threshold, chosen_.data());
+    for (std::size_t i = 0; i < found; ++i) {
+        const std::uint32_t label = chosen_[i];
+        if (label == blank_ || row[label] == -std::numeric_limits<float>::infinity()) continue;
+        const double log_probability =
+            row[label] / values.temperature - frame.log_normaliser - frame.log_scale;
+        frame.tokens.push_back({label, log_probability});
+    }
+    const auto before = [](const Token& a, const Token& b) {
+        return a.log_probability != b.log_probability ? a.log_probability > b.log_probability
+                                                      : a.label < b.label;
+    };
+    const auto cap = static_cast<std::size_t>(values.max_tokens_per_frame);
+    if (cap > 0 && frame.tokens.size() > cap) {
+        std::nth_element(frame.tokens.begin(), frame.tokens.begin() + values.max_tokens_per_frame,
+                         frame.tokens.end(), before);
+        frame.tokens.resize(cap);
+    }
+    std::sort(frame.tokens.begin(), frame.tokens.end(), before);
+}
+
+}  // namespace longhand

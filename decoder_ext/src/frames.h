@@ -1,0 +1,58 @@
+// From the caller's numbers to the probabilities of one frame.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model.h"
+
+namespace longhand {
+
+// A label that may start new prefixes in this frame.
+struct Token {
+    std::uint32_t label;
+    double log_probability;  // relative to the frame's best label
+};
+
+struct Frame {
+    // Per label, relative to the frame's best one; a 0 follows, which the empty prefix has as its last label.
+    std::vector<double> probabilities;
+    std::vector<Token> tokens;    // most probable first, without the blank
+    double log_scale = 0.0;       // log-probability of the best label: what the numbers above are relative to
+    double log_normaliser = 0.0;  // log-probability of label v = input[v] / temperature - this
+};
+
+// Throws std::invalid_argument unless the view has `labels` columns.
+void check_shape(const LogProbs& line, std::size_t labels);
+
+class FrameReader {
+  public:
+    explicit FrameReader(const PreparedOptions& options);
+
+    // Fills `frame` from one row. `index` is the row's number in the line, for messages.
+    // Throws std::invalid_argument if the row has a NaN, +inf, only -inf, or logarithms above 0.
+    void read(const float* row, std::size_t index, Frame& frame);
+
+    struct Best {
+        std::uint32_t label;
+        double log_probability;
+    };
+    // The best label of a row; refuses what read() refuses.
+    Best read_best(const float* row, std::size_t index);
+
+  private:
+    float checked_maximum(const float* row, std::size_t index) const;
+    double normaliser(const float* row, double maximum);
+    const float* masked(const float* row, std::size_t index);
+    void choose_tokens(const float* row, Frame& frame);
+
+    const PreparedOptions& options_;
+    std::size_t labels_;
+    std::uint32_t blank_;
+    std::vector<float> masked_;
+    std::vector<double> scratch_;
+    std::vector<std::uint32_t> chosen_;
+};
+
+}  // namespace longhand

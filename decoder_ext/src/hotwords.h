@@ -1,0 +1,63 @@
+// Finds the expected words in all prefixes at a cost that does not depend on how many there are.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "lexicon.h"
+#include "longhand_decoder/language_model.h"
+#include "longhand_decoder/options.h"
+#include "unicode.h"
+
+namespace longhand {
+
+// An Aho-Corasick automaton (A. Aho, M. Corasick, 1975) whose matches begin and end where words do: a match
+// is not preceded or followed by a letter if it begins or ends with one, and likewise for digits.
+//
+// The final score of a text gains the boost of every match. While a match is under way the prefix holds a
+// share of its boost on credit, in proportion to the characters matched (`credit`), so that the beam does not
+// lose it.
+class HotwordAutomaton {
+  public:
+    static constexpr std::uint32_t kRoot = 0;
+
+    HotwordAutomaton() : HotwordAutomaton(std::vector<Hotword>{}) {}
+    explicit HotwordAutomaton(const std::vector<Hotword>& hotwords);  // throws std::invalid_argument
+
+    bool empty() const { return nodes_.size() == 1; }
+    // The state behind `next`, where `last` is the character before it (0 at the start of the line).
+    std::uint32_t step(std::uint32_t state, char32_t last, char32_t next) const;
+    // The boosts of the words that end at this state, to be paid when a word may end there.
+    double paid(std::uint32_t state) const { return nodes_[state].paid; }
+    double credit(std::uint32_t state) const { return nodes_[state].credit; }
+    double largest_credit() const { return largest_credit_; }
+    // Words may be unknown to the language model and yet expected: the tree of the hotwords' own words.
+    const Lexicon& lexicon() const { return lexicon_; }
+
+    static bool boundary(char32_t last, char32_t next);
+
+  private:
+    struct Node {
+        std::uint32_t failure = kRoot;  // the longest proper suffix that may begin a match
+        std::uint32_t depth = 0;
+        char32_t character = 0;
+        double boost = 0.0;  // of the hotword that ends exactly here
+        double paid = 0.0;
+        double credit = 0.0;
+    };
+    static std::uint64_t key(std::uint32_t node, char32_t c) {
+        return (static_cast<std::uint64_t>(node) << 32) | c;
+    }
+    std::uint32_t child(std::uint32_t node, char32_t c) const;
+    void add(const std::u32string& text, double boost);
+    void link();
+
+    std::vector<Node> nodes_;
+    std::unordered_map<std::uint64_t, std::uint32_t> children_;
+    double largest_credit_ = 0.0;
+    Lexicon lexicon_;
+};
+
+}  // namespace longhand

@@ -1,0 +1,48 @@
+#include "lexicon.h"
+
+#include <algorithm>
+
+namespace longhand {
+
+Lexicon::Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words) {
+    const auto less = [](const auto& a, const auto& b) { return a.first < b.first; };
+    std::stable_sort(words.begin(), words.end(), less);
+    const auto equal = [](const auto& a, const auto& b) { return a.first == b.first; };
+    words.erase(std::unique(words.begin(), words.end(), equal), words.end());
+    count_ = words.size();
+
+    // Each node is the range of the sorted words that begin with it; its children split that range.
+    struct Range {
+        std::size_t begin, end, depth;
+    };
+    std::vector<Range> level{{0, words.size(), 0}};
+    characters_.push_back(0);
+    for (std::size_t node = 0; node < level.size(); ++node) {
+        const Range range = level[node];
+        first_child_.push_back(static_cast<std::uint32_t>(level.size()));
+        std::size_t begin = range.begin;
+        words_.push_back(kNoWord);
+        if (begin < range.end && words[begin].first.size() == range.depth)
+            words_.back() = words[begin++].second;
+        while (begin < range.end) {
+            const char32_t character = words[begin].first[range.depth];
+            std::size_t end = begin + 1;
+            while (end < range.end && words[end].first[range.depth] == character) ++end;
+            level.push_back({begin, end, range.depth + 1});
+            characters_.push_back(character);
+            begin = end;
+        }
+    }
+    first_child_.push_back(static_cast<std::uint32_t>(level.size()));
+}
+
+std::uint32_t Lexicon::step(std::uint32_t node, char32_t character) const {
+    if (node == kDead) return kDead;
+    const auto begin = characters_.begin() + first_child_[node];
+    const auto end = characters_.begin() + first_child_[node + 1];
+    const auto found = std::lower_bound(begin, end, character);
+    if (found == end || *found != character) return kDead;
+    return static_cast<std::uint32_t>(found - characters_.begin());
+}
+
+}  // namespace longhand

@@ -1,0 +1,166 @@
+#include "model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <unordered_map>
+#include <utility>
+
+namespace longhand {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& field, const std::string& needed, double got) {
+    throw std::invalid_argument(field + " must be " + needed + ", got " + std::to_string(got));
+}
+
+void require_at_least(const char* field, double least, double value) {
+    if (!(value >= least)) refuse(field, "at least " + std::to_string(static_cast<long>(least)), value);
+}
+
+void require_finite(const char* field, double value) {
+    if (!std::isfinite(value)) refuse(field, "a finite number", value);
+}
+
+void require_weight(const char* field, double value) {
+    require_finite(field, value);
+    require_at_least(field, 0, value);
+}
+
+void require_threshold(const char* field, double value) {
+    if (!(value <= 0)) refuse(field, "0 or less (a logarithm)", value);
+}
+
+}  // namespace
+
+void validate(const BeamSearchOptions& options) {
+    require_at_least("beam_width", 1, options.beam_width);
+    if (options.beam_width > 1000000) refuse("beam_width", "at most 1000000", options.beam_width);
+    require_threshold("beam_threshold", options.beam_threshold);
+    require_threshold("token_threshold", options.token_threshold);
+    require_at_least("max_tokens_per_frame", 0, options.max_tokens_per_frame);
+    require_finite("temperature", options.temperature);
+    if (options.temperature <= 0) refuse("temperature", "above 0", options.temperature);
+    require_weight("word_weight", options.word_weight);
+    require_finite("word_bonus", options.word_bonus);
+    require_weight("unknown_word_penalty", options.unknown_word_penalty);
+    require_weight("character_weight", options.character_weight);
+    require_finite("character_bonus", options.character_bonus);
+    require_at_least("alternatives", 1, options.alternatives);
+    require_finite("confidence_scale", options.confidence_scale);
+    if (options.confidence_scale <= 0) refuse("confidence_scale", "above 0", options.confidence_scale);
+}
+
+LabelSet::LabelSet(const std::vector<std::string>& labels) : names_(labels) {
+    if (labels.empty()) throw std::invalid_argument("labels is empty; it needs at least the blank, \"\"");
+    if (labels.size() > 65535) {
+        throw std::invalid_argument("labels has " + std::to_string(labels.size()) +
+                                    " entries, at most 65535 work");
+    }
+    bool found_blank = false;
+    std::unordered_map<char32_t, std::size_t> seen;
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        const std::u32string text = decode_utf8(labels[i], "a label");
+        const std::string where = "labels[" + std::to_string(i) + "]";
+        if (text.size() > 1) throw std::invalid_argument(where + " '" + labels[i] + "' is not one character");
+        if (text.empty()) {
+            if (found_blank) throw std::invalid_argument(where + " is a second blank (an empty label)");
+            found_blank = true;
+            blank_ = static_cast<std::uint32_t>(i);
+        }
+        const char32_t code = text.empty() ? 0 : text.front();
+        if (!text.empty()) {
+            if (code == 0) throw std::invalid_argument(where + " is the character 0");
+            const auto [other, fresh] = seen.try_emplace(code, i);
+            if (!fresh) {
+                throw std::invalid_argument(where + " '" + labels[i] + "' stands at labels[" +
+                                            std::to_string(other->second) + "] already");
+            }
+        }
+        code_points_.push_back(code);
+        classes_.push_back(longhand::character_class(code));
+        const bool space = classes_.back() == CharacterClass::kSpace;
+        by_spaces_.push_back(space ? CharacterClass::kSpace : CharacterClass::kLetter);
+    }
+    if (!found_blank)
+        throw std::invalid_argument("labels has no blank: one entry must be the empty string \"\"");
+}
+
+DecoderModel::DecoderModel(DecoderConfig given) : config(std::move(given)), labels(config.labels) {
+    validate(config.options);
+    require_at_least("threads", 1, config.threads);
+    if (config.threads > 1024) refuse("threads", "at most 1024", config.threads);
+    const auto* words = word_model();
+    if (!config.lexicon.empty()) {
+        std::vector<std::pair<std::u32string, std::uint32_t>> entries;
+        for (const std::string& word : config.lexicon) {
+            entries.emplace_back(decode_utf8(word, "a word of the lexicon"), words ? words->index(word) : 0);
+        }
+        own_lexicon_ = Lexicon(std::move(entries));
+        lexicon = &own_lexicon_;
+    } else if (words) {
+        lexicon = &words->lexicon();
+    }
+    for (std::uint32_t label = 0; label < labels.size(); ++label) {
+        const std::string& name = labels.names()[label];
+        const bool space = longhand::character_class(labels.code_point(label)) == CharacterClass::kSpace;
+        character_tokens.push_back(character_model() ? character_model()->index(space ? kSpaceToken : name)
+                                                     : 0);
+        single_tokens.push_back(lexicon
+                                    ? lexicon->word(lexicon->step(Lexicon::kRoot, labels.code_point(label)))
+                                    : Lexicon::kNoWord);
+    }
+}
+
+PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOptions& given)
+    : options(given), model(&decoder), hotwords(given.hotwords) {
+    validate(options);
+    for (std::uint32_t label = 0; label < decoder.labels.size(); ++label) {
+        classes.push_back(decoder.labels.character_class(label, options.word_splitting));
+    }
+    if (options.restrict_characters) {
+        const std::u32string characters = decode_utf8(options.allowed_characters, "allowed_characters");
+        for (std::uint32_t label = 0; label < decoder.labels.size(); ++label) {
+            const char32_t code = decoder.labels.code_point(label);
+            allowed.push_back(label == decoder.labels.blank() ||
+                              characters.find(code) != std::u32string::npos);
+        }
+    }
+    if (options.closed_lexicon && !decoder.lexicon) {
+        throw std::invalid_argument(
+            "closed_lexicon needs a word model or a lexicon, and the decoder has neither");
+    }
+    const bool words_count = options.word_weight > 0 || options.word_bonus != 0 ||
+                             options.unknown_word_penalty > 0 || options.closed_lexicon;
+    uses_words = decoder.lexicon != nullptr && words_count;
+    uses_characters = decoder.character_model() != nullptr && options.character_weight > 0;
+    read_context();
+}
+
+void PreparedOptions::read_context() {
+    lm::ngram::State next{};
+    if (const auto* words = model->word_model()) {
+        word_start = words->start(options.sentence_start);
+        for (const std::string& token : tokenize_words(options.context)) {
+            words->score(word_start, words->index(token), next);
+            word_start = next;
+        }
+    }
+    if (const auto* characters = model->character_model()) {
+        character_start = characters->start(options.sentence_start);
+        std::u32string context = decode_utf8(options.context, "context");
+        // The end of a line stands for a space.
+        if (!context.empty() && character_class(context.back()) != CharacterClass::kSpace)
+            context.push_back(U' ');
+        for (const char32_t code : context) {
+            std::string token;
+            append_utf8(code, token);
+            if (character_class(code) == CharacterClass::kSpace) token = kSpaceToken;
+            characters->score(character_start, characters->index(token), next);
+            character_start = next;
+        }
+    }
+}
+
+}  // namespace longhand

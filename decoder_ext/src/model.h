@@ -1,0 +1,81 @@
+// What is fixed when a decoder is made, and what is fixed when its options are known. Both are read-only
+// afterwards.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hotwords.h"
+#include "language_model_implementation.h"
+#include "lexicon.h"
+#include "longhand_decoder/decoder.h"
+#include "tokenizer.h"
+
+namespace longhand {
+
+// The labels, as the search and the language models see them.
+class LabelSet {
+  public:
+    explicit LabelSet(const std::vector<std::string>& labels);
+
+    std::size_t size() const { return code_points_.size(); }
+    std::uint32_t blank() const { return blank_; }
+    char32_t code_point(std::uint32_t label) const { return code_points_[label]; }  // 0 for the blank
+    CharacterClass character_class(std::uint32_t label, WordSplitting splitting) const {
+        return splitting == WordSplitting::kLetters ? classes_[label] : by_spaces_[label];
+    }
+    const std::vector<std::string>& names() const { return names_; }
+
+  private:
+    std::vector<std::string> names_;
+    std::vector<char32_t> code_points_;
+    std::vector<CharacterClass> classes_;
+    std::vector<CharacterClass> by_spaces_;  // everything but a space counts as a letter
+    std::uint32_t blank_ = 0;
+};
+
+struct DecoderModel {
+    explicit DecoderModel(DecoderConfig config);
+
+    const NgramLanguageModel::Implementation* word_model() const {
+        return config.word_model ? &config.word_model->implementation() : nullptr;
+    }
+    const NgramLanguageModel::Implementation* character_model() const {
+        return config.character_model ? &config.character_model->implementation() : nullptr;
+    }
+
+    DecoderConfig config;
+    LabelSet labels;
+    const Lexicon* lexicon = nullptr;  // the known words; null if there are neither a word model nor a list
+    // Per label: its token in the character model, and as a token of its own in the word model.
+    std::vector<std::uint32_t> character_tokens;
+    std::vector<std::uint32_t> single_tokens;  // Lexicon::kNoWord if unknown
+
+  private:
+    Lexicon own_lexicon_;
+};
+
+// A space in the files of a character model.
+inline constexpr const char* kSpaceToken = "\u2581";
+
+class PreparedOptions {
+  public:
+    PreparedOptions(const DecoderModel& model, const BeamSearchOptions& options);
+
+    BeamSearchOptions options;
+    const DecoderModel* model;
+    HotwordAutomaton hotwords;
+    std::vector<CharacterClass> classes;  // per label
+    std::vector<bool> allowed;            // per label; empty: all
+    bool uses_words = false;              // the word model, or a lexicon, has a say in the score
+    bool uses_characters = false;
+    lm::ngram::State word_start{};
+    lm::ngram::State character_start{};
+
+  private:
+    void read_context();
+};
+
+}  // namespace longhand

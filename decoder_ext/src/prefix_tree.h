@@ -1,0 +1,129 @@
+// The prefixes of one line as a tree in one array. A prefix is a node; its text is the path to the root.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tokenizer.h"
+
+namespace longhand {
+
+// What the language models remember of a prefix.
+struct ModelState {
+    std::uint32_t characters = 0;       // state of the character model's automaton
+    std::uint32_t words = 0;            // ... of the word model's, behind the last token that has ended
+    std::uint32_t lexicon = 0;          // node of the open token in the lexicon
+    std::uint32_t hotword_lexicon = 0;  // ... in the tree of the hotwords' words
+    std::uint32_t hotword = 0;          // state of the hotword automaton
+    Pending pending = Pending::kNothing;
+    bool penalised = false;        // the open token has paid for being unknown
+    bool forbidden = false;        // a closed lexicon does not have this prefix
+    double score = 0.0;            // everything the models add to the prefix's score
+    double word_score = 0.0;       // natural log-probability in the word model, unweighted
+    double character_score = 0.0;  // ... in the character model
+};
+
+struct PrefixNode {
+    static constexpr std::uint32_t kNone = 0xFFFFFFFFu;
+    static constexpr std::int32_t kInactive = -1;
+
+    std::uint32_t parent = kNone;
+    std::uint32_t first_child = kNone;
+    std::uint32_t next_sibling = kNone;
+    std::uint32_t label = 0;
+    std::int32_t slot = kInactive;  // its place in the beam
+    std::int32_t first_frame = 0;   // the frame in which it entered the beam
+    ModelState state;
+};
+
+// Nodes live as long as they are in the beam, have a descendant that is, or are a leaf of one that is: such a
+// leaf keeps its model scores for the next frame that asks. So the tree holds at most (beam width) * (labels)
+// leaves besides the paths to the prefixes in the beam.
+class PrefixTree {
+  public:
+    static constexpr std::uint32_t kRoot = 0;
+
+    void reset(std::uint32_t root_label, const ModelState& state) {
+        nodes_.clear();
+        free_.clear();
+        PrefixNode root;
+        root.label = root_label;
+        root.state = state;
+        nodes_.push_back(root);
+    }
+
+    void trim() {
+        if (nodes_.capacity() <= kNodesKept) return;
+        nodes_ = {};
+        free_ = {};
+    }
+
+    PrefixNode& operator[](std::uint32_t node) { return nodes_[node]; }
+    const PrefixNode& operator[](std::uint32_t node) const { return nodes_[node]; }
+    std::size_t size() const { return nodes_.size() - free_.size(); }
+
+    std::uint32_t add(std::uint32_t parent, std::uint32_t label, const ModelState& state) {
+        std::uint32_t node;
+        if (free_.empty()) {
+            node = static_cast<std::uint32_t>(nodes_.size());
+            nodes_.emplace_back();
+        } else {
+            node = free_.back();
+            free_.pop_back();
+        }
+        PrefixNode& fresh = nodes_[node];
+        fresh = PrefixNode{};
+        fresh.parent = parent;
+        fresh.label = label;
+        fresh.state = state;
+        fresh.next_sibling = nodes_[parent].first_child;
+        nodes_[parent].first_child = node;
+        return node;
+    }
+
+    void activate(std::uint32_t node, std::int32_t slot, std::int32_t frame) {
+        PrefixNode& n = nodes_[node];
+        if (n.first_child == PrefixNode::kNone) n.first_frame = frame;
+        n.slot = slot;
+    }
+
+    // To be called after every activation of the frame: a node whose child has just come alive stays.
+    void deactivate(std::uint32_t node) {
+        nodes_[node].slot = PrefixNode::kInactive;
+        drop_idle_children(node);
+        while (node != kRoot && nodes_[node].first_child == PrefixNode::kNone && nodes_[node].slot < 0) {
+            const std::uint32_t parent = nodes_[node].parent;
+            if (nodes_[parent].slot >= 0) return;  // kept for the next frame that asks
+            unlink(parent, node);
+            free_.push_back(node);
+            node = parent;
+        }
+    }
+
+  private:
+    static constexpr std::size_t kNodesKept = std::size_t{1} << 18;  // memory kept from line to line
+
+    void drop_idle_children(std::uint32_t node) {
+        std::uint32_t* link = &nodes_[node].first_child;
+        while (*link != PrefixNode::kNone) {
+            PrefixNode& child = nodes_[*link];
+            if (child.slot < 0 && child.first_child == PrefixNode::kNone) {
+                free_.push_back(*link);
+                *link = child.next_sibling;
+            } else {
+                link = &child.next_sibling;
+            }
+        }
+    }
+
+    void unlink(std::uint32_t parent, std::uint32_t node) {
+        std::uint32_t* link = &nodes_[parent].first_child;
+        while (*link != node) link = &nodes_[*link].next_sibling;
+        *link = nodes_[node].next_sibling;
+    }
+
+    std::vector<PrefixNode> nodes_;
+    std::vector<std::uint32_t> free_;
+};
+
+}  // namespace longhand

@@ -1,0 +1,230 @@
+#include "search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "frame_math.h"
+
+namespace longhand {
+
+namespace {
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kFarBelow = 0x1p-256;  // where the beam is scaled back
+constexpr double kFarAbove = 0x1p+256;
+const double kScaleStep = 256 * std::log(2.0);
+}  // namespace
+
+void BeamSearch::Columns::resize(std::size_t count) {
+    label.resize(count);
+    parent.resize(count);
+    for (auto* column : {&differs, &blank, &label_end, &model}) column->resize(count);
+}
+
+BeamSearch::BeamSearch(const PreparedOptions& options, Workspace& workspace)
+    : options_(options),
+      width_(static_cast<std::size_t>(options.options.beam_width)),
+      sums_(options.options.path_merge == PathMerge::kSum),
+      scorer_(options, workspace.cache),
+      tree_(workspace.tree) {
+    const auto labels = static_cast<std::uint32_t>(options.model->labels.size());
+    tree_.reset(labels, scorer_.start());
+    tree_.activate(PrefixTree::kRoot, 0, 0);
+    child_of_label_.assign(labels, PrefixNode::kNone);
+    // The empty prefix before the first frame: as if a blank with probability 1 stood there.
+    size_ = 1;
+    nodes_.push_back(PrefixTree::kRoot);
+    rebuild();
+    now_.blank[0] = 1.0;
+    score_.assign(1, tree_[PrefixTree::kRoot].state.score);
+}
+
+void BeamSearch::advance(const Frame& frame) {
+    new_blank_.resize(size_);
+    new_label_end_.resize(size_);
+    new_score_.resize(size_);
+    const BeamColumns columns{now_.label.data(), now_.parent.data(),    now_.differs.data(),
+                              now_.blank.data(), now_.label_end.data(), now_.model.data(),
+                              new_blank_.data(), new_label_end_.data(), new_score_.data()};
+    const double blank = frame.probabilities[options_.model->labels.blank()];
+    (sums_ ? advance_sum : advance_max)(columns, size_, frame.probabilities.data(), blank);
+    log_scale_ += frame.log_scale;
+    best_ = -kInfinity;
+    double worst = kInfinity;
+    for (const double score : new_score_) {
+        best_ = std::max(best_, score);
+        worst = std::min(worst, score);
+    }
+    bar_ = std::max(best_ + options_.options.beam_threshold, size_ >= width_ ? worst : -kInfinity);
+    candidates_.clear();
+    // Most frames are sure of a blank: then nothing new begins, and usually the beam stays as it is.
+    if (!frame.tokens.empty()) expand(frame);
+    if (candidates_.empty() && worst >= best_ + options_.options.beam_threshold && worst > -kInfinity) {
+        std::copy(new_blank_.begin(), new_blank_.end(), now_.blank.begin());
+        std::copy(new_label_end_.begin(), new_label_end_.end(), now_.label_end.begin());
+        score_.swap(new_score_);
+    } else {
+        select();
+    }
+    rescale();
+    ++frame_;
+}
+
+void BeamSearch::expand(const Frame& frame) {
+    const double most = frame.tokens.front().log_probability + scorer_.largest_gain();
+    for (std::size_t slot = 0; slot < size_; ++slot) {
+        if (score_[slot] + most > bar_) expand_prefix(frame, slot);
+    }
+}
+
+void BeamSearch::expand_prefix(const Frame& frame, std::size_t slot) {
+    const std::uint32_t node = nodes_[slot];
+    const Pending pending = tree_[node].state.pending;
+    const double most = score_[slot] + scorer_.largest_gain();
+    for (std::uint32_t c = tree_[node].first_child; c != PrefixNode::kNone; c = tree_[c].next_sibling) {
+        child_of_label_[tree_[c].label] = c;
+    }
+    for (const Token& token : frame.tokens) {
+        // Tokens come in falling order, and models only ever add `gain`: the rest has no chance either.
+        if (most + token.log_probability <= bar_) break;
+        const double gain = scorer_.largest_gain(pending, options_.classes[token.label]);
+        if (score_[slot] + gain + token.log_probability <= bar_) continue;
+        const double path_score = score_[slot] - now_.model[slot] + token.log_probability;
+        propose(frame, token, slot, path_score);
+    }
+    for (std::uint32_t c = tree_[node].first_child; c != PrefixNode::kNone; c = tree_[c].next_sibling) {
+        child_of_label_[tree_[c].label] = PrefixNode::kNone;
+    }
+}
+
+void BeamSearch::propose(const Frame& frame, const Token& token, std::size_t slot, double path_score) {
+    std::uint32_t child = child_of_label_[token.label];
+    if (child != PrefixNode::kNone && tree_[child].slot >= 0) return;  // advance() has seen to it
+    const bool repeat = static_cast<std::uint32_t>(now_.label[slot]) == token.label;
+    const double before = repeat ? now_.blank[slot] : joined(now_.blank[slot], now_.label_end[slot]);
+    const double probability = before * frame.probabilities[token.label];
+    if (probability < std::numeric_limits<double>::min()) return;
+    if (repeat) path_score = std::log(probability);
+    if (child == PrefixNode::kNone) {
+        child = tree_.add(nodes_[slot], token.label, scorer_.extend(tree_, nodes_[slot], token.label));
+        child_of_label_[token.label] = child;
+    }
+    const ModelState& state = tree_[child].state;
+    const double score = path_score + state.score;
+    if (score <= bar_ || state.forbidden) return;
+    candidates_.push_back({score, probability, child});
+    if (score > best_) {
+        best_ = score;
+        bar_ = std::max(bar_, best_ + options_.options.beam_threshold);
+    }
+    if (candidates_.size() >= 2 * width_) raise_bar();
+}
+
+// Twice as many candidates as the beam holds: the bar may rise to the last that could stay.
+void BeamSearch::raise_bar() {
+    scratch_.clear();
+    for (const Candidate& candidate : candidates_) scratch_.push_back(candidate.score);
+    scratch_.insert(scratch_.end(), new_score_.begin(), new_score_.end());
+    const auto last = scratch_.begin() + static_cast<std::ptrdiff_t>(width_) - 1;
+    std::nth_element(scratch_.begin(), last, scratch_.end(), std::greater<double>());
+    bar_ = std::max(bar_, *last);
+    // The candidate on the bar stays; a later one that only reaches it does not come in.
+    const double bar = bar_;
+    const auto below = [bar](const Candidate& candidate) { return candidate.score < bar; };
+    candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(), below), candidates_.end());
+}
+
+void BeamSearch::select() {
+    const double least = best_ + options_.options.beam_threshold;
+    ranked_.clear();
+    const auto rank = [&](double score, std::size_t index) {
+        if (score >= least && score > -kInfinity)
+            ranked_.push_back({score, static_cast<std::uint32_t>(index)});
+    };
+    for (std::size_t slot = 0; slot < size_; ++slot) rank(new_score_[slot], slot);
+    for (std::size_t i = 0; i < candidates_.size(); ++i) rank(candidates_[i].score, size_ + i);
+    if (ranked_.size() > width_) {
+        const auto better = [](const Ranked& a, const Ranked& b) {
+            return a.score != b.score ? a.score > b.score : a.index < b.index;
+        };
+        const auto last = ranked_.begin() + static_cast<std::ptrdiff_t>(width_);
+        std::nth_element(ranked_.begin(), last, ranked_.end(), better);
+        ranked_.erase(last, ranked_.end());
+    }
+    next_nodes_.clear();
+    now_.resize(ranked_.size() + 1);
+    score_.resize(ranked_.size());
+    for (std::size_t slot = 0; slot < ranked_.size(); ++slot) {
+        const std::uint32_t index = ranked_[slot].index;
+        const bool stays = index < size_;
+        const std::uint32_t node = stays ? nodes_[index] : candidates_[index - size_].node;
+        now_.blank[slot] = stays ? new_blank_[index] : 0.0;
+        now_.label_end[slot] = stays ? new_label_end_[index] : candidates_[index - size_].probability;
+        score_[slot] = ranked_[slot].score;
+        next_nodes_.push_back(node);
+        if (stays) nodes_[index] = PrefixNode::kNone;
+        const auto place = static_cast<std::int32_t>(slot);
+        if (stays) {
+            tree_[node].slot = place;
+        } else {
+            tree_.activate(node, place, frame_);
+        }
+    }
+    for (const std::uint32_t node : nodes_) {
+        if (node != PrefixNode::kNone) tree_.deactivate(node);
+    }
+    nodes_.swap(next_nodes_);
+    size_ = nodes_.size();
+    rebuild();
+}
+
+// The columns that depend on who is in the beam.
+void BeamSearch::rebuild() {
+    now_.resize(size_ + 1);
+    for (std::size_t slot = 0; slot < size_; ++slot) {
+        const PrefixNode& node = tree_[nodes_[slot]];
+        now_.label[slot] = static_cast<std::int32_t>(node.label);
+        now_.model[slot] = node.state.score;
+        now_.parent[slot] = static_cast<std::int32_t>(size_);
+        now_.differs[slot] = 0.0;
+        if (node.parent == PrefixNode::kNone) continue;
+        const PrefixNode& parent = tree_[node.parent];
+        if (parent.slot >= 0) now_.parent[slot] = parent.slot;
+        now_.differs[slot] = parent.label == node.label ? 0.0 : 1.0;
+    }
+    // The slot past the beam stands for a parent that is not there.
+    now_.blank[size_] = now_.label_end[size_] = 0.0;
+}
+
+void BeamSearch::rescale() {
+    double largest = 0.0;
+    for (std::size_t slot = 0; slot < size_; ++slot) {
+        largest = std::max(largest, std::max(now_.blank[slot], now_.label_end[slot]));
+    }
+    if (largest >= kFarBelow && largest <= kFarAbove) return;
+    const bool small = largest < kFarBelow;
+    const double factor = small ? kFarAbove : kFarBelow, shift = small ? kScaleStep : -kScaleStep;
+    for (std::size_t slot = 0; slot < size_; ++slot) {
+        now_.blank[slot] *= factor;
+        now_.label_end[slot] *= factor;
+        score_[slot] += shift;
+    }
+    log_scale_ -= shift;
+}
+
+std::vector<FinalPrefix> BeamSearch::finish() {
+    std::vector<FinalPrefix> finals;
+    finals.reserve(size_);
+    for (std::size_t slot = 0; slot < size_; ++slot) {
+        const double probability = joined(now_.blank[slot], now_.label_end[slot]);
+        FinalPrefix prefix{nodes_[slot], std::log(probability) + log_scale_,
+                           scorer_.finish(tree_, nodes_[slot])};
+        if (!prefix.state.forbidden) finals.push_back(prefix);
+    }
+    std::sort(finals.begin(), finals.end(), [](const FinalPrefix& a, const FinalPrefix& b) {
+        return a.score() != b.score() ? a.score() > b.score() : a.node < b.node;
+    });
+    return finals;
+}
+
+}  // namespace longhand

@@ -1,0 +1,23 @@
+// UTF-8 and the character classes that decide where words end.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace longhand {
+
+enum class CharacterClass : std::uint8_t {
+    kSpace,
+    kLetter,
+    kDigit,
+    kApostrophe,
+    kOther,
+};
+
+// Throws std::invalid_argument if `text` is not valid UTF-8; `what` names it in the message.
+std::u32string decode_utf8(std::string_view text, const char* what);
+void append_utf8(char32_t code_point, std::string& out);
+CharacterClass character_class(char32_t code_point);
+
+}  // namespace longhand
