@@ -1,0 +1,200 @@
+"""A model on disk: one folder with weights, alphabet, line format, language models and decoder settings.
+
+    bundle.json    what is here, and the SHA-256 of every file
+    model.onnx     the network for ONNX Runtime: image (1, 1, H, W) -> log_probs (1, T, V)
+    weights.npz    the same weights for PyTorch, by parameter name
+    word.klm       KenLM model over words, optional
+    char.klm       KenLM model over characters, optional
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from longhand_server.alphabet import Alphabet
+from longhand_server.config import LineFormat, NetworkConfig
+from longhand_server.errors import InvalidModelError
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+_ROLES = {"onnx": True, "weights": True, "word_model": False, "character_model": False}
+_LARGEST_MANIFEST = 1_000_000
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A model folder whose files are all there and unchanged.
+
+    Attributes:
+        name, version, description: for people and for requests.
+        alphabet: labels of the network; 0 is the blank.
+        line: shape of the images that the network reads.
+        network: fields of :class:`longhand_server.config.NetworkConfig`.
+        decoder: fields of ``longhand_decoder.BeamSearchOptions``, tuned for this model.
+        directory: the folder.
+        onnx_path, weights_path: the network, twice.
+        word_model_path, character_model_path: KenLM files, or None.
+    """
+
+    name: str
+    version: str
+    description: str
+    alphabet: Alphabet
+    line: LineFormat
+    network: Mapping[str, Any]
+    decoder: Mapping[str, Any]
+    directory: Path
+    onnx_path: Path
+    weights_path: Path
+    word_model_path: Path | None
+    character_model_path: Path | None
+
+
+def load_bundle(directory: Path | str) -> ModelBundle:
+    """Reads a model folder and checks every file against its hash.
+
+    Raises:
+        InvalidModelError: the folder, a file or a setting is missing or wrong; one line that says which.
+    """
+    directory = Path(directory)
+    content = _manifest(directory)
+    where = directory / MANIFEST
+    try:
+        alphabet = Alphabet(list(_get(content, "alphabet", str, where)))
+        line = LineFormat(**_get(content, "line", dict, where))
+        network = _get(content, "network", dict, where)
+        labels = NetworkConfig(**network).labels
+    except (TypeError, ValueError) as error:
+        raise InvalidModelError(f"{where}: {error}") from error
+    if labels != len(alphabet):
+        raise InvalidModelError(
+            f"{where}: the network has {labels} labels, the alphabet with the blank {len(alphabet)}"
+        )
+    paths = _files(directory, _get(content, "files", dict, where))
+    onnx, weights = paths["onnx"], paths["weights"]
+    assert onnx is not None and weights is not None  # _files refuses a bundle without them
+    return ModelBundle(
+        name=_get(content, "name", str, where),
+        version=_get(content, "version", str, where),
+        description=_get(content, "description", str, where),
+        alphabet=alphabet,
+        line=line,
+        network=network,
+        decoder=_get(content, "decoder", dict, where),
+        directory=directory,
+        onnx_path=onnx,
+        weights_path=weights,
+        word_model_path=paths["word_model"],
+        character_model_path=paths["character_model"],
+    )
+
+
+def write_manifest(
+    directory: Path,
+    *,
+    name: str,
+    version: str,
+    description: str,
+    alphabet: Alphabet,
+    line: LineFormat,
+    network: NetworkConfig,
+    decoder: Mapping[str, Any],
+    files: Mapping[str, str],
+    training: Mapping[str, Any],
+) -> None:
+    """Writes ``bundle.json`` for the files that lie in a folder.
+
+    Args:
+        directory: the bundle's folder.
+        name, version, description: for people and for requests.
+        alphabet, line, network, decoder: as in :class:`ModelBundle`.
+        files: file name of each role: ``onnx``, ``weights`` and, if there, ``word_model``, ``character_model``.
+        training: how the weights came about, for people.
+    """
+    content = {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "description": description,
+        "alphabet": "".join(alphabet.characters),
+        "line": asdict(line),
+        "network": asdict(network),
+        "decoder": dict(decoder),
+        "files": {role: _describe(directory / file) for role, file in files.items()},
+        "training": dict(training),
+    }
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def update_decoder(directory: Path, decoder: Mapping[str, Any]) -> None:
+    """Replaces the decoder settings of a bundle.
+
+    Raises:
+        InvalidModelError: no readable ``bundle.json`` there.
+    """
+    content = _manifest(directory)
+    content["decoder"] = dict(decoder)
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    try:
+        if path.stat().st_size > _LARGEST_MANIFEST:
+            raise InvalidModelError(f"{path}: larger than {_LARGEST_MANIFEST} bytes")
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InvalidModelError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidModelError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        got = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise InvalidModelError(f"{path}: format {got!r}, this version reads format {FORMAT}")
+    return content
+
+
+def _get(content: Mapping[str, Any], key: str, kind: type, where: Path) -> Any:
+    value = content.get(key)
+    if not isinstance(value, kind):
+        raise InvalidModelError(f"{where}: {key}: need a {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _files(directory: Path, entries: Mapping[str, Any]) -> dict[str, Path | None]:
+    paths: dict[str, Path | None] = {}
+    for role, required in _ROLES.items():
+        entry = entries.get(role)
+        if entry is None:
+            if required:
+                raise InvalidModelError(f"{directory / MANIFEST}: files.{role} is missing")
+            paths[role] = None
+            continue
+        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+            raise InvalidModelError(f"{directory / MANIFEST}: files.{role}: need path, sha256 and bytes")
+        path = directory / entry["path"]
+        if path.parent != directory:
+            raise InvalidModelError(f"{directory / MANIFEST}: files.{role}: {entry['path']!r} leaves the folder")
+        try:
+            found = _describe(path)
+        except OSError as error:
+            raise InvalidModelError(f"{path}: {error.strerror or error}") from error
+        if found["bytes"] != entry.get("bytes") or found["sha256"] != entry.get("sha256"):
+            raise InvalidModelError(
+                f"{path}: damaged or exchanged: {found['bytes']} bytes, sha256 {found['sha256'][:12]}..., "
+                f"bundle.json says {entry.get('bytes')} bytes, {str(entry.get('sha256'))[:12]}..."
+            )
+        paths[role] = path
+    return paths
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"path": path.name, "sha256": digest, "bytes": path.stat().st_size}
