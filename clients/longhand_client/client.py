@@ -7,11 +7,12 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import grpc
+from grpc_health.v1 import health_pb2
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
 from longhand_client.batch import fill_batch, place_outcomes
-from longhand_client.connection import DEFAULT_ADDRESS, Connection, Tls
+from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls
 from longhand_client.errors import from_rpc_error
 from longhand_client.images import ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
@@ -187,6 +188,23 @@ class RecognizerClient:
         """
         answer = self._call(self._stub.GetModel, pb.GetModelRequest(name=name, version=version))
         return model_from_proto(answer.model)
+
+    def health(self) -> str:
+        """What the server's health service says of it as a whole.
+
+        Returns:
+            "SERVING", "NOT_SERVING" or "UNKNOWN".
+
+        Raises:
+            LonghandError: the call failed.
+        """
+        check = self._channel.unary_unary(
+            HEALTH_METHOD,
+            health_pb2.HealthCheckRequest.SerializeToString,
+            health_pb2.HealthCheckResponse.FromString,
+        )
+        answer = self._call(check, health_pb2.HealthCheckRequest())
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
     def close(self) -> None:
         """Closes the connection; calls in progress fail."""

@@ -12,6 +12,7 @@ import grpc
 
 DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
+HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:")
 _SERVICE = "longhand.v1.RecognitionService"
 # A stream is opened again by the client itself, which knows what is still unanswered.

@@ -1,0 +1,1 @@
+"""The parts of the command line: what is read, how it is printed, scored, drawn and stored."""

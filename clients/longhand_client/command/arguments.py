@@ -1,0 +1,182 @@
+"""The command line's arguments, and what they mean for a connection and a request."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from longhand_client.client import RecognizerClient
+from longhand_client.connection import DEFAULT_ADDRESS, Tls
+from longhand_client.options import RecognitionOptions
+
+FORMATS = ("text", "json", "tsv", "alto", "page")
+EPILOG = """\
+longhand serve ...    run a server (the arguments of `python -m longhand_server`)
+longhand models       list what a server can read with
+longhand health       whether a server is ready
+
+exit codes: 0 all read, 1 some image failed (named on stderr), 2 usage, 3 no server, 130 stopped by Ctrl-C
+"""
+
+
+def connection_parser() -> argparse.ArgumentParser:
+    """The arguments that say where the server is; a parent of every parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--address",
+        action="append",
+        metavar="HOST:PORT",
+        help=f"where the server is (default {DEFAULT_ADDRESS}); repeated: calls take turns",
+    )
+    group.add_argument("--timeout", type=_positive, default=30.0, metavar="S", help="seconds a call may take")
+    group.add_argument("--token-file", metavar="FILE", help="a file with the bearer token")
+    group.add_argument("--tls", action="store_true", help="encrypt, and trust the usual authorities")
+    group.add_argument("--tls-ca", metavar="FILE", help="encrypt, and trust the authorities of this PEM file")
+    return parser
+
+
+def read_parser() -> argparse.ArgumentParser:
+    """The parser of `longhand IMAGE ...`."""
+    parser = argparse.ArgumentParser(
+        prog="longhand",
+        description="Reads images of handwritten lines with a Longhand server and prints their text.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[connection_parser()],
+    )
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="an image of one line, a folder (searched recursively), a pattern, or - for standard input",
+    )
+    parser.add_argument("--manifest", metavar="TSV", help="read the images in the first column, too")
+    parser.add_argument("--local", action="store_true", help="start a server for this run only")
+    _add_output(parser.add_argument_group("output"))
+    _add_recognition(parser.add_argument_group("how to read"))
+    return parser
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
+    for name in ("json", "tsv"):
+        group.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, help=f"short for --format {name}"
+        )
+    group.add_argument("--out", metavar="PATH", help="write to this file (ALTO, PAGE: into this folder)")
+    group.add_argument("--resume", action="store_true", help="go on with --out: skip what stands in it")
+    group.add_argument("--words", action="store_true", help="each word with its place and confidence")
+    group.add_argument("--characters", action="store_true", help="each character, too")
+    group.add_argument("--reference", metavar="TSV", help="image TAB text: print error rates and alignments")
+    group.add_argument("--show", metavar="PNG", help="draw the reading under the line (a folder for several)")
+    group.add_argument("--look-ahead", type=_count, default=64, metavar="N", help="images sent ahead")
+
+
+def _add_recognition(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--model", default="", help="name of the model (default: the server's)")
+    group.add_argument("--decoder", choices=("greedy", "beam"), help="default: the model's choice")
+    group.add_argument("--beam-width", type=_count, metavar="N", help="hypotheses kept after each frame")
+    group.add_argument("--alternatives", type=_count, default=1, metavar="N", help="readings to give")
+    group.add_argument(
+        "--lm-weight",
+        type=_not_negative,
+        metavar="F",
+        help="multiply the model's own language-model weights by F (0 = no language model)",
+    )
+    group.add_argument("--hotwords", metavar="FILE", help="likelier words, one a line, or word TAB boost")
+    group.add_argument("--allowed-characters", default="", metavar="CHARS", help="read only these")
+
+
+def make_client(options: argparse.Namespace) -> RecognizerClient:
+    """The client for the arguments.
+
+    Raises:
+        ValueError: an address that makes no sense.
+        OSError: a file that cannot be read.
+    """
+    tls = None
+    if options.tls or options.tls_ca is not None:
+        tls = Tls(root_certificates=None if options.tls_ca is None else Path(options.tls_ca).read_bytes())
+    token = None
+    if options.token_file is not None:
+        token = Path(options.token_file).read_text(encoding="ascii").strip()
+    addresses = options.address or [DEFAULT_ADDRESS]
+    return RecognizerClient(
+        addresses[0] if len(addresses) == 1 else addresses, timeout_s=options.timeout, tls=tls, token=token
+    )
+
+
+def recognition_options(options: argparse.Namespace, client: RecognizerClient) -> RecognitionOptions:
+    """How to read, from the arguments.
+
+    Args:
+        options: parsed arguments.
+        client: asked for the model's own weights where --lm-weight scales them.
+
+    Raises:
+        ValueError: the file of hotwords makes no sense.
+        OSError: it cannot be read.
+        LonghandError: the server cannot say what its weights are.
+    """
+    archive = options.format in ("alto", "page")
+    request = RecognitionOptions(
+        model=options.model,
+        decoder=options.decoder,
+        beam_width=options.beam_width,
+        hotwords={} if options.hotwords is None else read_hotwords(Path(options.hotwords)),
+        alternatives=options.alternatives,
+        words=options.words or archive,
+        characters=options.characters or archive or options.show is not None,
+        allowed_characters=options.allowed_characters,
+    )
+    if options.lm_weight is None:
+        return request
+    tuned = client.model(options.model).default_options
+    return replace(
+        request,
+        word_weight=options.lm_weight * float(tuned.get("word_weight", 0.0)),
+        character_weight=options.lm_weight * float(tuned.get("character_weight", 0.0)),
+    )
+
+
+def read_hotwords(path: Path) -> dict[str, float | None]:
+    """Reads a file of `word` or `word TAB boost` rows.
+
+    Raises:
+        ValueError: a boost is no number, or the file is no UTF-8 text.
+        OSError: the file cannot be read.
+    """
+    words: dict[str, float | None] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        word, separator, boost = line.partition("\t")
+        if not word.strip():
+            continue
+        try:
+            words[word.strip()] = float(boost) if separator else None
+        except ValueError as error:
+            raise ValueError(f"{path} line {number}: the boost {boost!r} is no number") from error
+    return words
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"got {text}, need a number above 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"got {text}, need a number of at least 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, need at least 1")
+    return value

@@ -1,0 +1,137 @@
+"""Which images a command line means: files, folders, patterns, standard input and manifests."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image to read, or one thing on the command line that names none.
+
+    Attributes:
+        name: what the output calls it.
+        source: its path or its bytes; None where there is nothing to read.
+        problem: why there is nothing to read.
+    """
+
+    name: str
+    source: str | bytes | None
+    problem: str = ""
+
+
+def find_items(arguments: Sequence[str], manifest: str | None = None) -> Iterator[Item]:
+    """Goes through everything that a command line names, in its order, without holding it all in memory.
+
+    Args:
+        arguments: files, folders (searched for images, recursively), patterns such as "scans/*.png", or "-".
+        manifest: a file of `image path TAB anything` rows, relative to its own folder; "-" = standard input.
+
+    Yields:
+        One item for each image, and one with a `problem` for each argument or row that names none.
+    """
+    for argument in arguments:
+        yield from _expand(argument)
+    if manifest is not None:
+        yield from _manifest_items(manifest)
+
+
+def _expand(argument: str) -> Iterator[Item]:
+    if argument == STANDARD_INPUT:
+        yield Item("standard input", sys.stdin.buffer.read())
+    elif Path(argument).is_dir():
+        yield from _first_or_problem(_folder(argument), f"{argument}: no image in this folder")
+    elif not Path(argument).exists() and glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 -- Path.glob knows no absolute ones
+        files = (match for match in matches if not Path(match).is_dir())
+        yield from _first_or_problem(files, f"{argument}: no file matches")
+    else:
+        yield Item(argument, argument)
+
+
+def _folder(folder: str) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if Path(name).suffix.lower() in SUFFIXES:
+                yield str(Path(parent) / name)
+
+
+def _first_or_problem(paths: Iterable[str], problem: str) -> Iterator[Item]:
+    found = False
+    for path in paths:
+        found = True
+        yield Item(path, path)
+    if not found:
+        name, _, reason = problem.partition(": ")
+        yield Item(name, None, reason)
+
+
+def _manifest_items(manifest: str) -> Iterator[Item]:
+    if manifest == STANDARD_INPUT:
+        yield from _rows(sys.stdin.buffer, "standard input", Path())
+        return
+    try:
+        with Path(manifest).open("rb") as file:
+            yield from _rows(file, manifest, Path(manifest).parent)
+    except OSError as error:
+        yield Item(manifest, None, error.strerror or str(error))
+
+
+def _rows(file: IO[bytes], name: str, folder: Path) -> Iterator[Item]:
+    for number, line in enumerate(file, 1):
+        place = f"{name} line {number}"
+        try:
+            path = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n").split("\t")[0].strip()
+        except UnicodeDecodeError:
+            yield Item(place, None, "the row is not UTF-8 text")
+            continue
+        if "\0" in path:
+            yield Item(place, None, "the row holds a zero byte")
+        elif path:
+            yield Item(path, str(folder / path))
+        elif line.strip():
+            yield Item(place, None, "the row names no file")
+
+
+def read_references(path: str) -> dict[str, str]:
+    """Reads a file of `image TAB text` rows.
+
+    Args:
+        path: UTF-8 text; where a row has more than two columns, the second one counts.
+
+    Returns:
+        The texts by image name, and by the name without its folder where that is unambiguous.
+
+    Raises:
+        ValueError: the file cannot be read, or a row has no text (which one is named).
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    references: dict[str, str] = {}
+    bases: dict[str, list[str]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        columns = line.split("\t")
+        if len(columns) < 2:
+            raise ValueError(f"{path} line {number}: need `image TAB text`, got {line!r}")
+        references[columns[0]] = columns[1]
+        bases.setdefault(Path(columns[0]).name, []).append(columns[1])
+    return {name: texts[0] for name, texts in bases.items() if len(texts) == 1} | references
+
+
+def reference_of(name: str, references: dict[str, str]) -> str | None:
+    """The reference text of an image, by its whole name or by the name without its folder."""
+    return references.get(name, references.get(Path(name).name))

@@ -1,0 +1,170 @@
+"""`longhand IMAGE ...`: reads everything that was named, in order, and writes each reading at once."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from longhand_client.client import RecognizerClient
+from longhand_client.command.archive import to_alto, to_page
+from longhand_client.command.drawing import draw_reading
+from longhand_client.command.inputs import Item, reference_of
+from longhand_client.command.outputs import Writer
+from longhand_client.command.progress import Progress
+from longhand_client.command.scoring import Score, paint
+from longhand_client.errors import InvalidImageError, LonghandError
+from longhand_client.images import ImageSource, image_bytes
+from longhand_client.options import RecognitionOptions
+from longhand_client.results import Outcome, Transcription
+
+
+@dataclass(frozen=True)
+class ReadJob:
+    """What to do with each image.
+
+    Attributes:
+        options: how to read.
+        writer: where readings go.
+        finished: names that were read in an earlier run.
+        references: reference texts by name; None = do not score.
+        show: a PNG file (one image) or a folder for the drawings; None = none.
+        align: whether scored readings go out as a marked alignment, too.
+        colour: whether that alignment is coloured.
+        look_ahead: images on their way at once.
+    """
+
+    options: RecognitionOptions
+    writer: Writer
+    finished: frozenset[str] = frozenset()
+    references: dict[str, str] | None = None
+    show: Path | None = None
+    align: Callable[[str], None] | None = None
+    colour: bool = False
+    look_ahead: int = 64
+
+
+@dataclass
+class Report:
+    """What became of a run.
+
+    Attributes:
+        read: images read.
+        skipped: images that an earlier run had read.
+        failures: name and reason of every image that was not read.
+        score: error rates.
+    """
+
+    read: int = 0
+    skipped: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    score: Score = field(default_factory=Score)
+
+
+class _Unreadable(io.BytesIO):
+    """Stands in the stream for something that names no image: fails on its turn, and order is kept."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__()
+        self._problem = problem
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise InvalidImageError(self._problem)
+
+
+class ArchiveWriter:
+    """Writes one XML document an image, into a folder or to one stream."""
+
+    def __init__(self, kind: str, folder: Path | None) -> None:
+        self._kind = kind
+        self._folder = folder
+
+    def write(self, name: str, transcription: Transcription, extra: dict[str, Any]) -> None:
+        """Writes one reading."""
+        if self._kind == "alto":
+            document = to_alto(name, transcription)
+        else:
+            document = to_page(name, transcription, datetime.datetime.now(datetime.UTC))
+        if self._folder is None:
+            print(document, end="", flush=True)
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # The whole path makes the name, so that two folders may each have a 001.png.
+        stem = "_".join(part for part in Path(name).parts if part not in ("/", "..", "."))
+        (self._folder / f"{stem}.xml").write_text(document, encoding="utf-8")
+
+
+def read_items(
+    client: RecognizerClient, items: Iterator[Item], job: ReadJob, progress: Progress, report: Report
+) -> None:
+    """Reads every item and fills the report, which stays right if an exception ends the run.
+
+    Raises:
+        LonghandError: the service as a whole failed; single images do not raise.
+        KeyboardInterrupt: the person stopped it.
+    """
+    sent: deque[Item] = deque()
+
+    def sources() -> Iterator[ImageSource]:
+        for item in items:
+            if item.name in job.finished:
+                report.skipped += 1
+                continue
+            sent.append(item)
+            yield _Unreadable(item.problem) if item.source is None else item.source
+
+    # Outcomes come in the order of the images, so the names wait in a queue.
+    for outcome in client.recognize_stream(sources(), job.options, look_ahead=job.look_ahead):
+        item = sent.popleft()
+        progress.step()
+        problem = _finish(item, outcome, job, report)
+        if problem:
+            report.failures.append((item.name, problem))
+            progress.clear()
+            print(f"longhand: {item.name}: {problem}", file=sys.stderr, flush=True)
+
+
+def _finish(item: Item, outcome: Outcome, job: ReadJob, report: Report) -> str:
+    """Writes one outcome; returns what is wrong with it, or ""."""
+    try:
+        transcription = outcome.result()
+        extra = _score(item.name, transcription.text, job, report)
+        job.writer.write(item.name, transcription, extra)
+        report.read += 1
+        if job.show is not None:
+            _show(item, transcription, job.show)
+    except InvalidImageError as error:
+        return str(error).removeprefix(f"{item.source!s}: ")
+    except LonghandError as error:
+        return str(error)
+    return ""
+
+
+def _score(name: str, text: str, job: ReadJob, report: Report) -> dict[str, Any]:
+    if job.references is None:
+        return {}
+    expected = reference_of(name, job.references)
+    if expected is None:
+        report.score.without_reference.append(name)
+        return {}
+    steps, rate = report.score.add(expected, text)
+    if job.align is not None:
+        job.align(f"    {100 * rate:5.1f} %  {paint(steps, colour=job.colour)}")
+    return {"reference": expected, "cer": round(rate, 4)}
+
+
+def _show(item: Item, transcription: Transcription, target: Path) -> None:
+    if item.source is None:
+        return
+    if target.suffix.lower() != ".png":
+        target.mkdir(parents=True, exist_ok=True)
+        target = target / f"{Path(item.name).stem}.png"
+    try:
+        target.write_bytes(draw_reading(image_bytes(item.source), transcription))
+    except OSError as error:
+        raise LonghandError(f"cannot write {target}: {error.strerror}") from error

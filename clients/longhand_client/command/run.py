@@ -1,0 +1,154 @@
+"""`longhand IMAGE ...` from its arguments to its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from longhand_client.client import RecognizerClient
+from longhand_client.command.arguments import make_client, read_parser, recognition_options
+from longhand_client.command.inputs import STANDARD_INPUT, find_items, read_references
+from longhand_client.command.outputs import (
+    Details,
+    JsonWriter,
+    TextWriter,
+    TsvWriter,
+    Writer,
+    finished_names,
+)
+from longhand_client.command.progress import Progress
+from longhand_client.command.read import ArchiveWriter, ReadJob, Report, read_items
+from longhand_client.local_server import LocalServer
+
+EXIT_OK, EXIT_IMAGE_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+
+def read(arguments: Sequence[str]) -> int:
+    """Reads the images named in the arguments.
+
+    Returns:
+        The exit code: 0, 1 (some image failed) or 130 (stopped by Ctrl-C).
+
+    Raises:
+        LonghandError: the service as a whole failed; what was read until then is written.
+        SystemExit: 2, for arguments that make no sense.
+    """
+    usage = read_parser()
+    options = usage.parse_args(arguments)
+    _check(usage, options)
+    report = Report()
+    with ExitStack() as resources:
+        try:
+            finished = finished_names(Path(options.out), options.format) if options.resume else set()
+            references = None if options.reference is None else read_references(options.reference)
+            if options.local:
+                options.address = [resources.enter_context(LocalServer()).address]
+            client = resources.enter_context(make_client(options))
+            request = recognition_options(options, client)
+            stream = resources.enter_context(_output(options))
+        except (ValueError, OSError) as error:
+            usage.error(str(error))
+        job = ReadJob(
+            options=request,
+            writer=_writer(options, stream),
+            finished=frozenset(finished),
+            references=references,
+            show=None if options.show is None else Path(options.show),
+            align=print if references is not None and options.format == "text" else None,
+            colour=sys.stdout.isatty() or "FORCE_COLOR" in os.environ,
+            look_ahead=options.look_ahead,
+        )
+        return _read(client, options, job, report)
+
+
+def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, report: Report) -> int:
+    progress = Progress(sys.stderr, _total(options))
+    try:
+        read_items(client, find_items(options.images, options.manifest), job, progress, report)
+    except KeyboardInterrupt:
+        progress.clear()
+        hint = ", the same command goes on with --resume" if options.format in ("json", "tsv") else ""
+        print(f"longhand: stopped; {report.read} images are read{hint}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    finally:
+        progress.clear()
+        _summarise(report, options)
+    return EXIT_IMAGE_FAILED if report.failures else EXIT_OK
+
+
+def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if not options.images and options.manifest is None:
+        usage.error("name at least one image, folder or pattern, or a --manifest")
+    if options.resume and (options.out is None or options.format not in ("json", "tsv")):
+        usage.error("--resume needs --out FILE with --json or --tsv: only these say which files are done")
+    if options.format in ("alto", "page") and options.out is None and _several(options):
+        usage.error(f"--format {options.format} of several images needs --out FOLDER")
+    if options.show is not None and options.show.lower().endswith(".png") and _several(options):
+        usage.error("--show of several images needs a folder, not one PNG file")
+
+
+def _several(options: argparse.Namespace) -> bool:
+    return len(list(itertools.islice(find_names(options), 2))) > 1
+
+
+def find_names(options: argparse.Namespace) -> Iterator[str]:
+    """The names of what the arguments mean, without reading standard input."""
+    arguments = [argument for argument in options.images if argument != STANDARD_INPUT]
+    yield from (argument for argument in options.images if argument == STANDARD_INPUT)
+    if options.manifest == STANDARD_INPUT:
+        yield from ("unknown", "many")
+    manifest = None if options.manifest == STANDARD_INPUT else options.manifest
+    yield from (item.name for item in find_items(arguments, manifest))
+
+
+def _total(options: argparse.Namespace) -> int | None:
+    """How many images there are, where a progress line will say so and it can be known."""
+    if not sys.stderr.isatty() or options.manifest == STANDARD_INPUT:
+        return None
+    return sum(1 for _ in find_names(options))
+
+
+@contextmanager
+def _output(options: argparse.Namespace) -> Iterator[TextIO]:
+    if options.out is None or options.format in ("alto", "page"):
+        yield sys.stdout
+        return
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    with Path(options.out).open("a" if options.resume else "w", encoding="utf-8", newline="") as stream:
+        yield stream
+
+
+def _writer(options: argparse.Namespace, stream: TextIO) -> Writer:
+    details = Details(
+        names=options.format == "text" and _several(options),
+        alternatives=options.alternatives > 1,
+        words=options.words,
+        characters=options.characters,
+    )
+    if options.format == "json":
+        return JsonWriter(stream, details)
+    if options.format == "tsv":
+        return TsvWriter(stream, details, header=options.out is None or Path(options.out).stat().st_size == 0)
+    if options.format == "text":
+        return TextWriter(stream, details)
+    return ArchiveWriter(options.format, None if options.out is None else Path(options.out))
+
+
+def _summarise(report: Report, options: argparse.Namespace) -> None:
+    if report.skipped:
+        print(f"longhand: {report.skipped} images were read by an earlier run", file=sys.stderr)
+    if options.reference is not None:
+        stream = sys.stdout if options.format == "text" and options.out is None else sys.stderr
+        print(report.score.summary(), file=stream)
+        for name in report.score.without_reference:
+            print(f"longhand: {name}: no reference", file=sys.stderr)
+    if len(report.failures) > 1:
+        print(f"longhand: {len(report.failures)} images could not be read:", file=sys.stderr)
+        for name, reason in report.failures:
+            print(f"    {name}: {reason}", file=sys.stderr)
