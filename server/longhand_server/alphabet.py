@@ -52,7 +52,8 @@ class Alphabet:
     """The characters a network can write; label 0 is the CTC blank, character i has label i + 1."""
 
     def __init__(self, characters: Sequence[str]) -> None:
-        """
+        """Numbers the characters in the order given.
+
         Args:
             characters: distinct single characters (one code point each, NFC).
 

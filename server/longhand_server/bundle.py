@@ -1,10 +1,10 @@
 """A model on disk: one folder with weights, alphabet, line format, language models and decoder settings.
 
-    bundle.json    what is here, and the SHA-256 of every file
-    model.onnx     the network for ONNX Runtime: image (1, 1, H, W) -> log_probs (1, T, V)
-    weights.npz    the same weights for PyTorch, by parameter name
-    word.klm       KenLM model over words, optional
-    char.klm       KenLM model over characters, optional
+bundle.json    what is here, and the SHA-256 of every file
+model.onnx     the network for ONNX Runtime: image (1, 1, H, W) -> log_probs (1, T, V)
+weights.npz    the same weights for PyTorch, by parameter name
+word.klm       KenLM model over words, optional
+char.klm       KenLM model over characters, optional
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def load_bundle(directory: Path | str) -> ModelBundle:
         )
     paths = _files(directory, _get(content, "files", dict, where))
     onnx, weights = paths["onnx"], paths["weights"]
-    assert onnx is not None and weights is not None  # _files refuses a bundle without them
+    assert onnx is not None  # _files refuses a bundle without it
+    assert weights is not None
     return ModelBundle(
         name=_get(content, "name", str, where),
         version=_get(content, "version", str, where),
@@ -111,9 +112,14 @@ def write_manifest(
 
     Args:
         directory: the bundle's folder.
-        name, version, description: for people and for requests.
-        alphabet, line, network, decoder: as in :class:`ModelBundle`.
-        files: file name of each role: ``onnx``, ``weights`` and, if there, ``word_model``, ``character_model``.
+        name: for people and for requests.
+        version: the same.
+        description: one line for people.
+        alphabet: labels of the network.
+        line: shape of the images that the network reads.
+        network: its size.
+        decoder: fields of ``longhand_decoder.BeamSearchOptions``.
+        files: file name by role: ``onnx``, ``weights``, and ``word_model``, ``character_model`` if there.
         training: how the weights came about, for people.
     """
     content = {
@@ -180,7 +186,9 @@ def _files(directory: Path, entries: Mapping[str, Any]) -> dict[str, Path | None
             raise InvalidModelError(f"{directory / MANIFEST}: files.{role}: need path, sha256 and bytes")
         path = directory / entry["path"]
         if path.parent != directory:
-            raise InvalidModelError(f"{directory / MANIFEST}: files.{role}: {entry['path']!r} leaves the folder")
+            raise InvalidModelError(
+                f"{directory / MANIFEST}: files.{role}: {entry['path']!r} leaves the folder"
+            )
         try:
             found = _describe(path)
         except OSError as error:

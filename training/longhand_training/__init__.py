@@ -1,0 +1,1 @@
+"""Data, training, evaluation, language models and export of Longhand's recogniser."""

@@ -25,13 +25,13 @@ def augment_scan(grey: Grey, rng: np.random.Generator) -> Grey:
         grey = elastic(grey, rng)
     kind = rng.random()
     if kind < 0.15:
-        grey = cv2.erode(grey, np.ones((2, 2), np.uint8))
+        grey = np.asarray(cv2.erode(grey, np.ones((2, 2), np.uint8)), np.uint8)
     elif kind < 0.3:
-        grey = cv2.dilate(grey, np.ones((2, 2), np.uint8))
+        grey = np.asarray(cv2.dilate(grey, np.ones((2, 2), np.uint8)), np.uint8)
     if rng.random() < 0.4:
         grey = _contrast(grey, rng)
     if rng.random() < 0.25:
-        grey = cv2.GaussianBlur(grey, (0, 0), float(rng.uniform(0.4, 1.2)))
+        grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), float(rng.uniform(0.4, 1.2))), np.uint8)
     if rng.random() < 0.3:
         strength = float(rng.uniform(1, 8))
         noisy = grey + strength * rng.standard_normal(grey.shape, dtype=np.float32)
@@ -85,16 +85,15 @@ def _contrast(grey: Grey, rng: np.random.Generator) -> Grey:
 
 
 def _recrop(grey: Grey, rng: np.random.Generator) -> Grey:
-    height, width = grey.shape
+    height = grey.shape[0]
     paper = int(np.percentile(grey, 85))
     if rng.random() < 0.25:  # cut close: up to 4 % of the rows at either edge
         top, bottom = (int(rng.integers(0, max(height // 25, 1) + 1)) for _ in range(2))
         return grey[top : height - bottom]
     if rng.random() < 0.25:
-        pads = [int(p) for p in rng.integers(0, (height // 4, height // 4, height, height))]
-        return np.asarray(
-            cv2.copyMakeBorder(grey, *pads, borderType=cv2.BORDER_CONSTANT, value=paper), np.uint8
-        )
+        top, bottom, left, right = rng.integers(0, (height // 4, height // 4, height, height)).tolist()
+        wide = cv2.copyMakeBorder(grey, top, bottom, left, right, cv2.BORDER_CONSTANT, value=paper)
+        return np.asarray(wide, np.uint8)
     return grey
 
 
@@ -102,7 +101,7 @@ def augment_pixels(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDA
     """Height jitter and cut-outs on a normalised (H, W) line; ink towards 1."""
     height, width = pixels.shape
     if rng.random() < 0.35:
-        rows = int(round(height * float(rng.uniform(0.7, 0.97))))
+        rows = round(height * float(rng.uniform(0.7, 0.97)))
         small = cv2.resize(pixels, (width, rows), interpolation=cv2.INTER_AREA)
         top = int(rng.integers(0, height - rows + 1))
         pixels = np.zeros_like(pixels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +38,12 @@ class Checkpoint:
         content = {**vars(self), "network": dataclasses.asdict(self.network)}
         temporary = path.with_suffix(".tmp")
         torch.save(content, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """
+        """Reads a checkpoint.
+
         Raises:
             ValueError: not a readable checkpoint (the path and the reason are named).
         """

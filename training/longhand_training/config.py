@@ -37,12 +37,21 @@ class TrainingConfig:
     seed: int = _option(1, "of weights, drawing and augmentation")
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "learning_rate", "batch_pixels", "clip", "validate_every", "checkpoint_every"):
+        for name in (
+            "minutes",
+            "learning_rate",
+            "batch_pixels",
+            "clip",
+            "validate_every",
+            "checkpoint_every",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, need more than 0")
         for name in ("warm_up", "ema", "shortcut_weight"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, need 0 <= value < 1")
+                raise ValueError(
+                    f"--{name.replace('_', '-')}: got {getattr(self, name)}, need 0 <= value < 1"
+                )
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -51,7 +60,9 @@ class TrainingConfig:
             option = "--" + item.name.replace("_", "-")
             text = f"{item.metadata['help']} (default: {item.default})"
             if isinstance(item.default, tuple):
-                parser.add_argument(option, type=int, nargs=len(item.default), default=item.default, help=text)
+                parser.add_argument(
+                    option, type=int, nargs=len(item.default), default=item.default, help=text
+                )
             else:
                 parser.add_argument(option, type=type(item.default), default=item.default, help=text)
 
@@ -62,8 +73,11 @@ class TrainingConfig:
         Raises:
             ValueError: a value out of range, named by its option.
         """
-        values = {item.name: getattr(options, item.name) for item in dataclasses.fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(cls):
+            value = getattr(options, item.name)
+            values[item.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

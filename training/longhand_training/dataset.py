@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -26,7 +27,9 @@ from longhand_training.strokes import PenLine, WriterBank, load_pen_lines
 from longhand_training.text import PhraseSource
 
 # Printable ASCII, then the accented letters and signs of the data.
-DEFAULT_CHARACTERS = "".join(chr(i) for i in range(32, 127)) + "£€§°½àáâäæçèéêëìíîïñóôöùúûüœÀÁÂÄÇÈÉÊËÎÏÑÓÔÖÙÛÜŒ"
+DEFAULT_CHARACTERS = (
+    "".join(chr(i) for i in range(32, 127)) + "£€§°½àáâäæçèéêëìíîïñóôöùúûüœÀÁÂÄÇÈÉÊËÎÏÑÓÔÖÙÛÜŒ"
+)
 
 Maker = Callable[[np.random.Generator], tuple[Grey, str]]
 
@@ -94,7 +97,8 @@ class ScanSource:
     """Scanned lines, each time with another augmentation; kept encoded in memory."""
 
     def __init__(self, images: Sequence[LabelledImage], source: Path) -> None:
-        """
+        """Keeps the images that can be decoded, and names the others.
+
         Raises:
             ValueError: not one image can be decoded.
         """
@@ -109,6 +113,7 @@ class ScanSource:
         self._images = good
 
     def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
+        """One line and its text."""
         image = self._images[int(rng.integers(len(self._images)))]
         return augment_scan(decode_trusted(image.data), rng), image.text
 
@@ -121,6 +126,7 @@ class PenSource:
         self._bank = WriterBank(self._lines) if recompose else None
 
     def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
+        """One line and its text."""
         if self._bank is not None:
             pen = self._bank.compose(rng)
         else:
@@ -144,6 +150,7 @@ class FontSource:
         self._fonts, self._phrases = fonts, phrases
 
     def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
+        """One line and its text."""
         text = ""
         while not text:
             text, mask = self._fonts.draw(self._phrases.phrase(rng), rng)
@@ -173,8 +180,9 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
     if data is not None and config.fonts is not None and config.font > 0:
         phrases = PhraseSource.from_folder(data / "text", extra=extra)
         sources.append(("font", config.font, FontSource(FontBank(config.fonts), phrases)))
-    for folder in config.folders:
-        sources.append(("folder", config.folder, ScanSource(read_folder(folder), folder)))
+    sources.extend(
+        ("folder", config.folder, ScanSource(read_folder(folder), folder)) for folder in config.folders
+    )
     if config.iam is not None:
         sources.append(("iam", config.folder, ScanSource(read_iam(config.iam), config.iam)))
     if not sources:
@@ -229,14 +237,13 @@ class LineDataset(IterableDataset[Batch]):
         while True:
             samples = [self.sample(rng) for _ in range(self.pool)]
             batches = list(by_width(samples, self.pixels_per_batch))
-            rng.shuffle(batches)  # type: ignore[arg-type]
-            for batch in batches:
-                yield collate(batch, self.alphabet)
+            for i in rng.permutation(len(batches)):
+                yield collate(batches[i], self.alphabet)
 
 
 def fits(width: int, text: str) -> bool:
     """Whether CTC can write the text in the frames there are (a repeat needs a blank between)."""
-    repeats = sum(a == b for a, b in zip(text, text[1:], strict=False))
+    repeats = sum(a == b for a, b in pairwise(text))
     return len(text) + repeats <= frame_count(width)
 
 
@@ -268,14 +275,40 @@ def collate(samples: Sequence[Sample], alphabet: Alphabet) -> Batch:
     )
 
 
+def folder_samples(path: Path, line: LineFormat) -> list[Sample]:
+    """Normalised lines of a folder or TSV (:func:`longhand_training.packs.read_folder`)."""
+    return _normalised(read_folder(path), line, path)
+
+
+def iam_samples(root: Path, line: LineFormat, ids: frozenset[str] | None = None) -> list[Sample]:
+    """Normalised lines of the IAM database (:func:`longhand_training.packs.read_iam`)."""
+    return _normalised(read_iam(root, ids), line, root)
+
+
+def _normalised(images: Sequence[LabelledImage], line: LineFormat, source: Path) -> list[Sample]:
+    samples, skipped = [], []
+    for image in images:
+        try:
+            samples.append(Sample(normalise_line(decode_trusted(image.data), line).pixels, image.text))
+        except InvalidImageError as error:
+            skipped.append(Skipped(image.name, str(error)))
+    report_skipped(source, len(samples), skipped)
+    return samples
+
+
 def validation_sets(data: Path, line: LineFormat) -> dict[str, list[Sample]]:
-    """The validation lines of the packs, normalised: ``pen`` (rendered plainly), ``copiste``, ``hooker``."""
+    """The validation lines of the packs, normalised.
+
+    ``pen`` (drawn plainly), ``ink`` (the same lines as worn ink on paper, one fixed random look each),
+    ``copiste`` and ``hooker``.
+    """
     _, pen = load_pen_lines(data / "iamondb_strokes.npz")
-    greys = {"pen": [(draw_plain(p.line), p.line.text) for p in pen]}
+    sets: dict[str, list[Sample]] = {"pen": [], "ink": []}
+    for i, p in enumerate(pen):
+        rng = np.random.default_rng([7, i])
+        inked = on_paper(draw_ink(p.line, rng, 64.0), rng)
+        for name, grey in (("pen", draw_plain(p.line)), ("ink", inked)):
+            sets[name].append(Sample(normalise_line(grey, line).pixels, p.line.text))
     for name, tar in (("copiste", "copiste_lines.tar"), ("hooker", "historical_lines.tar")):
-        images = read_tar(data / tar, "validation")
-        greys[name] = [(decode_trusted(image.data), image.text) for image in images]
-    return {
-        name: [Sample(normalise_line(grey, line).pixels, text) for grey, text in pairs]
-        for name, pairs in greys.items()
-    }
+        sets[name] = _normalised(read_tar(data / tar, "validation"), line, data / tar)
+    return sets

@@ -19,24 +19,26 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 # Hands that people could have written; ornamental scripts are left out.
-FONT_NAMES = tuple(
-    """
-    annie-use-your-telescope architects-daughter bad-script beth-ellen bilbo caveat caveat-brush
-    cedarville-cursive coming-soon cookie covered-by-your-grace crafty-girls damion dancing-script
-    dawning-of-a-new-day delius edu-nsw-act-foundation edu-qld-beginner edu-sa-beginner
-    edu-tas-beginner edu-vic-wa-nt-beginner fuzzy-bubbles gaegu give-you-glory gloria-hallelujah
-    gochi-hand handlee herr-von-muellerhoff hi-melody homemade-apple indie-flower itim julee
-    just-another-hand just-me-again-down-here kalam kristi la-belle-aurore league-script
-    loved-by-the-king mali marck-script meddon merienda mr-dafoe mr-de-haviland mrs-saint-delafield
-    nanum-pen-script neucha nothing-you-could-do over-the-rainbow pangolin parisienne patrick-hand
-    playwrite-au-nsw playwrite-de-grund playwrite-fr-moderne playwrite-fr-trad playwrite-gb-j
-    playwrite-gb-s playwrite-it-moderna playwrite-nl playwrite-us-modern playwrite-us-trad qwigley
-    reenie-beanie rock-salt rouge-script sacramento satisfy schoolbell sedgwick-ave
-    shadows-into-light shadows-into-light-two short-stack sriracha sue-ellen-francisco
-    swanky-and-moo-moo the-girl-next-door vibur waiting-for-the-sunrise walter-turncoat yellowtail
-    zeyada
-    """.split()
+# fmt: off
+FONT_NAMES = (
+    "annie-use-your-telescope", "architects-daughter", "bad-script", "beth-ellen", "bilbo", "caveat",
+    "caveat-brush", "cedarville-cursive", "coming-soon", "cookie", "covered-by-your-grace",
+    "crafty-girls", "damion", "dancing-script", "dawning-of-a-new-day", "delius",
+    "edu-nsw-act-foundation", "edu-qld-beginner", "edu-sa-beginner", "edu-tas-beginner",
+    "edu-vic-wa-nt-beginner", "fuzzy-bubbles", "gaegu", "give-you-glory", "gloria-hallelujah",
+    "gochi-hand", "handlee", "herr-von-muellerhoff", "hi-melody", "homemade-apple", "indie-flower",
+    "itim", "julee", "just-another-hand", "just-me-again-down-here", "kalam", "kristi",
+    "la-belle-aurore", "league-script", "loved-by-the-king", "mali", "marck-script", "meddon",
+    "merienda", "mr-dafoe", "mr-de-haviland", "mrs-saint-delafield", "nanum-pen-script", "neucha",
+    "nothing-you-could-do", "over-the-rainbow", "pangolin", "parisienne", "patrick-hand",
+    "playwrite-au-nsw", "playwrite-de-grund", "playwrite-fr-moderne", "playwrite-fr-trad",
+    "playwrite-it-moderna", "playwrite-nl", "playwrite-us-modern", "playwrite-us-trad", "qwigley",
+    "reenie-beanie", "rock-salt", "rouge-script", "sacramento", "satisfy", "schoolbell", "sedgwick-ave",
+    "shadows-into-light", "shadows-into-light-two", "short-stack", "sriracha", "sue-ellen-francisco",
+    "swanky-and-moo-moo", "the-girl-next-door", "vibur", "waiting-for-the-sunrise", "walter-turncoat",
+    "yellowtail", "zeyada",
 )
+# fmt: on
 
 
 def fetch_fonts(directory: Path, names: tuple[str, ...] = FONT_NAMES) -> list[Path]:
@@ -90,7 +92,8 @@ class FontBank:
     """The fonts of a folder, opened once at a size good for 64 px lines."""
 
     def __init__(self, directory: Path, size: int = 56) -> None:
-        """
+        """Opens every font of the folder.
+
         Raises:
             ValueError: the folder holds no readable font.
         """
@@ -141,11 +144,11 @@ def _bent(mask: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.flo
     stretch = float(np.exp(rng.normal(0.0, 0.2)))
     matrix = np.array([[stretch, -slant * stretch, slant * stretch * height / 2], [0, 1, 0]])
     size = (int(width * stretch + abs(slant) * height) + 8, height)
-    mask = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_LINEAR)
+    bent = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_LINEAR)
     kind = rng.random()
     if kind < 0.35:
-        mask = cv2.dilate(mask, np.ones((2, 2), np.uint8) if kind < 0.2 else np.ones((3, 3), np.uint8))
-    return np.asarray(mask, np.float32)
+        bent = cv2.dilate(bent, np.ones((2, 2), np.uint8) if kind < 0.2 else np.ones((3, 3), np.uint8))
+    return np.asarray(bent, np.float32)
 
 
 def main() -> None:

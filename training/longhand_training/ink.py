@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -88,12 +90,12 @@ def _runs(thickness: NDArray[np.int_]) -> list[tuple[int, int, int]]:
         thickness = np.sort(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)[:, 2]
     cuts = np.flatnonzero(np.diff(thickness)) + 1
     edges = [0, *cuts.tolist(), len(thickness)]
-    return [(a, b, int(thickness[a])) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(a, b, int(thickness[a])) for a, b in pairwise(edges)]
 
 
 def _shaped(pen: PenText, rng: np.random.Generator) -> list[NDArray[np.float32]]:
     """Strokes after slant, slope, baseline wobble and a shaky or smooth hand."""
-    left, top, right, bottom = pen.box()
+    left, top, _, bottom = pen.box()
     height = max(bottom - top, 1.0)
     slant = float(rng.normal(0.0, 0.22))
     slope = float(rng.normal(0.0, 0.008))
@@ -176,7 +178,7 @@ def _worn(mask: Mask, rng: np.random.Generator) -> Mask:
     if rng.random() < 0.3:
         mask = mask * np.clip(0.85 + 0.2 * smooth_noise(shape, 40.0, rng), 0.35, 1.0)
     if rng.random() < 0.6:
-        mask = cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.3, 1.1)))
+        mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(0.3, 1.1))), np.float32)
     return np.clip(mask, 0.0, 1.0).astype(np.float32)
 
 

@@ -21,6 +21,29 @@ def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
     return previous[-1]
 
 
+def alignment(reference: str, text: str) -> list[tuple[str, str]]:
+    """A cheapest alignment: pairs of equal or exchanged characters, "" on one side where one is missing."""
+    rows = [list(range(len(text) + 1))]
+    for i, x in enumerate(reference, 1):
+        row = [i]
+        for j, y in enumerate(text, 1):
+            row.append(min(rows[-1][j] + 1, row[j - 1] + 1, rows[-1][j - 1] + (x != y)))
+        rows.append(row)
+    pairs = []
+    i, j = len(reference), len(text)
+    while i or j:
+        if i and j and rows[i][j] == rows[i - 1][j - 1] + (reference[i - 1] != text[j - 1]):
+            i, j = i - 1, j - 1
+            pairs.append((reference[i], text[j]))
+        elif i and rows[i][j] == rows[i - 1][j] + 1:
+            i -= 1
+            pairs.append((reference[i], ""))
+        else:
+            j -= 1
+            pairs.append(("", text[j]))
+    return pairs[::-1]
+
+
 @dataclass(frozen=True)
 class ErrorRates:
     """Micro-averaged error rates over a set of lines, as fractions.

@@ -98,8 +98,8 @@ def read_tar(path: Path, split: str) -> list[LabelledImage]:
 def read_folder(path: Path) -> list[LabelledImage]:
     """Lines of a folder or of a TSV file.
 
-    A TSV has FILE<tab>TEXT rows, paths from the TSV's own folder. A folder holds ``labels.tsv``, or images with
-    a ``.txt`` (or ``.gt.txt``) of the same name beside each.
+    A TSV has FILE<tab>TEXT rows, paths from the TSV's own folder. A folder holds ``labels.tsv``, or images
+    with a ``.txt`` (or ``.gt.txt``) of the same name beside each.
 
     Raises:
         ValueError: nothing usable there.
@@ -144,8 +144,8 @@ def _beside(folder: Path) -> tuple[list[tuple[Path, str]], list[Skipped]]:
 def parse_iam_row(row: str) -> tuple[str, str, str]:
     """Line id, ``ok`` or ``err``, and text of a row of IAM's ``lines.txt``.
 
-    A row is ``id status grey-level components x y w h text``, words joined by ``|``. The text may hold spaces,
-    so a row can split into more than nine fields; copies without the component count have eight.
+    A row is ``id status grey-level components x y w h text``, words joined by ``|``. The text may hold
+    spaces, so a row can split into more than nine fields; copies without the component count have eight.
 
     Raises:
         ValueError: not such a row.
@@ -164,7 +164,9 @@ def parse_iam_row(row: str) -> tuple[str, str, str]:
     return fields[0], fields[1], text
 
 
-def read_iam(root: Path, line_ids: frozenset[str] | None = None, keep_err: bool = True) -> list[LabelledImage]:
+def read_iam(
+    root: Path, line_ids: frozenset[str] | None = None, keep_err: bool = True
+) -> list[LabelledImage]:
     """Lines of the IAM database in its own layout.
 
     Args:

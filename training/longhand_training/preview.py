@@ -30,10 +30,12 @@ def contact_sheet(config: SourceConfig, count: int, seed: int, width: int = 700)
         scale = 64 / grey.shape[0]
         made = cv2.resize(grey, (max(int(grey.shape[1] * scale), 1), 64), interpolation=cv2.INTER_AREA)
         seen = (255 - 255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-        pair = np.hstack([_fitted(made, width), _fitted(seen, width)])
+        pair = np.hstack([_fitted(np.asarray(made, np.uint8), width), _fitted(seen, width)])
         label = np.full((18, pair.shape[1]), 225, np.uint8)
         ascii_text = text.encode("ascii", "replace").decode()
-        cv2.putText(label, f"{name}: {ascii_text}", (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 0, 1, cv2.LINE_AA)
+        cv2.putText(
+            label, f"{name}: {ascii_text}", (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 0, 1, cv2.LINE_AA
+        )
         rows += [label, pair]
     return np.vstack(rows)
 
@@ -47,7 +49,9 @@ def _fitted(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--fonts", type=Path, help="folder made by python -m longhand_training.fonts")
     parser.add_argument("--folder", type=Path, action="append", default=[], help="a folder or TSV of lines")

@@ -75,7 +75,15 @@ def load_pen_lines(path: Path) -> tuple[list[PenLine], list[PenLine]]:
         ValueError: an array is missing or its length does not fit the others.
     """
     with np.load(path, allow_pickle=False) as pack:
-        wanted = "point_deltas dt_centiseconds pen_up line_start text line_id is_validation".split()
+        wanted = [
+            "point_deltas",
+            "dt_centiseconds",
+            "pen_up",
+            "line_start",
+            "text",
+            "line_id",
+            "is_validation",
+        ]
         missing = [name for name in wanted if name not in pack]
         if missing:
             raise ValueError(f"{path}: lacks the arrays {', '.join(missing)}")

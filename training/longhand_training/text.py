@@ -20,9 +20,12 @@ def read_sentences(path: Path) -> Iterator[str]:
     Raises:
         ValueError: not UTF-8, or not an xz file.
     """
-    opened = lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")
     try:
-        with opened as lines:
+        with (
+            lzma.open(path, "rt", encoding="utf-8")
+            if path.suffix == ".xz"
+            else path.open(encoding="utf-8") as lines
+        ):
             for line in lines:
                 sentence = fold_text(line)
                 if sentence:

@@ -1,6 +1,7 @@
 """Trains the recogniser: ``python -m longhand_training.train --data ../shared/data --out runs/first``.
 
-Stop it when you like (Ctrl-C saves), and go on with the same command. ``--init`` fine-tunes from a checkpoint.
+Stop it when you like (Ctrl-C saves), and go on with the same command. ``--init`` fine-tunes from a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from longhand_training.metrics import character_error_rate
 # glibc gives memory back after every step and takes page faults to get it again; keeping it saves 15 % of
 # a CPU step (measured; see EXPERIMENTS.md). Read by the C library at start only, hence the re-execution.
 _MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
+_MOST_SKIPPED = 20
 
 
 class Trainer:
@@ -59,7 +61,7 @@ class Trainer:
             dropout=config.dropout,
         )
         network = LineNetwork(size).to(device)
-        self.network = cast(LineNetwork, network.to(memory_format=torch.channels_last))
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
@@ -83,7 +85,12 @@ class Trainer:
         return self.config.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * share)))
 
     def train_batch(self, batch: Batch) -> float:
-        """One optimiser step; the loss per character-normalised line (CTC, mean)."""
+        """One optimiser step; gives the mean CTC loss per label, or NaN when the step was left out.
+
+        A step whose loss or gradient is not finite changes nothing: half-precision arithmetic overflows now
+        and then (and bfloat16 matrix tiles under some hypervisors give a rare NaN of their own).
+        """
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
         images = batch.images.to(self.device, non_blocking=True).float().mul_(1.0 / 255.0)
@@ -97,7 +104,11 @@ class Trainer:
             total = loss + self.config.shortcut_weight * self._ctc(shortcut, batch, frames)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        if not math.isfinite(float(loss.detach()) + float(norm)):
+            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+            return math.nan
         self.optimiser.step()
         self.step += 1
         self.lines += len(batch.widths)
@@ -165,20 +176,28 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]], limit_s: float) -> bool:
-    """Trains until the schedule ends, patience is out, or ``limit_s`` of wall time passed; True when finished."""
+    """Trains until the schedule ends, patience is out, or ``limit_s`` seconds passed; True when finished."""
     config, started = trainer.config, time.monotonic()
     next_save = trainer.seconds + 60 * config.checkpoint_every
     next_validation = trainer.seconds + 60 * config.validate_every
     losses: list[float] = []
+    skipped = 0
     shown = started
     piece_lines, piece_seconds = trainer.lines, trainer.seconds
     log = _Log(trainer.out)
     while trainer.progress < 1.0 and time.monotonic() - started < limit_s:
         begin = time.monotonic()
-        losses.append(trainer.train_batch(next(batches)))
+        loss = trainer.train_batch(next(batches))
         trainer.seconds += time.monotonic() - begin
-        if not math.isfinite(losses[-1]):
-            raise ArithmeticError(f"loss is {losses[-1]} at step {trainer.step}; try a lower --learning-rate")
+        if math.isfinite(loss):
+            losses.append(loss)
+            skipped = 0
+        else:
+            skipped += 1
+            print(f"step {trainer.step} left out: loss or gradient not finite", flush=True)
+            if skipped == _MOST_SKIPPED:
+                raise ArithmeticError(f"{skipped} steps in a row not finite; try a lower --learning-rate")
+            continue
         if time.monotonic() - shown > 10:
             shown = time.monotonic()
             rate = (trainer.lines - piece_lines) / max(trainer.seconds - piece_seconds, 1e-9)
@@ -231,7 +250,7 @@ class _Log:
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(out / "tensorboard"))
         except ImportError:
             print("no TensorBoard logs: pip install tensorboard", file=sys.stderr)
 
@@ -259,13 +278,19 @@ class _Log:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoints, logs, curves")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run: checkpoints, logs, curves"
+    )
     parser.add_argument("--init", type=Path, help="checkpoint to fine-tune from")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:i]")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the network; 0: all cores")
     parser.add_argument("--workers", type=int, default=1, help="processes that make lines")
-    parser.add_argument("--limit-minutes", type=float, default=math.inf, help="end this piece of the run then")
+    parser.add_argument(
+        "--limit-minutes", type=float, default=math.inf, help="end this piece of the run then"
+    )
     add_source_options(parser)
     TrainingConfig.add_options(parser)
     return parser

@@ -1,0 +1,209 @@
+"""Measures a bundle on labelled lines: ``python -m longhand_training.evaluate BUNDLE --data ../shared/data``.
+
+Each set is read greedily and with the language models asked for. Prints a table, and writes into ``--out``:
+``accuracy.json`` (every figure), ``confusions.tsv`` (the commonest mistakes) and ``worst-SET.html`` (the
+lines read worst, with their images).
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
+from longhand_server.bundle import ModelBundle, load_bundle
+from longhand_training.dataset import Sample, folder_samples, iam_samples, validation_sets
+from longhand_training.metrics import (
+    ErrorRates,
+    alignment,
+    bootstrap_interval,
+    error_rates,
+    expected_calibration_error,
+)
+from longhand_training.outputs import LineOutputs, compute_outputs
+
+SETTINGS = ("greedy", "word", "character", "both")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a set was read with one decoder setting.
+
+    Attributes:
+        texts: one a line.
+        rates: CER, WER, line accuracy.
+        interval: 95 % bootstrap interval of the CER.
+        calibration_error: ECE of the confidence that the whole line is right.
+    """
+
+    texts: list[str]
+    rates: ErrorRates
+    interval: tuple[float, float]
+    calibration_error: float
+
+    def figures(self) -> dict[str, Any]:
+        """For JSON; rates as fractions."""
+        low, high = self.interval
+        return {**asdict(self.rates), "cer_low": low, "cer_high": high, "ece": self.calibration_error}
+
+
+def make_decoder(bundle: ModelBundle, setting: str, threads: int) -> CtcBeamSearchDecoder:
+    """The bundle's decoder with both language models, one of them, or (``greedy``) none.
+
+    Raises:
+        ValueError: the bundle lacks a language model that the setting asks for.
+    """
+    paths = {"word": bundle.word_model_path, "character": bundle.character_model_path}
+    wanted = {"greedy": (), "both": ("word", "character")}.get(setting, (setting,))
+    for name in wanted:
+        if paths[name] is None:
+            raise ValueError(f"{bundle.directory}: has no {name} model, which --decoder {setting} needs")
+    models = {name: NgramLanguageModel(path) for name, path in paths.items() if path and name in wanted}
+    return CtcBeamSearchDecoder(
+        bundle.alphabet.labels,
+        word_model=models.get("word"),
+        character_model=models.get("character"),
+        options=BeamSearchOptions(**bundle.decoder),
+        threads=threads,
+    )
+
+
+def read_outputs(decoder: CtcBeamSearchDecoder, outputs: LineOutputs, setting: str) -> Reading:
+    """Decodes a set and compares it with its references."""
+    if setting == "greedy":
+        best = list(decoder.decode_greedy_batch(outputs.log_probs))
+    else:
+        best = [hypotheses[0] for hypotheses in decoder.decode_batch(outputs.log_probs)]
+    texts = [hypothesis.text.strip() for hypothesis in best]
+    right = [text == reference for text, reference in zip(texts, outputs.texts, strict=True)]
+    return Reading(
+        texts,
+        error_rates(outputs.texts, texts),
+        bootstrap_interval(outputs.texts, texts),
+        expected_calibration_error([h.confidence for h in best], right),
+    )
+
+
+def confusions(references: Sequence[str], texts: Sequence[str]) -> list[tuple[str, str, int]]:
+    """(what stood there, what was read, how often), commonest first; "" for nothing."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for reference, text in zip(references, texts, strict=True):
+        counts.update((a, b) for a, b in alignment(reference, text) if a != b)
+    return [(a, b, n) for (a, b), n in counts.most_common()]
+
+
+def worst_sheet(samples: Sequence[Sample], texts: Sequence[str], count: int = 40) -> str:
+    """An HTML page of the lines with the most character errors, worst first."""
+    errors = [sum(a != b for a, b in alignment(s.text, t)) for s, t in zip(samples, texts, strict=True)]
+    rows = []
+    for i in np.argsort(errors)[::-1][:count]:
+        picture = (255 - 255 * np.clip(samples[i].pixels, 0, 1)).astype(np.uint8)
+        done, data = cv2.imencode(".png", picture)
+        assert done
+        source = base64.b64encode(data.tobytes()).decode()
+        rows.append(
+            f'<p><img src="data:image/png;base64,{source}"><br><b>{html.escape(samples[i].text)}</b><br>'
+            f"{html.escape(texts[i])} <small>({errors[i]} errors)</small></p>"
+        )
+    style = "body{font:15px sans-serif;margin:2em}img{max-width:100%;border:1px solid #ccc}"
+    return f"<!doctype html><meta charset=utf-8><title>Worst lines</title><style>{style}</style>" + "".join(
+        rows
+    )
+
+
+def _sets(options: argparse.Namespace, bundle: ModelBundle) -> dict[str, list[Sample]]:
+    sets: dict[str, list[Sample]] = {}
+    if options.data is not None:
+        sets.update(validation_sets(options.data, bundle.line))
+    for folder in options.folder:
+        sets[folder.name] = folder_samples(folder, bundle.line)
+    if options.iam is not None:
+        ids = frozenset(options.iam_ids.read_text("utf-8").split()) if options.iam_ids else None
+        sets["iam"] = iam_samples(options.iam, bundle.line, ids)
+    if options.sets:
+        unknown = set(options.sets) - set(sets)
+        if unknown:
+            raise ValueError(f"--sets: no set {sorted(unknown)}; there are {sorted(sets)}")
+        sets = {name: sets[name] for name in options.sets}
+    if not sets:
+        raise ValueError("nothing to read: name --data, --folder or --iam")
+    return {name: samples[:: options.every] for name, samples in sets.items()}
+
+
+def _write(out: Path, figures: Mapping[str, Any], mistakes: list[tuple[str, str, int]]) -> None:
+    (out / "accuracy.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    lines = ["reference\tread\tcount"] + [f"{a or '-'}\t{b or '-'}\t{n}" for a, b, n in mistakes[:100]]
+    (out / "confusions.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    bundle = load_bundle(options.bundle)
+    decoders = {setting: make_decoder(bundle, setting, options.threads) for setting in options.decoder}
+    options.out.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = {"model": bundle.name, "version": bundle.version, "sets": {}}
+    mistakes: Counter[tuple[str, str]] = Counter()
+    print("set       decoder     lines   CER %  95 % interval     WER %  lines %    ECE")
+    last = None
+    for name, samples in _sets(options, bundle).items():
+        outputs = compute_outputs(bundle, samples, options.device)
+        if options.dump_log_probs:
+            stem = options.dump_log_probs
+            outputs.save(stem.with_name(f"{stem.stem}-{name}.npz"))
+        for setting, decoder in decoders.items():
+            last = read_outputs(decoder, outputs, setting)
+            figures["sets"].setdefault(name, {})[setting] = last.figures()
+            low, high = last.interval
+            print(
+                f"{name:10}{setting:11}{last.rates.lines:6}{100 * last.rates.cer:8.2f}"
+                f"  {100 * low:6.2f} - {100 * high:5.2f}   {100 * last.rates.wer:7.2f}"
+                f"{100 * last.rates.line_accuracy:9.1f}{last.calibration_error:7.3f}",
+                flush=True,
+            )
+        assert last is not None  # --decoder takes at least one
+        mistakes.update({(a, b): n for a, b, n in confusions(outputs.texts, last.texts)})
+        (options.out / f"worst-{name}.html").write_text(worst_sheet(samples, last.texts), "utf-8")
+    _write(options.out, figures, [(a, b, n) for (a, b), n in mistakes.most_common()])
+    print(f"written: {options.out}/accuracy.json, confusions.tsv, worst-*.html")
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--data", type=Path, help="folder of the packs: reads their validation lines")
+    parser.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
+    parser.add_argument("--iam", type=Path, help="root of the IAM database")
+    parser.add_argument("--iam-ids", type=Path, help="file of form or line ids: a partition")
+    parser.add_argument("--sets", nargs="+", help="only these sets (pen ink copiste hooker, or folder names)")
+    parser.add_argument("--every", type=int, default=1, help="take every N-th line")
+    parser.add_argument("--decoder", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of the beam search")
+    parser.add_argument(
+        "--dump-log-probs", type=Path, metavar="OUT.npz", help="save the raw outputs of each set"
+    )
+    parser.add_argument("--out", type=Path, default=Path("evaluation"))
+    options = parser.parse_args()
+    try:
+        _evaluate(options)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

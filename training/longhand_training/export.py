@@ -1,0 +1,167 @@
+"""Turns a checkpoint into a bundle: ``python -m longhand_training.export runs/first/best.pt --out DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+
+from longhand_server.alphabet import Alphabet
+from longhand_server.bundle import write_manifest
+from longhand_server.config import LineFormat
+from longhand_server.network import LineNetwork
+from longhand_training.checkpoint import Checkpoint
+
+# Settings of a bundle that was never tuned; ``longhand_training.tune`` replaces them.
+UNTUNED: Mapping[str, Any] = {"beam_width": 50}
+
+
+def export_onnx(network: LineNetwork, path: Path, height: int) -> None:
+    """Writes the network for ONNX Runtime: ``image`` (1, 1, H, W) -> ``log_probs`` (1, T, V), W free.
+
+    Weights are stored in half precision, which halves the file, and cast once at load.
+    """
+    example = torch.zeros(1, 1, height, 400)
+    with warnings.catch_warnings():
+        # The tracing exporter warns of its age; the newer one unrolls the LSTM and fixes the width.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (example,),
+            str(path),
+            input_names=["image"],
+            output_names=["log_probs"],
+            dynamic_axes={"image": {3: "width"}, "log_probs": {1: "frames"}},
+            opset_version=17,
+            dynamo=False,
+        )
+    model = onnx.load(str(path))
+    _halve(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _halve(model: onnx.ModelProto) -> None:
+    """Stores large float32 initialisers as float16 with a Cast in front of their users."""
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < 64:
+            continue
+        stored = f"{tensor.name}.half"
+        casts.append(helper.make_node("Cast", [stored], [tensor.name], to=onnx.TensorProto.FLOAT))
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def export_weights(network: LineNetwork, path: Path) -> None:
+    """Writes the weights by parameter name as a NumPy archive, half precision, without the shortcut head."""
+    arrays = {}
+    for name, tensor in network.state_dict().items():
+        if name.startswith("shortcut.") or name.endswith("num_batches_tracked"):
+            continue
+        array = tensor.detach().cpu().numpy()
+        # Variances can be too small for half precision.
+        arrays[name] = array if "norm" in name else array.astype(np.float16)
+    np.savez_compressed(path, **arrays)
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    name: str,
+    version: str,
+    description: str,
+    word_model: Path | None = None,
+    character_model: Path | None = None,
+    decoder: Mapping[str, Any] = UNTUNED,
+) -> None:
+    """Writes a bundle folder that :func:`longhand_server.bundle.load_bundle` reads.
+
+    Args:
+        checkpoint: its averaged weights are exported.
+        out: the folder; made when it is not there, its files replaced when it is.
+        name: of the model.
+        version: of the model.
+        description: one line for people.
+        word_model: KenLM file to copy in.
+        character_model: KenLM file to copy in.
+        decoder: settings of the beam search.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    network = checkpoint.restore()
+    # Both formats hold the same rounded weights.
+    with torch.no_grad():
+        for key, parameter in network.named_parameters():
+            if "norm" not in key:
+                parameter.copy_(parameter.half().float())
+    line = LineFormat()
+    export_onnx(network, out / "model.onnx", line.height)
+    export_weights(network, out / "weights.npz")
+    files = {"onnx": "model.onnx", "weights": "weights.npz"}
+    for role, source, target in (
+        ("word_model", word_model, "word.klm"),
+        ("character_model", character_model, "char.klm"),
+    ):
+        if source is not None:
+            if source.resolve() != (out / target).resolve():
+                shutil.copyfile(source, out / target)
+            files[role] = target
+    write_manifest(
+        out,
+        name=name,
+        version=version,
+        description=description,
+        alphabet=Alphabet(checkpoint.characters),
+        line=line,
+        network=checkpoint.network,
+        decoder=decoder,
+        files=files,
+        training=checkpoint.settings,
+    )
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
+    parser.add_argument("--name", default="en")
+    parser.add_argument("--version", default="1")
+    parser.add_argument("--description", default="Handwritten text lines, English")
+    parser.add_argument("--word-model", type=Path, help="KenLM file (longhand_training.language_model)")
+    parser.add_argument("--character-model", type=Path, help="KenLM file")
+    options = parser.parse_args()
+    try:
+        export_bundle(
+            Checkpoint.load(options.checkpoint),
+            options.out,
+            name=options.name,
+            version=options.version,
+            description=options.description,
+            word_model=options.word_model,
+            character_model=options.character_model,
+        )
+    except (ValueError, OSError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+    size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
+    print(f"{options.out}: {size:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

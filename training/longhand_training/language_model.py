@@ -1,0 +1,195 @@
+"""Builds the bundle's language models with KenLM: ``python -m longhand_training.language_model --help``.
+
+A word model over the tokens of :func:`longhand_decoder.tokenize_words` and a character model over single
+characters, space written as U+2581; both modified Kneser-Ney (Heafield et al., 2013), pruned, and packed as
+quantised tries. Prints size, perplexity and out-of-vocabulary rate on held-out text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from longhand_decoder import NgramLanguageModel, tokenize_words
+from longhand_server.alphabet import fold_text
+from longhand_training.dataset import DEFAULT_CHARACTERS
+from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
+from longhand_training.packs import read_tar
+from longhand_training.text import read_sentences
+
+SPACE = "\u2581"
+# What may ship (reuters is for research only), and how much of it: the novels would drown everyday prose.
+SHARES = {
+    "brown": 1.0,
+    "state_union": 1.0,
+    "inaugural": 1.0,
+    "gutenberg": 1.0,
+    "standardebooks_nonfiction": 1.0,
+    "standardebooks_fiction": 0.5,
+}
+# Lines run over the ends of sentences: the models must know what follows a full stop.
+_JOINED = 4
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is estimated.
+
+    Attributes:
+        order: of the n-grams.
+        prune: for each order, n-grams that occur no more often than this are dropped.
+        vocabulary: at most this many of the commonest tokens; 0 for all.
+        bits: of a quantised probability and of a back-off weight.
+    """
+
+    order: int
+    prune: tuple[int, ...]
+    vocabulary: int = 0
+    bits: int = 8
+
+
+WORD_MODEL = ModelOptions(order=3, prune=(0, 0, 1), vocabulary=100_000)
+CHARACTER_MODEL = ModelOptions(order=6, prune=(0, 0, 0, 0, 0, 1))
+
+
+def word_tokens(text: str) -> list[str]:
+    """Tokens of the word model."""
+    return tokenize_words(text)
+
+
+def character_tokens(text: str) -> list[str]:
+    """Tokens of the character model; what the alphabet lacks is left out."""
+    return [SPACE if c == " " else c for c in text if c in _CHARACTERS]
+
+
+_CHARACTERS = frozenset(DEFAULT_CHARACTERS)
+
+
+def corpus(data: Path, shares: dict[str, float]) -> Iterator[str]:
+    """Passages of a few sentences, from the text folder and from the labels of the scanned training lines.
+
+    Raises:
+        ValueError: a corpus is not there.
+    """
+    for name, share in shares.items():
+        path = data / "text" / f"{name}.txt.xz"
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+        passage: list[str] = []
+        kept = 0.0
+        for sentence in read_sentences(path):
+            passage.append(sentence)
+            if len(passage) == _JOINED:
+                kept += share
+                if kept >= 1.0:
+                    kept -= 1.0
+                    yield " ".join(passage)
+                passage = []
+        if passage:
+            yield " ".join(passage)
+    for tar in ("copiste_lines.tar", "historical_lines.tar"):
+        if (data / tar).is_file():
+            for line in read_tar(data / tar, "train"):
+                yield line.text
+
+
+def estimate(
+    tools: KenlmTools, sentences: Iterable[list[str]], options: ModelOptions, out: Path, work: Path
+) -> None:
+    """Estimates a model from tokenised sentences and packs it into ``out``.
+
+    Raises:
+        RuntimeError: one of KenLM's programs failed; its last words are in the message.
+    """
+    text, arpa = work / "corpus.txt", work / "model.arpa"
+    counts: Counter[str] = Counter()
+    with text.open("w", encoding="utf-8") as file:
+        for tokens in sentences:
+            counts.update(tokens)
+            file.write(" ".join(tokens) + "\n")
+    command = [
+        str(tools.lmplz),
+        "-o",
+        str(options.order),
+        "-S",
+        "30%",
+        "-T",
+        str(work),
+        "--discount_fallback",
+    ]
+    command += ["--text", str(text), "--arpa", str(arpa), "--prune", *map(str, options.prune)]
+    if options.vocabulary:
+        listed = work / "vocabulary.txt"
+        listed.write_text(" ".join(t for t, _ in counts.most_common(options.vocabulary)), encoding="utf-8")
+        command += ["--limit_vocab_file", str(listed)]
+    _run(command)
+    bits = str(options.bits)
+    _run([str(tools.build_binary), "-q", bits, "-b", bits, "-a", "22", "trie", str(arpa), str(out)])
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{Path(command[0]).name} failed: {done.stderr.strip()[-400:]}")
+
+
+def report(path: Path, sentences: list[list[str]]) -> str:
+    """Size, perplexity (with <s> and </s>) and out-of-vocabulary rate on tokenised held-out sentences."""
+    model = NgramLanguageModel(path)
+    total, tokens = 0.0, 0
+    for sentence in sentences:
+        total += model.score(sentence, bos=True, eos=True)
+        tokens += len(sentence) + 1
+    unknown = sum(token not in model for sentence in sentences for token in sentence)
+    known_rate = unknown / max(sum(map(len, sentences)), 1)
+    size = path.stat().st_size / 1e6
+    return (
+        f"{path.name}: {size:.1f} MB, order {model.order}, perplexity {math.exp(-total / tokens):.1f} a token,"
+        f" out of vocabulary {100 * known_rate:.2f} %, on {len(sentences)} held-out sentences"
+    )
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, required=True, help="folder for word.klm and char.klm")
+    parser.add_argument("--only", choices=("word", "char"), help="build just this one")
+    parser.add_argument("--word-prune", type=int, nargs="+", default=list(WORD_MODEL.prune))
+    parser.add_argument("--word-vocabulary", type=int, default=WORD_MODEL.vocabulary)
+    parser.add_argument("--char-prune", type=int, nargs="+", default=list(CHARACTER_MODEL.prune))
+    options = parser.parse_args()
+    word_prune, char_prune = tuple(options.word_prune), tuple(options.char_prune)
+    wanted = {
+        "word": ("word.klm", ModelOptions(len(word_prune), word_prune, options.word_vocabulary), word_tokens),
+        "char": ("char.klm", ModelOptions(len(char_prune), char_prune), character_tokens),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    held_out = [fold_text(s) for s in read_sentences(options.data / "text" / "heldout.txt.xz")]
+    try:
+        tools = kenlm_tools()
+        for key, (file, settings, tokenise) in wanted.items():
+            if options.only not in (None, key):
+                continue
+            print(f"estimating {file} ...", flush=True)
+            with tempfile.TemporaryDirectory() as work:
+                passages = corpus(options.data, SHARES)
+                estimate(tools, map(tokenise, passages), settings, options.out / file, Path(work))
+            print(report(options.out / file, [tokenise(s) for s in held_out]), flush=True)
+    except (ValueError, RuntimeError) as error:
+        print(f"language_model: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Finds a bundle's decoder settings on validation lines: ``python -m longhand_training.tune BUNDLE``.
+
+Random search over weights, bonuses, temperature and pruning, then a walk from the best point, on every second
+validation line (the others stay for evaluation). Writes the best settings into ``bundle.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
+from longhand_server.bundle import ModelBundle, load_bundle, update_decoder
+from longhand_training.dataset import validation_sets
+from longhand_training.metrics import character_error_rate, expected_calibration_error
+from longhand_training.outputs import LineOutputs, compute_outputs
+
+# Range of each setting, and whether it is drawn on a logarithmic scale.
+RANGES: Mapping[str, tuple[float, float, bool]] = {
+    "word_weight": (0.05, 1.0, False),
+    "word_bonus": (-0.5, 3.0, False),
+    "unknown_word_penalty": (0.0, 6.0, False),
+    "character_weight": (0.1, 1.2, False),
+    "character_bonus": (0.0, 1.5, False),
+    "temperature": (0.8, 2.5, True),
+}
+# Wide enough that pruning costs nothing while the other settings are sought; narrowed afterwards.
+WIDE: Mapping[str, Any] = {"beam_width": 50, "beam_threshold": -14.0, "token_threshold": -9.0}
+# The shipped model is for English: its sets count more than the French one.
+SET_WEIGHTS: Mapping[str, float] = {"pen": 1.0, "ink": 1.5, "hooker": 0.5, "copiste": 0.3}
+
+
+class Objective:
+    """Weighted CER of settings on the tuning lines."""
+
+    def __init__(self, bundle: ModelBundle, sets: Mapping[str, LineOutputs], threads: int) -> None:
+        word, character = bundle.word_model_path, bundle.character_model_path
+        self.decoder = CtcBeamSearchDecoder(
+            bundle.alphabet.labels,
+            word_model=NgramLanguageModel(word) if word else None,
+            character_model=NgramLanguageModel(character) if character else None,
+            threads=threads,
+        )
+        self.sets = sets
+
+    def rates(self, settings: Mapping[str, Any]) -> dict[str, float]:
+        """CER of each set."""
+        options = BeamSearchOptions(**settings)
+        rates = {}
+        for name, outputs in self.sets.items():
+            results = self.decoder.decode_batch(outputs.log_probs, options)
+            rates[name] = character_error_rate(outputs.texts, [result[0].text.strip() for result in results])
+        return rates
+
+    def __call__(self, settings: Mapping[str, Any]) -> float:
+        """The figure that is made least."""
+        rates = self.rates(settings)
+        weights = {name: SET_WEIGHTS.get(name, 1.0) for name in rates}
+        return sum(weights[n] * r for n, r in rates.items()) / sum(weights.values())
+
+
+def search(objective: Objective, seconds: float, seed: int = 0) -> tuple[dict[str, Any], float]:
+    """The best settings found in the time given: half of it random draws, half steps from the best point."""
+    rng = np.random.default_rng(seed)
+    best: dict[str, Any] = {**WIDE, **dataclass_defaults()}
+    least = objective(best)
+    started = time.monotonic()
+    while (spent := time.monotonic() - started) < seconds:
+        trial = dict(best)
+        if spent < seconds / 2:
+            trial.update({name: _draw(rng, *spread) for name, spread in RANGES.items()})
+        else:
+            width = 0.25 * (1.2 - spent / seconds)
+            for name in rng.choice(list(RANGES), size=int(rng.integers(1, 4)), replace=False):
+                low, high, _ = RANGES[name]
+                moved = trial[name] + float(rng.normal(0.0, width * (high - low)))
+                trial[name] = round(min(max(moved, low), high), 3)
+        rate = objective(trial)
+        if rate < least:
+            best, least = trial, rate
+            print(f"{spent:5.0f} s  CER {100 * least:.3f} %  {_short(best)}", flush=True)
+    return best, least
+
+
+def narrow(objective: Objective, best: dict[str, Any], least: float) -> dict[str, Any]:
+    """Tightens beam and pruning as far as the CER stays within 0.5 % of itself."""
+    for name, values in (
+        ("beam_width", (12, 16, 24, 32)),
+        ("beam_threshold", (-6.0, -8.0, -10.0, -12.0)),
+        ("token_threshold", (-4.0, -5.0, -6.0, -7.0)),
+    ):
+        for value in values:
+            trial = {**best, name: value}
+            rate = objective(trial)
+            if rate <= least * 1.005:
+                best = trial
+                break
+        print(f"{name}: {best[name]}", flush=True)
+    return best
+
+
+def calibrate(objective: Objective, settings: dict[str, Any]) -> dict[str, Any]:
+    """Chooses ``confidence_scale`` for the least expected calibration error of "the line is right"."""
+    errors = {}
+    for scale in (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5):
+        options = BeamSearchOptions(**{**settings, "confidence_scale": scale})
+        confidences, right = [], []
+        for outputs in objective.sets.values():
+            for result, text in zip(
+                objective.decoder.decode_batch(outputs.log_probs, options), outputs.texts, strict=True
+            ):
+                confidences.append(result[0].confidence)
+                right.append(result[0].text.strip() == text)
+        errors[scale] = expected_calibration_error(confidences, right)
+    scale = min(errors, key=errors.__getitem__)
+    print(f"confidence_scale {scale}: ECE {errors[scale]:.3f}, unscaled {errors[1.0]:.3f}", flush=True)
+    return {**settings, "confidence_scale": scale}
+
+
+def dataclass_defaults() -> dict[str, Any]:
+    """The decoder's own defaults of the settings that are sought."""
+    defaults = dataclasses.asdict(BeamSearchOptions())
+    return {name: defaults[name] for name in RANGES}
+
+
+def _draw(rng: np.random.Generator, low: float, high: float, logarithmic: bool) -> float:
+    if logarithmic:
+        return round(float(np.exp(rng.uniform(np.log(low), np.log(high)))), 3)
+    return round(float(rng.uniform(low, high)), 3)
+
+
+def _short(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={settings[name]}" for name in RANGES)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--lines", type=int, default=150, help="tuning lines of each set")
+    parser.add_argument("--minutes", type=float, default=5.0, help="time for the search")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    try:
+        bundle = load_bundle(options.bundle)
+        sets = {}
+        for name, samples in validation_sets(options.data, bundle.line).items():
+            sets[name] = compute_outputs(bundle, samples[1::2][: options.lines])
+            print(f"{name}: {len(sets[name].texts)} lines", flush=True)
+        objective = Objective(bundle, sets, options.threads)
+        best, least = search(objective, 60 * options.minutes)
+        best = calibrate(objective, narrow(objective, best, least))
+        update_decoder(options.bundle, best)
+    except (ValueError, RuntimeError) as error:
+        print(f"tune: {error}", file=sys.stderr)
+        return 2
+    print("written: " + ", ".join(f"{name} {value}" for name, value in best.items()))
+    for name, rate in objective.rates(best).items():
+        print(f"{name}: CER {100 * rate:.2f} % on the tuning lines")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
