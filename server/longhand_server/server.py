@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from pathlib import Path
@@ -17,6 +18,8 @@ from longhand_server.errors import ConfigurationError
 from longhand_server.registry import ModelRegistry, load_recognizer, serve_model
 from longhand_server.servicer import RecognitionServicer
 
+# Seconds in which calls that are on their way still arrive and are turned away properly.
+_SETTLE_S = 0.3
 _LOG = logging.getLogger(__name__)
 SERVICE_NAME: str = recognition_pb2.DESCRIPTOR.services_by_name["RecognitionService"].full_name
 
@@ -51,9 +54,15 @@ class LonghandServer:
 
     async def drain(self, grace_s: float) -> None:
         """Says NOT_SERVING, refuses new calls, lets accepted ones finish for up to ``grace_s`` seconds."""
+        end = asyncio.get_running_loop().time() + grace_s
         await self._health.enter_graceful_shutdown()
-        self._servicer.drain()
-        await self._server.stop(grace_s)
+        # gRPC would cancel calls that have arrived but whose handlers have not begun, so for a moment the
+        # handlers themselves turn new calls away, with UNAVAILABLE, which clients retry elsewhere.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await asyncio.gather(self._servicer.drain(), asyncio.sleep(min(_SETTLE_S, grace_s)))
+        # What is still open watches the health service.
+        await self._server.stop(min(_SETTLE_S, max(0.0, end - asyncio.get_running_loop().time())))
         await self.registry.close()
 
 

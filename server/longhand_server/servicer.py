@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
@@ -16,7 +17,7 @@ from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
 from longhand_server import messages
 from longhand_server.config import ListenConfig
-from longhand_server.errors import InvalidImageError, InvalidRequestError, LonghandError
+from longhand_server.errors import InvalidImageError, InvalidRequestError, LonghandError, ShuttingDownError
 from longhand_server.options import RecognitionOptions
 from longhand_server.registry import ModelRegistry, ServedModel
 from longhand_server.streaming import AnswerStream
@@ -68,6 +69,10 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         self._limits = limits
         self._streams: set[AnswerStream[pb.StreamingRecognizeRequest, pb.StreamingRecognizeResponse]] = set()
         self._stream_numbers = itertools.count()
+        self._in_progress = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
         """Reads one image."""
@@ -76,7 +81,8 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             work = self._work(request.options, context)
             return pb.RecognizeResponse(result=await work.read(request.image, "image"))
 
-        return await _answer(answer(), context)
+        with self._progress():
+            return await _answer(answer(), context)
 
     async def BatchRecognize(
         self, request: pb.BatchRecognizeRequest, context: Context
@@ -93,7 +99,8 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             )
             return pb.BatchRecognizeResponse(outcomes=outcomes)
 
-        return await _answer(answer(), context)
+        with self._progress():
+            return await _answer(answer(), context)
 
     async def StreamingRecognize(
         self, request_iterator: AsyncIterator[pb.StreamingRecognizeRequest], context: Context
@@ -109,18 +116,32 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             self._streams.add(stream)
             # A client that cancels while nothing is being sent is noticed here and nowhere else.
             context.add_done_callback(lambda _: stream.cancel())  # type: ignore[arg-type]
-            try:
-                async for answer in stream.answers():
-                    yield answer
-            finally:
-                self._streams.discard(stream)
+            with self._progress():
+                try:
+                    async for answer in stream.answers():
+                        yield answer
+                finally:
+                    self._streams.discard(stream)
         except Exception as error:
             await _abort(context, _known(error))
 
-    def drain(self) -> None:
-        """Ends the open streams once what they have sent is answered."""
+    async def drain(self) -> None:
+        """Takes no more images and returns once those taken are answered; streams end with UNAVAILABLE."""
+        self._draining = True
         for stream in list(self._streams):
             stream.drain()
+        await self._idle.wait()
+
+    @contextlib.contextmanager
+    def _progress(self) -> Iterator[None]:
+        self._in_progress += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._in_progress -= 1
+            if self._in_progress == 0:
+                self._idle.set()
 
     async def _open_stream(
         self, requests: AsyncIterator[pb.StreamingRecognizeRequest], context: Context
@@ -158,6 +179,8 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         return await _answer(answer(), context)
 
     def _work(self, options: pb.RecognitionOptions, context: Context, caller: str = "") -> _Work:
+        if self._draining:
+            raise ShuttingDownError("the server is stopping; ask another one")
         remaining = cast(float | None, context.time_remaining())
         loop = asyncio.get_running_loop()
         # Its stubs do not say so, but without a deadline gRPC gives None.

@@ -9,6 +9,7 @@ column of its image.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from longhand_server.alphabet import Alphabet
+from longhand_server.bundle import write_manifest
+from longhand_server.config import LineFormat, NetworkConfig
+
 ALPHABET = "abcde "
 _HEIGHT, _STRIDE, _BANDS = 64, 4, 16
 _MARK, _GAP = 16, 12  # width of a character and of the paper after it, px
-_SHARPNESS = 12.0
+_SHARPNESS = 40.0
 
 
 def draw_text(text: str, *, scale: int = 1, noise: int = 0) -> NDArray[np.uint8]:
@@ -88,3 +93,38 @@ def write_onnx(path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    name: str = "toy",
+    version: str = "1.0.0",
+    files: Mapping[str, bytes] | None = None,
+    decoder: Mapping[str, object] | None = None,
+) -> Path:
+    """Writes a bundle round the network; ``files`` adds or replaces some, such as ``{"word.klm": ...}``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_onnx(folder / "model.onnx")
+    np.savez(folder / "weights.npz")  # only a GPU would read them
+    for file, data in (files or {}).items():
+        (folder / file).write_bytes(data)
+    roles = {
+        "onnx": "model.onnx",
+        "weights": "weights.npz",
+        "word_model": "word.klm",
+        "character_model": "char.klm",
+    }
+    write_manifest(
+        folder,
+        name=name,
+        version=version,
+        description="Reads bars, for tests",
+        alphabet=Alphabet(ALPHABET),
+        line=LineFormat(height=_HEIGHT, frame_stride=_STRIDE),
+        network=NetworkConfig(labels=len(ALPHABET) + 1),
+        decoder=decoder or {"beam_width": 20},
+        files={role: file for role, file in roles.items() if (folder / file).exists()},
+        training={},
+    )
+    return folder

@@ -1,0 +1,174 @@
+"""Start, health, reflection, drain: the server as its operator sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from helpers.server_process import ServerProcess, run_server
+from helpers.toy_model import draw_image, write_bundle
+from longhand.v1 import recognition_pb2 as pb
+from longhand.v1 import recognition_pb2_grpc
+
+_SERVICE = "longhand.v1.RecognitionService"
+
+
+def _health(channel: grpc.aio.Channel) -> Any:
+    return health_pb2_grpc.HealthStub(channel)  # its type stubs know no asyncio
+
+
+def test_it_says_what_it_serves_and_where(server: ServerProcess) -> None:
+    line = server.text().splitlines()[0]
+    assert line == f"Longhand serving model toy 1.0.0 (cpu, ONNX Runtime) on {server.address}"
+
+
+@pytest.mark.parametrize("service", ["", _SERVICE])
+async def test_health_is_serving(channel: grpc.aio.Channel, service: str) -> None:
+    answer = await _health(channel).Check(health_pb2.HealthCheckRequest(service=service))
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_health_of_an_unknown_service_is_not_found(channel: grpc.aio.Channel) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _health(channel).Check(health_pb2.HealthCheckRequest(service="other"))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_reflection_describes_the_service(server: ServerProcess) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert _SERVICE in database.get_services()
+        described = database.FindFileContainingSymbol(_SERVICE)
+    assert described.name == "longhand/v1/recognition.proto"
+    assert [method.name for method in described.service[0].method] == [
+        "Recognize",
+        "BatchRecognize",
+        "StreamingRecognize",
+        "ListModels",
+        "GetModel",
+    ]
+
+
+async def test_sigterm_loses_no_accepted_call(toy_bundle: Path, tmp_path: Path) -> None:
+    with ServerProcess(toy_bundle, tmp_path, "--threads", "1", "--max-queue", "1000") as server:
+        await _terminate_under_load(server)
+        assert await asyncio.to_thread(server.process.wait, 20) == 0
+
+
+async def _terminate_under_load(server: ServerProcess) -> None:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+        image = draw_image("abcde" * 20)
+        calls = [stub.Recognize(pb.RecognizeRequest(image=image)) for _ in range(300)]
+        stream = stub.StreamingRecognize()
+        await stream.write(pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig()))
+        for n in range(20):
+            item = pb.StreamingRecognizeImage(request_id=str(n), image=image)
+            await stream.write(pb.StreamingRecognizeRequest(image=item))
+        for call in calls[:100]:
+            await call
+        server.process.send_signal(signal.SIGTERM)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        texts = [answer.result.text for answer in answers if not isinstance(answer, BaseException)]
+        refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert set(texts) == {"abcde" * 20}
+        # Calls whose handlers had not begun may be turned away, but only so that a client may retry.
+        assert {error.code() for error in refused} <= {grpc.StatusCode.UNAVAILABLE}
+        assert len(texts) >= 150
+        streamed: list[Any] = [await stream.read() for _ in range(20)]
+        assert {response.result.text for response in streamed} == {"abcde" * 20}
+        assert await stream.code() == grpc.StatusCode.UNAVAILABLE
+        assert "stopping" in await stream.details()
+
+
+async def test_sigterm_while_idle_streams_are_open(toy_bundle: Path, tmp_path: Path) -> None:
+    with ServerProcess(toy_bundle, tmp_path) as server:
+        await _terminate_while_idle(server)
+        assert await asyncio.to_thread(server.process.wait, 10) == 0
+
+
+async def _terminate_while_idle(server: ServerProcess) -> None:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stream = recognition_pb2_grpc.RecognitionServiceStub(channel).StreamingRecognize()
+        await stream.write(pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig()))
+        watch = _health(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        assert await stream.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def _failure(*arguments: str) -> tuple[int, str]:
+    done = run_server([*arguments, "--port", "0"])
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    return done.returncode, line
+
+
+def test_a_missing_model_is_named() -> None:
+    code, line = _failure("--model", "nonesuch")
+    assert code == 1
+    assert "nonesuch" in line
+    assert "neither a folder nor a shipped model" in line
+
+
+@pytest.mark.parametrize("damage", ["bundle.json", "model.onnx", "missing", "hash", "key", "decoder"])
+def test_a_corrupt_bundle_stops_the_start_with_one_line(tmp_path: Path, damage: str) -> None:
+    folder = write_bundle(tmp_path)
+    description = json.loads((folder / "bundle.json").read_text())
+    if damage == "bundle.json":
+        (folder / "bundle.json").write_text('{"format": 1, ')
+    elif damage == "model.onnx":
+        write_bundle(tmp_path, files={"model.onnx": b"no network at all" * 10})
+    elif damage == "missing":
+        (folder / "model.onnx").unlink()
+    elif damage == "hash":
+        with (folder / "model.onnx").open("ab") as file:
+            file.write(b"x")
+    elif damage == "key":
+        del description["alphabet"]
+        (folder / "bundle.json").write_text(json.dumps(description))
+    else:
+        description["decoder"]["beam_width"] = -5
+        (folder / "bundle.json").write_text(json.dumps(description))
+    code, line = _failure("--model", str(folder))
+    assert code == 1
+    named = "bundle.json" if damage in ("bundle.json", "key") else "model"
+    assert named in line
+
+
+@pytest.mark.parametrize("file", ["word.klm", "char.klm"])
+def test_a_corrupt_language_model_stops_the_start_with_one_line(tmp_path: Path, file: str) -> None:
+    folder = write_bundle(
+        tmp_path, files={file: b"mmap lm http://kheafield.com/code format version 5\n" * 20}
+    )
+    code, line = _failure("--model", str(folder))
+    assert code == 1
+    assert file in line
+
+
+def test_a_taken_port_is_named(toy_bundle: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run_server(["--model", str(toy_bundle), "--port", str(port)])
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr.splitlines()[-1]
+
+
+def test_wrong_settings_exit_with_2() -> None:
+    done = run_server(["--port", "70000"])
+    assert done.returncode == 2
+    assert done.stderr == "longhand_server: --port: got 70000, need 0 to 65535\n"
