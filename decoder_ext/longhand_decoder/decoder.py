@@ -21,11 +21,10 @@ _DEFAULT_OPTIONS = BeamSearchOptions()
 class CtcBeamSearchDecoder:
     """Turns a CTC network's output into text.
 
-    Immutable: any number of threads may use one decoder at a time. The interpreter's lock is released while it
-    works.
+    Immutable: any number of threads may use one decoder at a time. It works without the interpreter's lock.
 
     Args:
-        labels: one character for each column of the network's output, in order; the blank is the empty string.
+        labels: one character for each column of the network's output, in order; the blank is "".
         word_model: scores words. Its vocabulary is also the list of the known words.
         character_model: scores characters; its tokens are single characters and U+2581 for a space.
         lexicon: known words, in place of the word model's vocabulary.
@@ -33,11 +32,12 @@ class CtcBeamSearchDecoder:
         threads: how many threads share out a batch, at least 1.
 
     Raises:
-        ValueError: a label is no single character or stands twice, there is not exactly one blank, or an option
-            is out of range.
+        ValueError: a label is no single character or stands twice, there is not exactly one blank, or an
+            option is out of range.
 
-    A. Graves (2012), "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5; A. Hannun et
-    al. (2014), "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs".
+    A. Graves (2012), "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5;
+    A. Hannun et al. (2014), "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
+    Recurrent DNNs".
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class CtcBeamSearchDecoder:
         """Reads one line.
 
         Args:
-            log_probs: (T, V) floating point, natural logarithms (or logits, if the options say so); T may be 0.
+            log_probs: (T, V) floating point, natural logarithms (or logits, if the options say so).
             options: in place of the decoder's own.
 
         Returns:
@@ -115,8 +115,8 @@ class CtcBeamSearchDecoder:
         Args:
             log_probs: one (T_i, V) array a line; the lengths may differ.
             options: in place of the decoder's own, for all lines.
-            return_exceptions: True puts the exception of a line that cannot be read in its place; False raises
-                the first one, after all lines are done.
+            return_exceptions: True puts the exception of a line that cannot be read in its place; False
+                raises the first one, after all lines are done.
 
         Returns:
             What `decode` returns for each line, in order.
@@ -136,8 +136,8 @@ class CtcBeamSearchDecoder:
             options: in place of the decoder's own; `input`, `temperature` and `allowed_characters` count.
 
         Returns:
-            The text. Its scores are the log-probability of the one path; a character's confidence is its highest
-            probability, a word's and the line's the product of their characters'.
+            The text. Its scores are the log-probability of the one path; a character's confidence is its
+            highest probability, a word's and the line's the product of their characters'.
 
         Raises:
             ValueError: as `decode`.

@@ -33,7 +33,7 @@ class BeamSearchOptions:
     max_tokens_per_frame: int = 0
     """At most this many labels start new prefixes in a frame; 0 for no limit."""
     temperature: float = 1.0
-    """Above 0; the search sees log_softmax(input / temperature). Above 1 flattens an over-confident network."""
+    """Above 0; the search sees log_softmax(input / temperature). Above 1 flattens an over-sure network."""
     input: Literal["log_probs", "logits"] = "log_probs"
     """What the numbers are: log-probabilities (at most 0), or logits, which a log-softmax is applied to."""
     path_merge: Literal["sum", "max"] = "sum"
@@ -50,7 +50,7 @@ class BeamSearchOptions:
     character_bonus: float = 0.0
     """Added for each character; log."""
     word_splitting: Literal["letters", "spaces"] = "letters"
-    """Where words end: also between letters, digits and punctuation (as `tokenize_words`), or at spaces only."""
+    """Where words end: between letters, digits and punctuation (as `tokenize_words`), or at spaces only."""
     closed_lexicon: bool = False
     """True: read only words of the vocabulary."""
     sentence_start: bool = False
@@ -61,7 +61,7 @@ class BeamSearchOptions:
     """Text that stands before the line: the models start behind it."""
 
     hotwords: Sequence[str] | Mapping[str, float] | Sequence[tuple[str, float]] = ()
-    """Words or phrases to expect, each with a boost of its own (log) or `hotword_boost`. Their words count as known."""
+    """Words or phrases to expect, each with a boost (log) or else `hotword_boost`. Their words are known."""
     hotword_boost: float = 3.0
     """Added for each occurrence of a hotword that has no boost of its own; log."""
     allowed_characters: str | None = None
@@ -70,7 +70,7 @@ class BeamSearchOptions:
     alternatives: int = 1
     """Hypotheses returned, at least 1; fewer if the beam holds fewer."""
     confidence_scale: float = 1.0
-    """Confidences are shares of softmax(confidence_scale * score) over the beam; above 0, below 1 is less sure."""
+    """Confidences are shares of softmax(confidence_scale * score) over the beam; above 0."""
 
     def __post_init__(self) -> None:
         hotwords = self.hotwords

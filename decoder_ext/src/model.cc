@@ -83,6 +83,7 @@ LabelSet::LabelSet(const std::vector<std::string>& labels) : names_(labels) {
         const bool space = classes_.back() == CharacterClass::kSpace;
         by_spaces_.push_back(space ? CharacterClass::kSpace : CharacterClass::kLetter);
     }
+    code_points_.push_back(0);
     if (!found_blank)
         throw std::invalid_argument("labels has no blank: one entry must be the empty string \"\"");
 }

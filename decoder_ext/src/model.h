@@ -20,9 +20,10 @@ class LabelSet {
   public:
     explicit LabelSet(const std::vector<std::string>& labels);
 
-    std::size_t size() const { return code_points_.size(); }
+    std::size_t size() const { return names_.size(); }
     std::uint32_t blank() const { return blank_; }
-    char32_t code_point(std::uint32_t label) const { return code_points_[label]; }  // 0 for the blank
+    // 0 for the blank, and for size(): the last label of the empty prefix.
+    char32_t code_point(std::uint32_t label) const { return code_points_[label]; }
     CharacterClass character_class(std::uint32_t label, WordSplitting splitting) const {
         return splitting == WordSplitting::kLetters ? classes_[label] : by_spaces_[label];
     }

@@ -1,7 +1,7 @@
-"""Writes `src/unicode_table.inc`: which code points are letters, digits and spaces, from Python's unicodedata.
+"""Writes `src/unicode_table.inc`: which code points are letters, digits and spaces.
 
 Letters are the categories L* and M*, digits Nd, spaces what `str.isspace` says.
-Run `python decoder_ext/tools/make_unicode_table.py` after a Python with a newer Unicode; the file is committed.
+The file is committed; run this again with a Python of a newer Unicode.
 """
 
 from __future__ import annotations

@@ -1,0 +1,171 @@
+"""The decoder's objective from its formula, in plain Python: every path of a tiny line is enumerated.
+
+Slow on purpose, and shares nothing with the decoder: no beam, no prefix, no automaton.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from helpers.tiny_ngram import TinyNgram
+
+SPACE_TOKEN = "\u2581"
+
+
+def log_add(values: Sequence[float]) -> float:
+    """log(sum(exp(values)))."""
+    largest = max(values)
+    if largest == -math.inf:
+        return -math.inf
+    return largest + math.log(sum(math.exp(value - largest) for value in values))
+
+
+def collapse(path: Sequence[int], blank: int) -> tuple[int, ...]:
+    """The labels a path spells: repeats joined, then blanks left out."""
+    joined = [label for label, _ in itertools.groupby(path)]
+    return tuple(label for label in joined if label != blank)
+
+
+def text_log_probabilities(
+    log_probs: NDArray[np.float64], labels: Sequence[str], *, best_path: bool = False
+) -> dict[str, float]:
+    """log P(text) for every text that some path spells, by going through all paths."""
+    frames, count = log_probs.shape
+    blank = list(labels).index("")
+    scores: dict[str, list[float]] = {}
+    for path in itertools.product(range(count), repeat=frames):
+        score = sum(float(log_probs[t, label]) for t, label in enumerate(path))
+        if score > -math.inf:
+            text = "".join(labels[label] for label in collapse(path, blank))
+            scores.setdefault(text, []).append(score)
+    return {text: max(values) if best_path else log_add(values) for text, values in scores.items()}
+
+
+def kind(character: str) -> str:
+    """The class of a character for the word model."""
+    if character in "'\u2019":
+        return "apostrophe"
+    category = unicodedata.category(character)
+    if character.isspace():
+        return "space"
+    if category == "Nd":
+        return "digit"
+    return "letter" if category[0] in "LM" else "other"
+
+
+def word_tokens(text: str, *, spaces_only: bool = False) -> list[str]:
+    """The tokens of the word model, by looking at the neighbours of each character."""
+    if spaces_only:
+        return text.split()
+    tokens: list[str] = []
+    for i, character in enumerate(text):
+        this, before = kind(character), kind(text[i - 1]) if i else "space"
+        after = kind(text[i + 1]) if i + 1 < len(text) else "space"
+        if this == "space":
+            continue
+        inside = this == "apostrophe" and before == "letter" and after == "letter"
+        # A letter also goes on with the word if only an apostrophe that is inside the word stands between.
+        over = this == "letter" and before == "apostrophe" and i > 1 and kind(text[i - 2]) == "letter"
+        goes_on = inside or over or (this == before and this in ("letter", "digit"))
+        if goes_on:
+            tokens[-1] += character
+        else:
+            tokens.append(character)
+    return tokens
+
+
+def hotword_count(text: str, hotword: str) -> int:
+    """How often `hotword` stands in `text` as whole words."""
+
+    def splits(a: str, b: str) -> bool:
+        return kind(a) != kind(b) or kind(a) not in ("letter", "digit")
+
+    found = 0
+    for i in range(len(text) - len(hotword) + 1):
+        end = i + len(hotword)
+        begins = i == 0 or splits(text[i - 1], text[i])
+        ends = end == len(text) or splits(text[end - 1], text[end])
+        found += text[i:end] == hotword and begins and ends
+    return found
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the decoder maximises; the names are those of BeamSearchOptions."""
+
+    word_model: TinyNgram | None = None
+    character_model: TinyNgram | None = None
+    lexicon: frozenset[str] | None = None
+    word_weight: float = 0.5
+    word_bonus: float = 1.0
+    unknown_word_penalty: float = 5.0
+    character_weight: float = 0.5
+    character_bonus: float = 0.0
+    spaces_only: bool = False
+    closed_lexicon: bool = False
+    sentence_start: bool = False
+    sentence_end: bool = False
+    context: str = ""
+    hotwords: Mapping[str, float] = field(default_factory=dict)
+
+    def models(self, text: str) -> float:
+        """What the models add to log P(text); -inf for a text that a closed lexicon forbids."""
+        total = self.character_bonus * len(text)
+        total += sum(boost * hotword_count(text, word) for word, boost in self.hotwords.items())
+        if self.character_model is not None and self.character_weight > 0:
+            total += self.character_weight * self.character_score(text)
+        known = self.known_words()
+        if known is not None:
+            tokens = word_tokens(text, spaces_only=self.spaces_only)
+            unknown = [token for token in tokens if token not in known]
+            if self.closed_lexicon and unknown:
+                return -math.inf
+            numbers = 0 if self.spaces_only else sum(kind(token[0]) == "digit" for token in unknown)
+            total += self.word_bonus * len(tokens) - self.unknown_word_penalty * (len(unknown) - numbers)
+            total += self.word_weight * self.word_score(text)
+        return total
+
+    def known_words(self) -> set[str] | None:
+        """The vocabulary with the hotwords' own words; None if words have no say."""
+        if self.lexicon is None and self.word_model is None:
+            return None
+        words = set(self.lexicon if self.lexicon is not None else self.word_model.vocabulary())  # type: ignore[union-attr]
+        for hotword in self.hotwords:
+            words.update(word_tokens(hotword))
+        return words
+
+    def word_score(self, text: str) -> float:
+        """log P_word, unweighted."""
+        if self.word_model is None:
+            return 0.0
+        known = self.lexicon if self.lexicon is not None else self.word_model.vocabulary()
+        tokens = word_tokens(text, spaces_only=self.spaces_only)
+        tokens = [token if token in known else "<unk>" for token in tokens]
+        return self._score(self.word_model, word_tokens(self.context), tokens)
+
+    def character_score(self, text: str) -> float:
+        """log P_char, unweighted."""
+        assert self.character_model is not None
+        context = self.context if not self.context or self.context[-1] == " " else self.context + " "
+        as_tokens = [[SPACE_TOKEN if c == " " else c for c in part] for part in (context, text)]
+        return self._score(self.character_model, *as_tokens)
+
+    def _score(self, model: TinyNgram, context: list[str], tokens: list[str]) -> float:
+        before = (["<s>"] if self.sentence_start else []) + context
+        return model.log_probability(before, tokens + (["</s>"] if self.sentence_end else []))
+
+
+def all_scores(
+    log_probs: NDArray[np.float64], labels: Sequence[str], objective: Objective, *, best_path: bool = False
+) -> dict[str, float]:
+    """The total score of every text that is possible."""
+    acoustic = text_log_probabilities(log_probs, labels, best_path=best_path)
+    totals = {text: score + objective.models(text) for text, score in acoustic.items()}
+    return {text: total for text, total in totals.items() if total > -math.inf}

@@ -1,0 +1,257 @@
+"""The beam search against the oracle: with a beam as wide as the problem, every text and score must agree."""
+
+from __future__ import annotations
+
+import functools
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from helpers.ctc_oracle import Objective, all_scores, text_log_probabilities
+from helpers.tiny_ngram import TinyNgram, random_ngram
+from longhand_decoder import UNLIMITED, BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
+
+ALPHABETS = [
+    ["", "a", "b"],
+    ["", "a", " "],
+    ["a", "", "b", " "],
+    ["", "a", "'", "b"],
+    ["", "1", "a", ","],
+    ["", "é", "a", " "],
+]
+WORDS = ["a", "b", "ab", "aa", "ba", "a'b", ",", "'", "1", "11", "é", "aé"]
+CHARACTERS = ["a", "b", "\u2581", "'", ",", "1"]
+EVERYTHING = {
+    "beam_width": 5000,
+    "beam_threshold": UNLIMITED,
+    "token_threshold": UNLIMITED,
+    "alternatives": 5000,
+}
+oracle_settings = settings(max_examples=260, deadline=None, suppress_health_check=list(HealthCheck))
+
+weights = st.floats(0.0, 2.0)
+bonuses = st.floats(-2.0, 2.0)
+seeds = st.integers(0, 2**31)
+
+
+@functools.cache
+def folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="longhand-oracle-"))
+
+
+@functools.cache
+def model(kind: str, order: int, seed: int) -> tuple[TinyNgram, NgramLanguageModel]:
+    ngram = random_ngram(WORDS if kind == "words" else CHARACTERS, order, seed)
+    return ngram, NgramLanguageModel(ngram.write_arpa(folder() / f"{kind}-{order}-{seed}.arpa"))
+
+
+models = st.tuples(st.integers(2, 4), st.integers(0, 4))
+
+
+def random_line(seed: int, labels: Sequence[str]) -> NDArray[np.float64]:
+    """Up to five frames, some sure and some not, some with labels that are impossible."""
+    rng = np.random.default_rng(seed)
+    frames = int(rng.integers(0, 6))
+    logits = rng.normal(scale=rng.choice([0.5, 2.0, 5.0]), size=(frames, len(labels)))
+    logits[rng.random(logits.shape) < rng.choice([0.0, 0.2])] = -np.inf
+    logits[np.isneginf(logits).all(axis=1)] = 0.0
+    with np.errstate(divide="ignore"):
+        return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
+
+
+def check(
+    log_probs: NDArray[np.float64],
+    labels: list[str],
+    objective: Objective,
+    *,
+    path_merge: str = "sum",
+    **models: Any,
+) -> None:
+    single = log_probs.astype(np.float32).astype(np.float64)
+    expected = all_scores(single, labels, objective, best_path=path_merge == "max")
+    acoustic = text_log_probabilities(single, labels, best_path=path_merge == "max")
+    names = ("word_weight", "word_bonus", "unknown_word_penalty", "character_weight", "character_bonus")
+    names += ("closed_lexicon", "sentence_start", "sentence_end", "context", "hotwords")
+    options = BeamSearchOptions(
+        **EVERYTHING,  # type: ignore[arg-type]
+        **{name: getattr(objective, name) for name in names},
+        word_splitting="spaces" if objective.spaces_only else "letters",
+        path_merge=path_merge,  # type: ignore[arg-type]
+    )
+    decoder = CtcBeamSearchDecoder(labels, options=options, **models)
+    got = decoder.decode(log_probs)
+    if not expected:  # a closed lexicon, and not even the empty text is possible
+        assert got[0].text == ""
+        return
+    assert {h.text for h in got} == expected.keys()
+    for h in got:
+        assert h.score == pytest.approx(expected[h.text], abs=1e-4), h.text
+        assert h.acoustic_score == pytest.approx(acoustic[h.text], abs=1e-4)
+        if models.get("word_model") and objective.word_weight > 0:
+            assert h.word_model_score == pytest.approx(objective.word_score(h.text), abs=1e-4)
+        if models.get("character_model") and objective.character_weight > 0:
+            expected_score = objective.character_score(h.text)
+            assert h.character_model_score == pytest.approx(expected_score, abs=1e-4)
+    scores = [h.score for h in got]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(h.confidence for h in got) == pytest.approx(1.0)
+    share = 1 / sum(math.exp(score - scores[0]) for score in scores)
+    assert got[0].confidence == pytest.approx(share, abs=1e-6)
+
+
+@oracle_settings
+@given(st.sampled_from(ALPHABETS), seeds, bonuses, st.sampled_from(["sum", "max"]))
+def test_no_model(labels: list[str], seed: int, bonus: float, merge: str) -> None:
+    check(random_line(seed, labels), labels, Objective(character_bonus=bonus), path_merge=merge)
+
+
+@oracle_settings
+@given(st.sampled_from(ALPHABETS), seeds, models, weights, bonuses, weights, st.booleans())
+def test_word_model(
+    labels: list[str],
+    seed: int,
+    which: tuple[int, int],
+    weight: float,
+    bonus: float,
+    penalty: float,
+    spaces: bool,
+) -> None:
+    ngram, loaded = model("words", *which)
+    objective = Objective(
+        ngram, word_weight=weight, word_bonus=bonus, unknown_word_penalty=penalty, spaces_only=spaces
+    )
+    check(random_line(seed, labels), labels, objective, word_model=loaded)
+
+
+@oracle_settings
+@given(st.sampled_from(ALPHABETS), seeds, models, weights, bonuses)
+def test_character_model(
+    labels: list[str], seed: int, which: tuple[int, int], weight: float, bonus: float
+) -> None:
+    ngram, loaded = model("characters", *which)
+    objective = Objective(character_model=ngram, character_weight=weight, character_bonus=bonus)
+    check(random_line(seed, labels), labels, objective, character_model=loaded)
+
+
+@oracle_settings
+@given(st.sampled_from(ALPHABETS), seeds, models, models, weights, weights, st.sampled_from(["sum", "max"]))
+def test_both_models(
+    labels: list[str],
+    seed: int,
+    words: tuple[int, int],
+    characters: tuple[int, int],
+    word_weight: float,
+    character_weight: float,
+    merge: str,
+) -> None:
+    (word_ngram, word_model), (character_ngram, character_model) = (
+        model("words", *words),
+        model("characters", *characters),
+    )
+    objective = Objective(
+        word_ngram, character_ngram, word_weight=word_weight, character_weight=character_weight
+    )
+    line = random_line(seed, labels)
+    check(line, labels, objective, path_merge=merge, word_model=word_model, character_model=character_model)
+
+
+@oracle_settings
+@given(
+    st.sampled_from(ALPHABETS),
+    seeds,
+    models,
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["", "a", "ab, ", "zz b"]),
+)
+def test_boundaries_and_context(
+    labels: list[str], seed: int, which: tuple[int, int], start: bool, end: bool, context: str
+) -> None:
+    (word_ngram, word_model), (character_ngram, character_model) = (
+        model("words", *which),
+        model("characters", *which),
+    )
+    objective = Objective(
+        word_ngram, character_ngram, sentence_start=start, sentence_end=end, context=context
+    )
+    line = random_line(seed, labels)
+    check(line, labels, objective, word_model=word_model, character_model=character_model)
+
+
+HOTWORDS = ["a", "ab", "ba", "a b", "b a", "b", "a'b", "aa", "a a", "1", ",", "é", "1a"]
+
+
+@oracle_settings
+@given(
+    st.sampled_from(ALPHABETS),
+    seeds,
+    st.dictionaries(st.sampled_from(HOTWORDS), st.floats(-3.0, 4.0), min_size=1, max_size=4),
+    st.one_of(st.none(), models),
+)
+def test_hotwords(
+    labels: list[str], seed: int, hotwords: dict[str, float], which: tuple[int, int] | None
+) -> None:
+    ngram, loaded = model("words", *which) if which else (None, None)
+    check(random_line(seed, labels), labels, Objective(ngram, hotwords=hotwords), word_model=loaded)
+
+
+@oracle_settings
+@given(
+    st.sampled_from(ALPHABETS),
+    seeds,
+    st.frozensets(st.sampled_from(WORDS), min_size=1, max_size=5),
+    st.booleans(),
+    st.booleans(),
+    st.one_of(st.none(), models),
+)
+def test_lexicon(
+    labels: list[str],
+    seed: int,
+    lexicon: frozenset[str],
+    closed: bool,
+    spaces: bool,
+    which: tuple[int, int] | None,
+) -> None:
+    ngram, loaded = model("words", *which) if which else (None, None)
+    objective = Objective(ngram, lexicon=lexicon, closed_lexicon=closed, spaces_only=spaces)
+    check(random_line(seed, labels), labels, objective, word_model=loaded, lexicon=sorted(lexicon))
+
+
+@oracle_settings
+@given(st.sampled_from(ALPHABETS), seeds, st.floats(0.3, 4.0), st.sampled_from(["log_probs", "logits"]))
+def test_temperature_and_logits(labels: list[str], seed: int, temperature: float, kind: str) -> None:
+    line = random_line(seed, labels).astype(np.float32)
+    given_numbers = line + 3.5 if kind == "logits" else line
+    flattened = given_numbers.astype(np.float64) / temperature
+    flattened -= np.log(np.exp(flattened).sum(axis=1, keepdims=True))
+    expected = text_log_probabilities(flattened, labels)
+    options = BeamSearchOptions(**EVERYTHING, temperature=temperature, input=kind)  # type: ignore[arg-type]
+    got = CtcBeamSearchDecoder(labels, options=options).decode(given_numbers)
+    assert {h.text for h in got} == expected.keys()
+    for h in got:
+        assert h.acoustic_score == pytest.approx(expected[h.text], abs=1e-4)
+
+
+@oracle_settings
+@given(st.sampled_from(ALPHABETS), seeds, st.sampled_from(["a", "ab ", "", "b1"]))
+def test_allowed_characters(labels: list[str], seed: int, allowed: str) -> None:
+    line = random_line(seed, labels)
+    line[:, labels.index("")] = np.maximum(line[:, labels.index("")], -5.0)
+    masked = line.astype(np.float32).astype(np.float64)
+    for column, label in enumerate(labels):
+        if label and label not in allowed:
+            masked[:, column] = -np.inf
+    expected = text_log_probabilities(masked, labels)
+    options = BeamSearchOptions(**EVERYTHING, allowed_characters=allowed)  # type: ignore[arg-type]
+    got = CtcBeamSearchDecoder(labels, options=options).decode(np.minimum(line, 0.0))
+    assert {h.text for h in got} == expected.keys()
+    for h in got:
+        assert h.acoustic_score == pytest.approx(expected[h.text], abs=1e-4)
