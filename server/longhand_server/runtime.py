@@ -107,7 +107,8 @@ class TorchLineModel:
         self._stride = bundle.line.frame_stride
         try:
             network = LineNetwork(NetworkConfig(**bundle.network))
-            with np.load(bundle.weights_path, allow_pickle=False) as arrays:
+            # numpy leaves a path's file open where it cannot read it.
+            with bundle.weights_path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays}
             missing, unexpected = network.load_state_dict(weights, strict=False)
         except Exception as error:  # zip, numpy and torch each have their own

@@ -89,12 +89,10 @@ async def test_a_raising_answer_ends_the_stream_after_the_others() -> None:
         await asyncio.sleep(0.01)
         return n
 
-    source = Source(3, endless=True)
-    answers: list[int] = []
+    answers = AnswerStream(Source(3, endless=True), answer, 64).answers()
+    assert sorted([await anext(answers), await anext(answers)]) == [0, 1]
     with pytest.raises(InvalidRequestError):
-        async for n in AnswerStream(source, answer, 64).answers():
-            answers.append(n)  # noqa: PERF401
-    assert sorted(answers) == [0, 1]
+        await anext(answers)
 
 
 async def test_leaving_early_cancels_the_work() -> None:
