@@ -118,7 +118,10 @@ def _shrink(grey: NDArray[np.uint8], line: LineFormat) -> tuple[NDArray[np.uint8
 
 def _ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     """(H, W) ink darkness relative to the paper round it, typical ink near 1; None on a blank page."""
-    if np.median(grey) < 0.5 * (float(grey.min()) + float(grey.max())):
+    darkest, lightest = int(grey.min()), int(grey.max())
+    if lightest - darkest < _MIN_CONTRAST * 255:
+        return None
+    if np.median(grey) < 0.5 * (darkest + lightest):
         grey = 255 - grey
     # The paper's brightness: grey closing takes the strokes away, the blur evens out its blocks.
     span = max(grey.shape[0] // 3, 5)

@@ -151,7 +151,7 @@ def report(path: Path, sentences: list[list[str]]) -> str:
     known_rate = unknown / max(sum(map(len, sentences)), 1)
     size = path.stat().st_size / 1e6
     return (
-        f"{path.name}: {size:.1f} MB, order {model.order}, perplexity {math.exp(-total / tokens):.1f} a token,"
+        f"{path.name}: {size:.1f} MB, order {model.order}, perplexity {math.exp(-total / tokens):.1f},"
         f" out of vocabulary {100 * known_rate:.2f} %, on {len(sentences)} held-out sentences"
     )
 

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from longhand_server.config import LineFormat
+from longhand_server.errors import InvalidImageError
+from longhand_server.image import load_line_image, normalise_line
+
+LINE = LineFormat()
+
+
+def written(
+    height: int = 80, width: int = 600, paper: int = 230, ink: int = 60, rise: float = 0.0
+) -> NDArray[np.uint8]:
+    """Bars like letters on paper; ``rise`` rows per column."""
+    grey = np.full((height, width), paper, np.uint8)
+    for x in range(60, width - 60, 22):
+        top = round(height * 0.35 - rise * (x - width / 2))
+        grey[top : top + round(height * 0.3), x : x + 8] = ink
+    return grey
+
+
+def test_a_line_comes_out_at_the_height_asked_for_with_ink_near_one() -> None:
+    image = normalise_line(written(), LINE)
+    assert image.pixels.shape[0] == LINE.height
+    assert image.pixels.shape[1] % LINE.frame_stride == 0
+    assert image.pixels.dtype == np.float32
+    assert 0.0 <= image.pixels.min() <= image.pixels.max() <= 1.0
+    assert image.pixels.max() > 0.8
+    assert not image.is_blank
+    assert (image.source_width, image.source_height) == (600, 80)
+    assert image.pixels[:, : LINE.margin].max() == 0.0
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (200, 150), (90, 20), (250, 225)])
+def test_contrast_and_brightness_do_not_matter(paper: int, ink: int) -> None:
+    reference = normalise_line(written(paper=230, ink=60), LINE).pixels
+    other = normalise_line(written(paper=paper, ink=ink), LINE).pixels
+    assert other.shape == reference.shape
+    assert np.abs(other - reference).mean() < 0.03
+
+
+def test_light_ink_on_dark_paper_is_turned_round() -> None:
+    reference = normalise_line(written(paper=255, ink=0), LINE).pixels
+    inverted = normalise_line(255 - written(paper=255, ink=0), LINE).pixels
+    np.testing.assert_allclose(inverted, reference, atol=0.02)
+
+
+@pytest.mark.parametrize("size", [(2, 100), (100, 2), (1, 1)])
+def test_an_image_too_small_for_a_line_is_refused_with_its_size(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidImageError, match=f"{size[1]} x {size[0]} px"):
+        normalise_line(np.full(size, 255, np.uint8), LINE)
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_an_empty_page_is_blank(value: int) -> None:
+    image = normalise_line(np.full((60, 400), value, np.uint8), LINE)
+    assert image.is_blank
+    assert not image.pixels.any()
+
+
+def test_faint_noise_is_a_blank_page() -> None:
+    noise = np.random.default_rng(0).normal(240, 3, (70, 500))
+    assert normalise_line(np.clip(noise, 0, 255).astype(np.uint8), LINE).is_blank
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_columns_map_back_to_pixels_of_the_sent_image(scale: int) -> None:
+    grey = written()
+    big = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    image = normalise_line(np.asarray(big, np.uint8), LINE)
+    dark = np.flatnonzero(image.pixels.max(0) > 0.5)
+    assert image.to_source_x(float(dark[0])) == pytest.approx(60 * scale, abs=3 * scale)
+    last = 60 + 22 * ((600 - 120 - 1) // 22) + 8
+    assert image.to_source_x(float(dark[-1] + 1)) == pytest.approx(last * scale, abs=3 * scale)
+    assert image.to_source_x(-1e6) == 0.0
+    assert image.to_source_x(1e6) == 600.0 * scale
+
+
+@pytest.mark.parametrize("rise", [0.05, -0.08])
+def test_a_sloping_line_is_levelled(rise: float) -> None:
+    level = normalise_line(written(), LINE)
+    sloping = normalise_line(written(height=160, rise=rise), LINE)
+    rows = (sloping.pixels > 0.5).mean(1)
+    # Levelled bars fill the height nearly evenly; on a slope only some of them reach any one row.
+    assert rows.max() > 0.75 * (level.pixels > 0.5).mean(1).max()
+
+
+def test_a_very_long_line_is_squeezed_to_the_widest_allowed() -> None:
+    image = normalise_line(written(height=40, width=9000), LINE)
+    assert image.pixels.shape[1] <= LINE.max_width
+
+
+def test_encoded_bytes_and_pixels_give_the_same_line() -> None:
+    grey = written()
+    done, data = cv2.imencode(".png", grey)
+    assert done
+    np.testing.assert_array_equal(
+        load_line_image(data.tobytes(), LINE).pixels, normalise_line(grey, LINE).pixels
+    )

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longhand_training.metrics import (
+    alignment,
+    bootstrap_interval,
+    character_error_rate,
+    edit_distance,
+    error_rates,
+    expected_calibration_error,
+    word_error_rate,
+)
+
+
+def _slow_distance(a: str, b: str) -> int:
+    """By recursion on the definition."""
+    if not a or not b:
+        return len(a) + len(b)
+    return min(
+        _slow_distance(a[1:], b) + 1,
+        _slow_distance(a, b[1:]) + 1,
+        _slow_distance(a[1:], b[1:]) + (a[0] != b[0]),
+    )
+
+
+def test_edit_distance_equals_its_definition_on_all_short_texts() -> None:
+    words = ["".join(p) for n in range(4) for p in itertools.product("ab", repeat=n)]
+    for a, b in itertools.product(words, words):
+        assert edit_distance(a, b) == _slow_distance(a, b)
+
+
+@given(st.text("abc ", max_size=12), st.text("abc ", max_size=12))
+def test_an_alignment_rebuilds_both_texts_at_the_least_cost(a: str, b: str) -> None:
+    pairs = alignment(a, b)
+    assert "".join(x for x, _ in pairs) == a
+    assert "".join(y for _, y in pairs) == b
+    assert sum(x != y for x, y in pairs) == edit_distance(a, b)
+
+
+def test_rates_are_summed_over_lines_not_averaged() -> None:
+    references, texts = ["abcd", "ab"], ["abxd", "ab"]
+    assert character_error_rate(references, texts) == pytest.approx(1 / 6)
+    assert word_error_rate(["one two", "three"], ["one too", "three"]) == pytest.approx(1 / 3)
+    rates = error_rates(references, texts)
+    assert (rates.line_accuracy, rates.lines) == (0.5, 2)
+
+
+def test_lines_must_match_in_number() -> None:
+    with pytest.raises(ValueError, match="shorter|longer|argument"):
+        character_error_rate(["a"], [])
+    with pytest.raises(ValueError, match="no lines"):
+        error_rates([], [])
+
+
+def test_the_bootstrap_interval_holds_the_rate_and_narrows_with_lines() -> None:
+    few = bootstrap_interval(["abcd", "efgh"] * 5, ["abcd", "efgx"] * 5)
+    many = bootstrap_interval(["abcd", "efgh"] * 200, ["abcd", "efgx"] * 200)
+    assert few[0] <= 0.125 <= few[1]
+    assert many[1] - many[0] < few[1] - few[0]
+
+
+def test_calibration_error_is_zero_for_honest_confidence_and_one_for_sure_and_wrong() -> None:
+    assert expected_calibration_error([0.5, 0.5], [True, False]) == pytest.approx(0.0)
+    assert expected_calibration_error([1.0, 1.0], [False, False]) == pytest.approx(1.0)

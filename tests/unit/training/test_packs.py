@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from longhand_training.dataset import ScanSource
+from longhand_training.packs import LabelledImage, parse_iam_row, read_folder, read_iam, read_tar
+
+
+def png() -> bytes:
+    done, data = cv2.imencode(".png", np.full((20, 60), 200, np.uint8))
+    assert done
+    return data.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            "a01-000u-00 ok 154 19 408 746 1661 89 A|MOVE|to|stop|Mr.|Gaitskell",
+            ("a01-000u-00", "ok", "A MOVE to stop Mr. Gaitskell"),
+        ),
+        (
+            "a01-000u-01 err 154 408 768 27 51 without|components",
+            ("a01-000u-01", "err", "without components"),
+        ),
+        ("b01-1-02 ok 154 19 408 746 1661 89 with spaces in|it", ("b01-1-02", "ok", "with spaces in it")),
+        ("b01-1-03 ok 154 19 408 746 1661 89 1961", ("b01-1-03", "ok", "1961")),
+        ("b01-1-04 ok 154 408 746 1661 89 1961", ("b01-1-04", "ok", "1961")),
+        ('b01-1-05 ok 154 19 408 746 1661 89 "|quoted|"|#', ("b01-1-05", "ok", '" quoted " #')),
+    ],
+)
+def test_rows_of_iam_lines_txt(row: str, expected: tuple[str, str, str]) -> None:
+    assert parse_iam_row(row) == expected
+
+
+@pytest.mark.parametrize("row", ["", "a01-000u-00 ok", "a01 maybe 1 2 3 4 5 6 text", "a ok x y z 4 5 6 text"])
+def test_a_broken_iam_row_is_quoted(row: str) -> None:
+    with pytest.raises(ValueError, match="need"):
+        parse_iam_row(row)
+
+
+def _iam(root: Path) -> None:
+    form = root / "lines" / "a01" / "a01-000u"
+    form.mkdir(parents=True)
+    (form / "a01-000u-00.png").write_bytes(png())
+    (form / "a01-000u-01.png").write_bytes(b"")
+    damaged = root / "lines" / "a01" / "a01-117"
+    damaged.mkdir()
+    (damaged / "a01-117-05.png").write_bytes(png())
+    (root / "lines.txt").write_text(
+        "# header\n"
+        "a01-000u-00 ok 154 19 408 746 1661 89 A|MOVE\n"
+        "a01-000u-01 ok 154 19 408 746 1661 89 is|empty\n"
+        "a01-000u-02 ok 154 19 408 746 1661 89 is|missing\n"
+        "a01-117-05 ok 154 19 408 746 1661 89 is|damaged\n"
+        "rubbish\n"
+    )
+
+
+def test_iam_keeps_what_is_good_and_names_what_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _iam(tmp_path)
+    (image,) = read_iam(tmp_path)
+    assert (image.name, image.text) == ("a01-000u-00", "A MOVE")
+    said = capsys.readouterr().err
+    for name in ("a01-000u-01", "a01-000u-02", "a01-117-05", "row 6"):
+        assert name in said
+
+
+def test_an_iam_partition_is_a_list_of_lines_or_forms(tmp_path: Path) -> None:
+    _iam(tmp_path)
+    assert len(read_iam(tmp_path, frozenset({"a01-000u"}))) == 1
+    assert len(read_iam(tmp_path, frozenset({"a01-000u-00"}))) == 1
+    with pytest.raises(ValueError, match="no usable line image"):
+        read_iam(tmp_path, frozenset({"z99"}))
+
+
+def test_no_iam_database_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"neither lines\.txt nor"):
+        read_iam(tmp_path)
+
+
+def test_a_folder_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "one.png").write_bytes(png())
+    (tmp_path / "labels.tsv").write_text(
+        "one.png\tfirst \u201cline\u201d\nno tab here\ngone.png\tlost\n", "utf-8"
+    )
+    (image,) = read_folder(tmp_path)
+    assert image.text == 'first "line"'
+    said = capsys.readouterr().err
+    assert "row 2" in said
+    assert "gone.png" in said
+    assert [i.text for i in read_folder(tmp_path / "labels.tsv")] == ['first "line"']
+
+
+def test_a_folder_with_a_text_beside_each_image(tmp_path: Path) -> None:
+    for name, label in (("a", ".txt"), ("b", ".gt.txt")):
+        (tmp_path / f"{name}.png").write_bytes(png())
+        (tmp_path / f"{name}{label}").write_text(f"text {name}\n")
+    assert [image.text for image in read_folder(tmp_path)] == ["text a", "text b"]
+
+
+def test_a_folder_of_nothing_usable_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no usable line image"):
+        read_folder(tmp_path)
+    with pytest.raises(ValueError, match="no such file"):
+        read_folder(tmp_path / "nowhere")
+    (tmp_path / "labels.tsv").write_bytes(b"\xff\xff\xff")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_folder(tmp_path)
+
+
+def test_a_tar_of_lines(tmp_path: Path) -> None:
+    path = tmp_path / "lines.tar"
+    with tarfile.open(path, "w") as pack:
+        for name, data in (("train.tsv", b"x.png\tone\ny.png\ttwo\n"), ("x.png", png())):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            pack.addfile(info, io.BytesIO(data))
+    (image,) = read_tar(path, "train")
+    assert (image.name, image.text) == ("x.png", "one")
+    with pytest.raises(ValueError, match=r"holds no validation\.tsv"):
+        read_tar(path, "validation")
+    path.write_bytes(b"no tar at all")
+    with pytest.raises(ValueError, match="not a readable tar"):
+        read_tar(path, "train")
+
+
+def test_images_that_cannot_be_decoded_are_left_out_but_not_all(capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = LabelledImage("good", png(), "a"), LabelledImage("bad", b"no image", "b")
+    source = ScanSource([good, bad], Path("set"))
+    assert source(np.random.default_rng(0))[1] == "a"
+    assert "bad skipped: not a readable image" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no usable line image"):
+        ScanSource([bad], Path("set"))

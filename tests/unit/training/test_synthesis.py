@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from longhand_server.alphabet import Alphabet
+from longhand_server.config import LineFormat
+from longhand_server.image import normalise_line
+from longhand_training.augment import augment_pixels, augment_scan
+from longhand_training.dataset import DEFAULT_CHARACTERS, LineDataset, PenSource, by_width, fits
+from longhand_training.ink import draw_ink, draw_plain, on_paper
+from longhand_training.strokes import PenLine, PenText, WriterBank, load_pen_lines
+from longhand_training.text import PhraseSource, read_sentences
+
+
+def pen_word(text: str, x: float, slope: float = 0.0) -> list[np.ndarray]:
+    """One zigzag stroke a letter, 100 units wide and 100 high."""
+    strokes = []
+    for i in range(len(text)):
+        left = x + 100 * i
+        points = [(left, 0.0), (left + 40, 100.0), (left + 60, 20.0), (left + 85, 90.0)]
+        strokes.append(np.array([(a, b + slope * a, 5.0) for a, b in points], np.float32))
+    return strokes
+
+
+def write_pack(path: Path, lines: list[tuple[str, str]], slope: float = 0.0) -> None:
+    """A stroke pack of lines (id, text); every second one is for validation."""
+    xy, ends, starts = [], [], [0]
+    for _, text in lines:
+        x = 0.0
+        for word in text.split(" "):
+            for stroke in pen_word(word, x, slope):
+                xy += [(a, b) for a, b, _ in stroke]
+                ends += [0] * (len(stroke) - 1) + [1]
+            x += 100 * len(word) + 180
+        starts.append(len(xy))
+    points = np.round(np.array(xy)).astype(np.int32)
+    np.savez(
+        path,
+        point_deltas=np.diff(points, axis=0, prepend=np.zeros((1, 2), np.int32)).astype(np.int16),
+        dt_centiseconds=np.ones(len(points), np.uint8),
+        pen_up=np.array(ends, np.uint8),
+        line_start=np.array(starts),
+        text=np.array([text for _, text in lines]),
+        line_id=np.array([line_id for line_id, _ in lines]),
+        is_validation=np.array([i % 2 == 1 for i in range(len(lines))]),
+    )
+
+
+@pytest.fixture
+def pen_lines(tmp_path: Path) -> list[PenLine]:
+    path = tmp_path / "strokes.npz"
+    write_pack(path, [("f-1-01", "one two three"), ("f-1-02", "validation"), ("f-1-03", "four five")])
+    training, validation = load_pen_lines(path)
+    assert [line.line.text for line in validation] == ["validation"]
+    return training
+
+
+def test_words_are_cut_at_the_widest_gaps(pen_lines: list[PenLine]) -> None:
+    assert [word.text for word in pen_lines[0].words] == ["one", "two", "three"]
+    assert [len(word.strokes) for word in pen_lines[0].words] == [3, 3, 5]
+    assert pen_lines[0].form == "f-1"
+
+
+def test_composed_lines_hold_the_strokes_of_their_words_in_order(pen_lines: list[PenLine]) -> None:
+    bank = WriterBank(pen_lines)
+    rng = np.random.default_rng(0)
+    known = {"one", "two", "three", "four", "five"}
+    texts = set()
+    for _ in range(60):
+        pen = bank.compose(rng, longest=30)
+        assert set(pen.text.split()) <= known
+        assert len(pen.text) <= 30
+        assert len(pen.strokes) == len(pen.text.replace(" ", ""))
+        lefts = [float(stroke[:, 0].min()) for stroke in pen.strokes]
+        assert lefts == sorted(lefts)
+        texts.add(pen.text)
+    assert len(texts) > 10
+
+
+def test_a_rising_line_is_levelled(tmp_path: Path) -> None:
+    path = tmp_path / "strokes.npz"
+    write_pack(path, [("f-1-01", "one two three four five"), ("f-1-02", "x")], slope=0.1)
+    (line,), _ = load_pen_lines(path)
+    _, top, _, bottom = line.line.box()
+    assert bottom - top < 130
+
+
+def test_a_pack_that_lacks_an_array_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "strokes.npz"
+    np.savez(path, text=np.array(["a"]))
+    with pytest.raises(ValueError, match="lacks the arrays point_deltas"):
+        load_pen_lines(path)
+
+
+def test_ink_and_paper_stay_readable(pen_lines: list[PenLine]) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(25):
+        mask = draw_ink(pen_lines[0].line, rng, 64.0)
+        assert mask.dtype == np.float32
+        assert 0.0 <= mask.min() <= mask.max() <= 1.0
+        grey = on_paper(mask, rng, neighbour=mask)
+        assert grey.dtype == np.uint8
+        assert not normalise_line(grey, LineFormat()).is_blank
+
+
+def test_the_same_seed_draws_the_same_line(pen_lines: list[PenLine]) -> None:
+    source = PenSource(pen_lines)
+    first, second = (source(np.random.default_rng(9)) for _ in range(2))
+    assert first[1] == second[1]
+    np.testing.assert_array_equal(first[0], second[0])
+
+
+def test_a_plain_drawing_is_black_on_white() -> None:
+    pen = PenText("ab", tuple(pen_word("ab", 0.0)))
+    grey = draw_plain(pen, height=100)
+    assert grey.shape[0] == 100
+    assert grey.min() < 40
+    assert np.median(grey) == 255
+
+
+def test_augmentation_keeps_lines_readable_and_in_range(pen_lines: list[PenLine]) -> None:
+    rng = np.random.default_rng(2)
+    grey = draw_plain(pen_lines[0].line)
+    for _ in range(40):
+        image = normalise_line(augment_scan(grey, rng), LineFormat())
+        assert not image.is_blank
+        pixels = augment_pixels(image.pixels, rng)
+        assert pixels.shape == image.pixels.shape
+        assert np.isfinite(pixels).all()
+        assert pixels.min() >= 0.0
+        assert pixels.max() <= 1.0 + 1e-5  # rounding of the resampling
+
+
+def test_batches_stay_within_their_bound_and_carry_their_labels(pen_lines: list[PenLine]) -> None:
+    alphabet = Alphabet(DEFAULT_CHARACTERS)
+    sources = [("pen", 1.0, PenSource(pen_lines))]
+    dataset = LineDataset(sources, alphabet, LineFormat(), pixels_per_batch=3000, seed=4, pool=12)
+    batches = iter(dataset)
+    for _ in range(6):
+        batch = next(batches)
+        count, _, height, width = batch.images.shape
+        assert height == 64
+        assert count == 1 or count * width <= 3000
+        assert int(batch.target_lengths.sum()) == len(batch.targets)
+        for i in range(count):
+            assert not batch.images[i, :, :, int(batch.widths[i]) :].any()
+
+
+def test_ctc_needs_a_frame_more_for_a_repeat() -> None:
+    assert fits(12, "abc")
+    assert not fits(12, "abb")
+    assert fits(16, "abb")
+
+
+def test_by_width_loses_no_line(pen_lines: list[PenLine]) -> None:
+    dataset = LineDataset(
+        [("pen", 1.0, PenSource(pen_lines))], Alphabet(DEFAULT_CHARACTERS), LineFormat(), 3000
+    )
+    rng = np.random.default_rng(0)
+    samples = [dataset.sample(rng) for _ in range(9)]
+    grouped = [sample for batch in by_width(samples, 2500) for sample in batch]
+    assert sorted(map(id, grouped)) == sorted(map(id, samples))
+
+
+def test_phrases_come_from_the_sentences_and_have_line_length() -> None:
+    source = PhraseSource(["the quick brown fox jumps over the lazy dog near the river bank"])
+    rng = np.random.default_rng(0)
+    phrases = [source.phrase(rng, 10, 40) for _ in range(300)]
+    assert max(map(len, phrases)) < 80
+    assert sum("fox" in phrase for phrase in phrases) > 20
+    assert any(any(c.isdigit() for c in phrase) for phrase in phrases)
+    with pytest.raises(ValueError, match="no sentences"):
+        PhraseSource([])
+
+
+def test_a_text_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt.xz"
+    path.write_bytes(b"not xz")
+    with pytest.raises(ValueError, match=r"x\.txt\.xz: not a readable text"):
+        list(read_sentences(path))

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from longhand_server.alphabet import Alphabet
+from longhand_training.checkpoint import Checkpoint, averaged
+from longhand_training.config import TrainingConfig
+from longhand_training.dataset import Sample, collate
+from longhand_training.greedy import greedy_texts
+from longhand_training.train import Trainer
+
+TINY = TrainingConfig(
+    minutes=1.0,
+    channels=(6, 8, 12, 24),
+    blocks=(1, 1, 1),
+    hidden=24,
+    dropout=0.0,
+    warm_up=0.0,
+    learning_rate=1e-2,
+    ema=0.9,
+)
+ALPHABET = Alphabet("abc ")
+
+
+def marks() -> list[Sample]:
+    """Three letters as three shapes, in a few orders."""
+    shapes = {"a": (8, 24), "b": (24, 40), "c": (40, 56)}
+    samples = []
+    for text in ("abc", "cab", "bba", "acc"):
+        pixels = np.zeros((64, 24 + 28 * len(text)), np.float32)
+        for i, letter in enumerate(text):
+            top, bottom = shapes[letter]
+            pixels[top:bottom, 16 + 28 * i : 30 + 28 * i] = 1.0
+        samples.append(Sample(pixels[:, : pixels.shape[1] // 4 * 4], text))
+    return samples
+
+
+def test_a_tiny_network_learns_four_lines_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    samples = marks()
+    batch = collate(samples, ALPHABET)
+    trainer = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path)
+    first = trainer.train_batch(batch)
+    for _ in range(60):
+        last = trainer.train_batch(batch)
+    assert last < 0.5 * first
+
+    trainer.checkpoint().save(tmp_path / "last.pt")
+    resumed = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path)
+    resumed.resume(Checkpoint.load(tmp_path / "last.pt"))
+    assert (resumed.step, resumed.lines) == (61, 61 * 4)
+    assert resumed.train_batch(batch) == pytest.approx(trainer.train_batch(batch), rel=1e-3)
+
+    for _ in range(300):
+        resumed.train_batch(batch)
+    network = resumed.checkpoint().restore()
+    texts = greedy_texts(network, [s.pixels for s in samples], ALPHABET, torch.device("cpu"))
+    assert texts == [sample.text for sample in samples]
+
+
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
+    trainer = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path)
+    batch = collate(marks(), ALPHABET)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    good = trainer.network.output.bias.detach().clone()
+    with torch.no_grad():
+        trainer.network.output.bias[0] = torch.nan
+    assert np.isnan(trainer.train_batch(batch))
+    with torch.no_grad():
+        trainer.network.output.bias.copy_(good)
+    for name, tensor in trainer.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert trainer.step == 0
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path).checkpoint().save(tmp_path / "last.pt")
+    saved = Checkpoint.load(tmp_path / "last.pt")
+    other = Trainer(TINY, Alphabet("xyz "), torch.device("cpu"), tmp_path)
+    with pytest.raises(ValueError, match="alphabet"):
+        other.resume(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04broken"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.pt: not a readable checkpoint"):
+        Checkpoint.load(path)
+    with pytest.raises(ValueError, match="no such checkpoint"):
+        Checkpoint.load(tmp_path / "none.pt")
+
+
+def test_the_average_moves_by_its_decay() -> None:
+    average = {"w": torch.zeros(2), "n": torch.tensor(1)}
+    averaged(average, {"w": torch.ones(2), "n": torch.tensor(5)}, 0.75)
+    assert average["w"].tolist() == [0.25, 0.25]
+    assert int(average["n"]) == 5
+
+
+@pytest.mark.parametrize(("name", "value"), [("minutes", 0.0), ("ema", 1.0), ("batch_pixels", -1)])
+def test_settings_out_of_range_are_named_by_their_option(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match="--" + name.replace("_", "-")):
+        TrainingConfig(**{name: value})
+
+
+def test_the_command_trains_on_a_folder_stops_at_its_limit_and_exports(tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    for i, text in enumerate(("hello", "world")):
+        grey = np.full((60, 240), 255, np.uint8)
+        cv2.putText(grey, text, (10, 42), cv2.FONT_HERSHEY_SIMPLEX, 1.4, 0, 3)
+        cv2.imwrite(str(lines / f"{i}.png"), grey)
+        (lines / f"{i}.txt").write_text(text)
+    run = tmp_path / "run"
+    base = [sys.executable, "-m"]
+    train = [*base, "longhand_training.train", "--folder", str(lines), "--out", str(run), "--workers", "0"]
+    train += ["--minutes", "0.05", "--threads", "1", "--hidden", "16", "--channels", "4", "6", "8", "8"]
+    done = subprocess.run(train, capture_output=True, text=True, check=False, env=_environment())
+    assert done.returncode == 0, done.stderr
+    assert "finished" in done.stdout
+    out = tmp_path / "bundle"
+    export = [*base, "longhand_training.export", str(run / "last.pt"), "--out", str(out), "--name", "mine"]
+    done = subprocess.run(export, capture_output=True, text=True, check=False, env=_environment())
+    assert done.returncode == 0, done.stderr
+    assert (out / "bundle.json").is_file()
+
+
+def test_no_lines_to_train_on_is_one_clear_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "longhand_training.train", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    assert done.returncode == 2
+    assert "no training lines: name --data, --folder or --iam" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONWARNINGS": "ignore"}
