@@ -54,7 +54,7 @@ def test_rates_are_summed_over_lines_not_averaged() -> None:
 
 
 def test_lines_must_match_in_number() -> None:
-    with pytest.raises(ValueError, match="shorter|longer|argument"):
+    with pytest.raises(ValueError, match=r"shorter|longer|argument"):
         character_error_rate(["a"], [])
     with pytest.raises(ValueError, match="no lines"):
         error_rates([], [])
