@@ -1,0 +1,41 @@
+"""Draws a sample line: ``python -m longhand_training.sample "Some text." --font FILE.woff2 --out line.png``.
+
+The repository's own sample comes from here: a sentence in a handwriting font (SIL Open Font License), worn and
+put on paper by the same code that makes training lines. Real scans are not ours to ship.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from longhand_training.augment import elastic
+from longhand_training.fonts import FontBank
+from longhand_training.ink import on_paper
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("text")
+    parser.add_argument("--font", type=Path, required=True, help="a .woff2 or .ttf file")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / options.font.name
+        link.write_bytes(options.font.read_bytes())
+        text, mask = FontBank(Path(folder)).draw(options.text, rng)
+    cv2.imwrite(str(options.out), elastic(on_paper(mask, rng), rng))
+    print(f"{options.out}: {text}")
+
+
+if __name__ == "__main__":
+    main()

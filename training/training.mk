@@ -1,0 +1,31 @@
+# Training: what researchers type. Data lies at DATA, runs below runs/ (neither is committed).
+
+DATA ?= ../shared/data
+FONTS ?= runs/fonts
+RUN ?= runs/en
+BUNDLE ?= server/longhand_server/models/en
+TRAIN := $(PY) -m longhand_training
+
+.PHONY: fonts
+fonts: $(TRAINING) ## fetch handwriting fonts for training into FONTS
+	@$(TRAIN).fonts $(FONTS)
+
+.PHONY: preview
+preview: $(TRAINING) ## draw a contact sheet of training lines: preview.png
+	@$(TRAIN).preview --data $(DATA) $(if $(wildcard $(FONTS)),--fonts $(FONTS)) --out preview.png
+
+.PHONY: train
+train: $(TRAINING) ## train, or go on with, the run in RUN [ARGS="--minutes 120"]
+	@$(TRAIN).train --data $(DATA) $(if $(wildcard $(FONTS)),--fonts $(FONTS)) --out $(RUN) $(ARGS)
+
+.PHONY: train-smoke
+train-smoke: $(TRAINING) ## a tiny network learns 200 lines by heart (under 3 minutes)
+	@$(TRAIN).smoke --data $(DATA)
+
+.PHONY: language-models
+language-models: $(TRAINING) ## build word.klm and char.klm from DATA/text into runs/lm
+	@$(TRAIN).language_model --data $(DATA) --out runs/lm
+
+.PHONY: evaluate
+evaluate: $(TRAINING) ## measure BUNDLE on the validation lines of DATA, every decoder setting
+	@$(TRAIN).evaluate $(BUNDLE) --data $(DATA) --out runs/evaluation $(ARGS)
