@@ -203,7 +203,7 @@ class LineDataset(IterableDataset[Batch]):
         round: further part of the seed: a resumed run draws new lines.
     """
 
-    sources: list[tuple[str, float, Maker]]
+    sources: Sequence[tuple[str, float, Maker]]
     alphabet: Alphabet
     line: LineFormat
     pixels_per_batch: int

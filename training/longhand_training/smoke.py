@@ -20,7 +20,6 @@ from longhand_server.image import normalise_line
 from longhand_training.config import TrainingConfig
 from longhand_training.dataset import DEFAULT_CHARACTERS, Sample, by_width, collate, fits
 from longhand_training.ink import draw_plain
-from longhand_training.metrics import character_error_rate
 from longhand_training.strokes import load_pen_lines
 from longhand_training.train import Trainer
 

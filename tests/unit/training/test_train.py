@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,7 +108,7 @@ def test_the_average_moves_by_its_decay() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("minutes", 0.0), ("ema", 1.0), ("batch_pixels", -1)])
-def test_settings_out_of_range_are_named_by_their_option(name: str, value: float) -> None:
+def test_settings_out_of_range_are_named_by_their_option(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match="--" + name.replace("_", "-")):
         TrainingConfig(**{name: value})
 
