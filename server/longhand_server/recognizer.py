@@ -176,6 +176,7 @@ class Recognizer:
         options: RecognitionOptions,
         timings: Timings,
     ) -> Transcription:
+        hypotheses = _trimmed(hypotheses)
         best = hypotheses[0]
         words: tuple[Span, ...] = ()
         characters: tuple[Span, ...] = ()
@@ -236,6 +237,26 @@ def blank_transcription(image: LineImage) -> Transcription:
 
 def _language_model(path: Path | None) -> NgramLanguageModel | None:
     return None if path is None else NgramLanguageModel(path)
+
+
+def _trimmed(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """Readings without space at either end (a network sees one in a margin now and then), each text once."""
+    kept: dict[str, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        text = hypothesis.text.strip(" ")
+        if text not in kept:
+            start = len(hypothesis.text) - len(hypothesis.text.lstrip(" "))
+            kept[text] = Hypothesis(
+                text=text,
+                score=hypothesis.score,
+                acoustic_score=hypothesis.acoustic_score,
+                word_model_score=hypothesis.word_model_score,
+                character_model_score=hypothesis.character_model_score,
+                confidence=hypothesis.confidence,
+                characters=hypothesis.characters[start : start + len(text)],
+                words=hypothesis.words,
+            )
+    return list(kept.values())
 
 
 def _alternative(hypothesis: Hypothesis) -> Alternative:
