@@ -29,3 +29,9 @@ language-models: $(TRAINING) ## build word.klm and char.klm from DATA/text into 
 .PHONY: evaluate
 evaluate: $(TRAINING) ## measure BUNDLE on the validation lines of DATA, every decoder setting
 	@$(TRAIN).evaluate $(BUNDLE) --data $(DATA) --out runs/evaluation $(ARGS)
+
+.PHONY: model
+model: $(TRAINING) ## RUN's best weights and runs/lm's language models into BUNDLE, tuned [VERSION=...]
+	@$(TRAIN).export $(RUN)/best.pt --out $(BUNDLE) --name en --version $(or $(VERSION),0) \
+	    --word-model runs/lm/word.klm --character-model runs/lm/char.klm
+	@$(TRAIN).tune $(BUNDLE) --data $(DATA)

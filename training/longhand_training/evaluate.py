@@ -1,7 +1,7 @@
 """Measures a bundle on labelled lines: ``python -m longhand_training.evaluate BUNDLE --data ../shared/data``.
 
 Each set is read greedily and with the language models asked for. Prints a table, and writes into ``--out``:
-``accuracy.json`` (every figure), ``confusions.tsv`` (the commonest mistakes) and ``worst-SET.html`` (the
+``accuracy.txt`` (every figure, as JSON), ``confusions.tsv`` (the commonest mistakes) and ``worst-SET.html`` (the
 lines read worst, with their images).
 """
 
@@ -142,7 +142,7 @@ def _sets(options: argparse.Namespace, bundle: ModelBundle) -> dict[str, list[Sa
 
 
 def _write(out: Path, figures: Mapping[str, Any], mistakes: list[tuple[str, str, int]]) -> None:
-    (out / "accuracy.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    (out / "accuracy.txt").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     lines = ["reference\tread\tcount"] + [f"{a or '-'}\t{b or '-'}\t{n}" for a, b, n in mistakes[:100]]
     (out / "confusions.tsv").write_text("\n".join(lines) + "\n", "utf-8")
 
@@ -174,7 +174,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         mistakes.update({(a, b): n for a, b, n in confusions(outputs.texts, last.texts)})
         (options.out / f"worst-{name}.html").write_text(worst_sheet(samples, last.texts), "utf-8")
     _write(options.out, figures, [(a, b, n) for (a, b), n in mistakes.most_common()])
-    print(f"written: {options.out}/accuracy.json, confusions.tsv, worst-*.html")
+    print(f"written: {options.out}/accuracy.txt, confusions.tsv, worst-*.html")
 
 
 def main() -> int:
