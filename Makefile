@@ -41,7 +41,7 @@ test: $(if $(filter no,$(TORCH)),$(DEV),$(TRAINING)) ## run the whole test suite
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: lint
-lint: $(DEV) ## ruff, mypy --strict, clang-format; changes nothing
+lint: $(TRAINING) ## ruff, mypy --strict, clang-format; changes nothing
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy $(wildcard setup.py decoder_ext server training clients tests examples)
@@ -52,9 +52,6 @@ format: $(DEV) ## put Python and C++ into the project's format
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 	@$(VENV)/bin/clang-format -i $(CXX_SOURCES)
-
-.PHONY: bench
-bench: $(DEV) ## measure what users feel: lines a second and latency of a local server
 
 .PHONY: venv
 venv: $(TRAINING) ## make .venv with everything for development

@@ -1,0 +1,1 @@
+"""The benchmark's parts: load, statistics, report, plots."""
