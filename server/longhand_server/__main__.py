@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import logging
 import os
 import sys
 from collections.abc import Callable
 
 from longhand_server.errors import ConfigurationError, LonghandError
+from longhand_server.logs import set_up_logging
 from longhand_server.settings import parse_arguments, to_toml
 
 
@@ -20,7 +20,7 @@ def main() -> int:
         if arguments.print_config:
             print(to_toml(config), end="")
             return 0
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        set_up_logging(config.observe)
         # Imported late: --help and --print-config need no gRPC, OpenCV or ONNX Runtime.
         from longhand_server.server import serve
 

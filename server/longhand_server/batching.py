@@ -156,12 +156,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         """
         if self._closing:
             raise ShuttingDownError("the server is stopping; ask another one")
-        if self._waiting >= self._config.max_queue:
-            raise OverloadedError(
-                f"{self._waiting} images wait already, at most {self._config.max_queue} may",
-                retry_after_ms=self.retry_after_ms(),
-                metadata={"max_queue": str(self._config.max_queue)},
-            )
+        self.check_room()
         start = max(self._virtual_time, self._last_finish.get(caller, 0.0))
         self._last_finish[caller] = start + size
         if len(self._last_finish) >= self._prune_at:
@@ -176,6 +171,15 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         future.add_done_callback(lambda _: self._on_done(entry))
         self._dispatch()
         return future
+
+    def check_room(self) -> None:
+        """Raises OverloadedError where the queue is full."""
+        if self._waiting >= self._config.max_queue:
+            raise OverloadedError(
+                f"{self._waiting} images wait already, at most {self._config.max_queue} may",
+                retry_after_ms=self.retry_after_ms(),
+                metadata={"max_queue": str(self._config.max_queue)},
+            )
 
     async def room(self) -> None:
         """Returns once the queue has room; the next submit in the same step is accepted."""

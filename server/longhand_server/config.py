@@ -147,6 +147,12 @@ class ListenConfig(Settings):
     grace_s: float = setting(
         20.0, "seconds that accepted calls get to finish after SIGTERM", low=0, high=3600
     )
+    drain_delay_s: float = setting(
+        0.0,
+        "seconds after SIGTERM in which new calls are still taken, so that load balancers notice",
+        low=0,
+        high=600,
+    )
     max_request_bytes: int = setting(32 << 20, "largest request message, bytes", low=1 << 12, high=1 << 30)
     max_batch_items: int = setting(256, "most images in one BatchRecognize call", low=1, high=10_000)
     max_stream_in_flight: int = setting(
@@ -158,10 +164,38 @@ class ListenConfig(Settings):
 
 
 @dataclass(frozen=True)
+class SecurityConfig(Settings):
+    """Who may call, and how the line to them is protected."""
+
+    tls_cert: str = setting("", "PEM file with the server's certificate chain; read again when it changes")
+    tls_key: str = setting("", "PEM file with its private key")
+    tls_client_ca: str = setting("", "PEM file with the authority whose clients alone may connect (mTLS)")
+    token_file: str = setting("", "file with callers: NAME SHA256-OF-TOKEN [IMAGES-PER-SECOND] a line")
+    insecure: bool = setting(False, "serve other machines without TLS and without tokens")
+
+
+@dataclass(frozen=True)
+class ObserveConfig(Settings):
+    """What an operator sees."""
+
+    metrics_port: int = setting(-1, "HTTP port of /metrics; 0 = a free one, -1 = none", low=-1, high=65_535)
+    metrics_host: str = setting("127.0.0.1", "address of the metrics port")
+    log_level: str = setting(
+        "info", "least severe message logged", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = setting("text", "how log lines look", choices=("text", "json"))
+    log_calls: bool = setting(False, "log calls that succeed too, not only those that fail")
+
+
+@dataclass(frozen=True)
 class ModelsConfig(Settings):
     """What is served."""
 
-    model: str = setting("en", "name of a shipped model, or the folder of a bundle")
+    model: str = setting(
+        "en", "default model: a name in the models folder or a shipped one, or a bundle's folder"
+    )
+    models: str = setting("", "folder whose subfolders are bundles that are served as well")
+    lazy: bool = setting(False, "load all models but the default one when they are first asked for")
 
 
 @dataclass(frozen=True)
@@ -198,4 +232,6 @@ class ServerConfig:
     models: ModelsConfig = ModelsConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     batching: BatchingConfig = BatchingConfig()
+    security: SecurityConfig = SecurityConfig()
+    observe: ObserveConfig = ObserveConfig()
     image: ImageLimits = DEFAULT_IMAGE_LIMITS

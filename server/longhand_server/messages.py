@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, TypeVar
 
-from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
@@ -118,25 +118,26 @@ def write_result(result: Transcription, model: ServedModel) -> pb.RecognitionRes
 
 def write_model(model: ServedModel, *, is_default: bool) -> pb.Model:
     """The description of a model."""
-    bundle, defaults = model.recognizer.bundle, model.recognizer.defaults
-    loaded_at = timestamp_pb2.Timestamp()
-    loaded_at.FromMilliseconds(int(model.loaded_at * 1000))
-    return pb.Model(
+    bundle = model.bundle
+    message = pb.Model(
         name=model.name,
         version=model.version,
         description=bundle.description,
         alphabet="".join(bundle.alphabet.characters),
         is_default=is_default,
-        state=pb.MODEL_STATE_READY,
-        default_options=pb.DecoderOptions(
-            kind=pb.DECODER_KIND_BEAM, **{name: getattr(defaults, name) for name in _DECODER_FIELDS}
-        ),
+        state=pb.MODEL_STATE_FAILED if model.failed else pb.MODEL_STATE_UNLOADED,
         has_word_model=bundle.word_model_path is not None,
         has_character_model=bundle.character_model_path is not None,
-        device=model.recognizer.line_model.device,
         line_height_px=bundle.line.height,
-        loaded_at=loaded_at,
     )
+    recognizer = model.recognizer
+    if recognizer is not None:
+        message.state = pb.MODEL_STATE_READY
+        message.device = recognizer.line_model.device
+        message.loaded_at.FromMilliseconds(int(model.loaded_at * 1000))
+        settings = {name: getattr(recognizer.defaults, name) for name in _DECODER_FIELDS}
+        message.default_options.CopyFrom(pb.DecoderOptions(kind=pb.DECODER_KIND_BEAM, **settings))
+    return message
 
 
 def write_status(error: LonghandError) -> status_pb2.Status:

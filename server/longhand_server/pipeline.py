@@ -79,12 +79,20 @@ class RecognitionPipeline:
         batching: The queue's bound and how batches are made.
         limits: What an image file may be at most.
         threads: Lines recognised at the same time on a CPU; 0 = one per core.
+        on_batch: Is told the widths in pixels of each batch that starts, from a worker's thread.
     """
 
     def __init__(
-        self, recognizer: Recognizer, batching: BatchingConfig, limits: ImageLimits, *, threads: int = 0
+        self,
+        recognizer: Recognizer,
+        batching: BatchingConfig,
+        limits: ImageLimits,
+        *,
+        threads: int = 0,
+        on_batch: Callable[[Sequence[int]], None] = lambda widths: None,
     ) -> None:
         self.recognizer = recognizer
+        self._on_batch = on_batch
         self._limits = limits
         self._on_gpu = recognizer.line_model.device != "cpu"
         cores = os.cpu_count() or 1
@@ -110,6 +118,10 @@ class RecognitionPipeline:
     def waiting(self) -> int:
         """Images that wait for a worker."""
         return self._images.waiting + self._lines.waiting
+
+    def check_room(self) -> None:
+        """Raises OverloadedError where the queue is full."""
+        self._images.check_room()
 
     async def recognize(
         self,
@@ -193,7 +205,7 @@ class RecognitionPipeline:
         return await self._loop.run_in_executor(self._network_pool, self._recognize_now, jobs)
 
     def _recognize_now(self, jobs: Sequence[_Job]) -> list[Transcription]:
-        lines = _started(jobs)
+        lines = self._started(jobs)
         return self.recognizer.recognize(lines, [job.options for job in jobs])
 
     async def _infer(self, jobs: Sequence[_Job], hand_over: Callable[[], None]) -> list[Transcription]:
@@ -209,12 +221,13 @@ class RecognitionPipeline:
             )
 
     def _infer_now(self, jobs: Sequence[_Job]) -> tuple[list[LineImage], list[NDArray[np.float32]], float]:
-        lines = _started(jobs)
+        lines = self._started(jobs)
         return lines, *self.recognizer.infer(lines)
 
-
-def _started(jobs: Sequence[_Job]) -> list[LineImage]:
-    now = time.perf_counter()
-    for job in jobs:
-        job.queue_ms += (now - job.decoded) * 1000
-    return [job.line for job in jobs if job.line is not None]
+    def _started(self, jobs: Sequence[_Job]) -> list[LineImage]:
+        now = time.perf_counter()
+        for job in jobs:
+            job.queue_ms += (now - job.decoded) * 1000
+        lines = [job.line for job in jobs if job.line is not None]
+        self._on_batch([line.pixels.shape[1] for line in lines])
+        return lines

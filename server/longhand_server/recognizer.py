@@ -152,10 +152,6 @@ class Recognizer:
             for image, readings, wanted in zip(images, hypotheses, options, strict=True)
         ]
 
-    def check_options(self, options: RecognitionOptions) -> None:
-        """Raises InvalidRequestError where options do not go with this model's alphabet."""
-        options.check_characters(self.bundle.alphabet)
-
     def _decode(
         self, log_probs: Sequence[NDArray[np.float32]], options: RecognitionOptions
     ) -> list[list[Hypothesis]]:

@@ -1,52 +1,121 @@
-"""The models that a server serves: found by name and version, loaded, described."""
+"""The models that a server serves: found on disk, loaded, replaced while it runs."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from longhand_server.bundle import load_bundle
+from longhand_server.bundle import MANIFEST, ModelBundle, load_bundle
 from longhand_server.config import ServerConfig
-from longhand_server.errors import InvalidModelError, ModelNotFoundError
+from longhand_server.errors import InvalidModelError, LonghandError, ModelNotFoundError
+from longhand_server.metrics import Metrics
 from longhand_server.pipeline import RecognitionPipeline
 from longhand_server.recognizer import Recognizer
 from longhand_server.runtime import choose_device, load_line_model
 
+_LOG = logging.getLogger(__name__)
 _SHIPPED = Path(__file__).parent / "models"
 
 
-@dataclass(frozen=True)
 class ServedModel:
-    """A model in memory.
+    """A model that requests may name; in memory, or loaded by the first of them.
 
     Attributes:
-        recognizer: The model itself.
-        pipeline: Its queue and workers.
+        bundle: The model on disk, checked.
+        identity: Tells whether what lies on disk is still the same.
+        recognizer: The model in memory; None until it is loaded.
         loaded_at: When it was loaded, seconds since 1970.
+        failed: Whether loading it went wrong.
     """
 
-    recognizer: Recognizer
-    pipeline: RecognitionPipeline
-    loaded_at: float
+    def __init__(self, bundle: ModelBundle, config: ServerConfig, device: str, metrics: Metrics) -> None:
+        self.bundle = bundle
+        self.identity = _identity(bundle)
+        self.recognizer: Recognizer | None = None
+        self.loaded_at = 0.0
+        self.failed = False
+        self._config = config
+        self._device = device
+        self._metrics = metrics
+        self._pipeline: RecognitionPipeline | None = None
+        self._loading = asyncio.Lock()
 
     @property
     def name(self) -> str:
         """Name, such as ``"en"``."""
-        return self.recognizer.bundle.name
+        return self.bundle.name
 
     @property
     def version(self) -> str:
         """Version, such as ``"1.0.0"``."""
-        return self.recognizer.bundle.version
+        return self.bundle.version
+
+    async def pipeline(self) -> RecognitionPipeline:
+        """The model's queue and workers; loads the model if need be.
+
+        Raises:
+            InvalidModelError: It cannot be loaded.
+        """
+        if self._pipeline is None:
+            async with self._loading:
+                if self._pipeline is None:
+                    self._pipeline = await self._load()
+        return self._pipeline
+
+    async def close(self) -> None:
+        """Finishes what was accepted and ends the workers."""
+        if self._pipeline is not None:
+            await self._pipeline.close()
+
+    async def _load(self) -> RecognitionPipeline:
+        begun = time.perf_counter()
+        try:
+            self.recognizer = await asyncio.to_thread(self._load_now)
+        except LonghandError:
+            self.failed = True
+            raise
+        self.failed = False
+        self.loaded_at = time.time()
+        pipeline = RecognitionPipeline(
+            self.recognizer,
+            self._config.batching,
+            self._config.image,
+            threads=self._config.runtime.threads,
+            on_batch=lambda widths: self._metrics.batch_started(self.name, widths),
+        )
+        self._metrics.watch_queue(self.name, lambda: pipeline.waiting)
+        seconds = time.perf_counter() - begun
+        _LOG.info("loaded model %s %s on %s in %.1f s", self.name, self.version, self._device, seconds)
+        return pipeline
+
+    def _load_now(self) -> Recognizer:
+        # Beam search threads serve whole batches, which only a GPU has.
+        threads = 1 if self._device == "cpu" else self._config.runtime.threads or 4
+        return Recognizer(self.bundle, load_line_model(self.bundle, self._device), decoder_threads=threads)
 
 
 class ModelRegistry:
-    """The models served; the first one is the default."""
+    """The models served; the first one is the default.
 
-    def __init__(self, models: list[ServedModel]) -> None:
-        self._models = models
+    Args:
+        config: Which models, on what device.
+        metrics: Sees their queues and batches.
+
+    Raises:
+        InvalidModelError: A bundle is missing or damaged.
+        ConfigurationError: The device is not there.
+    """
+
+    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = metrics
+        self.device = choose_device(config.runtime.device)
+        self._models = [ServedModel(bundle, config, self.device, metrics) for bundle in find_bundles(config)]
+        self._draining: set[asyncio.Task[None]] = set()
 
     @property
     def default(self) -> ServedModel:
@@ -58,7 +127,7 @@ class ModelRegistry:
         return list(self._models)
 
     def find(self, name: str = "", version: str = "") -> ServedModel:
-        """The model of that name and version; empty = the default, and any version.
+        """The model of that name and version; empty = the default name, and its newest version.
 
         Raises:
             ModelNotFoundError: It is not served; the message lists what is.
@@ -74,40 +143,96 @@ class ModelRegistry:
             field="options.model_version" if any(m.name == wanted for m in self._models) else "options.model",
         )
 
+    async def load(self) -> None:
+        """Loads every model into memory, the default one alone where loading is lazy.
+
+        Raises:
+            InvalidModelError: One of them cannot be loaded.
+        """
+        for model in self._models[:1] if self._config.models.lazy else self._models:
+            await model.pipeline()
+
+    async def reload(self) -> None:
+        """Looks for models again: new and changed ones are loaded, then take over; the old ones drain.
+
+        If anything is wrong everything stays as it was.
+
+        Raises:
+            InvalidModelError: A bundle is missing or damaged.
+        """
+        bundles = await asyncio.to_thread(find_bundles, self._config)
+        known = {model.identity: model for model in self._models}
+        models = [
+            known.get(_identity(bundle)) or ServedModel(bundle, self._config, self.device, self._metrics)
+            for bundle in bundles
+        ]
+        for model in models[:1] if self._config.models.lazy else models:
+            await model.pipeline()
+        old = [model for model in self._models if model not in models]
+        self._models = models
+        for model in old:
+            _LOG.info("model %s %s drains", model.name, model.version)
+            task = asyncio.get_running_loop().create_task(model.close())
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
+
     async def close(self) -> None:
         """Finishes what was accepted and ends the workers."""
-        await asyncio.gather(*(model.pipeline.close() for model in self._models))
+        await asyncio.gather(*(model.close() for model in self._models), *self._draining)
 
 
-def load_recognizer(config: ServerConfig) -> Recognizer:
-    """Loads the configured model.
-
-    Raises:
-        InvalidModelError: It is missing or damaged.
-        ConfigurationError: The device wanted is not there.
-    """
-    device = choose_device(config.runtime.device)
-    bundle = load_bundle(find_bundle(config.models.model))
-    return Recognizer(bundle, load_line_model(bundle, device), decoder_threads=config.runtime.threads or 1)
-
-
-def serve_model(recognizer: Recognizer, config: ServerConfig) -> ServedModel:
-    """Gives a recogniser its queue and workers, on the running event loop."""
-    pipeline = RecognitionPipeline(recognizer, config.batching, config.image, threads=config.runtime.threads)
-    return ServedModel(recognizer, pipeline, time.time())
-
-
-def find_bundle(model: str) -> Path:
-    """The folder of a shipped model's name or of a bundle.
+def find_bundles(config: ServerConfig) -> list[ModelBundle]:
+    """The bundles to serve: the default one, then the others by name, the newest version first.
 
     Raises:
-        InvalidModelError: There is no such folder.
+        InvalidModelError: One is missing or damaged, or two have the same name and version.
     """
+    folder = Path(config.models.models) if config.models.models else None
+    others: list[ModelBundle] = []
+    if folder is not None:
+        if not folder.is_dir():
+            raise InvalidModelError(f"models: {folder} is no folder")
+        others = [load_bundle(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+    named = [bundle for bundle in others if bundle.name == config.models.model]
+    if named:
+        default = max(named, key=lambda bundle: version_key(bundle.version))
+    else:
+        default = load_bundle(_default_folder(config.models.model))
+    rest = [bundle for bundle in others if bundle is not default]
+    rest.sort(key=lambda bundle: version_key(bundle.version), reverse=True)
+    rest.sort(key=lambda bundle: bundle.name)
+    return _distinct([default, *rest])
+
+
+def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
+    """Orders versions as people do: 1.10 after 1.9, numbers before words."""
+    return tuple(
+        (0, int(part)) if part.isdigit() else (1, part) for part in re.findall(r"\d+|[^\d.]+", version)
+    )
+
+
+def _distinct(bundles: Sequence[ModelBundle]) -> list[ModelBundle]:
+    seen: dict[tuple[str, str], ModelBundle] = {}
+    for bundle in bundles:
+        first = seen.setdefault((bundle.name, bundle.version), bundle)
+        if first is not bundle:
+            raise InvalidModelError(
+                f"model {bundle.name} {bundle.version} stands in {first.directory} and in {bundle.directory}"
+            )
+    return list(bundles)
+
+
+def _identity(bundle: ModelBundle) -> tuple[Path, bytes]:
+    # The manifest holds the hash of every other file.
+    return bundle.directory, (bundle.directory / MANIFEST).read_bytes()
+
+
+def _default_folder(model: str) -> Path:
     folder = Path(model)
     if folder.is_dir():
         return folder
     shipped = _SHIPPED / model
     if folder.name == model and shipped.is_dir():
         return shipped
-    names = ", ".join(sorted(path.parent.name for path in _SHIPPED.glob("*/bundle.json"))) or "none"
+    names = ", ".join(sorted(path.parent.name for path in _SHIPPED.glob(f"*/{MANIFEST}"))) or "none"
     raise InvalidModelError(f"model {model!r}: neither a folder nor a shipped model (shipped: {names})")

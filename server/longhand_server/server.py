@@ -11,11 +11,15 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
 
 from longhand.v1 import recognition_pb2, recognition_pb2_grpc
-from longhand_server.config import ServerConfig
-from longhand_server.errors import ConfigurationError
-from longhand_server.registry import ModelRegistry, load_recognizer, serve_model
+from longhand_server.calls import CallGate
+from longhand_server.config import ObserveConfig, ServerConfig
+from longhand_server.errors import ConfigurationError, LonghandError
+from longhand_server.metrics import Metrics
+from longhand_server.registry import ModelRegistry
+from longhand_server.security import TokenStore, check_exposure, server_credentials
 from longhand_server.servicer import RecognitionServicer
 
 # Seconds in which calls that are on their way still arrive and are turned away properly.
@@ -25,37 +29,68 @@ SERVICE_NAME: str = recognition_pb2.DESCRIPTOR.services_by_name["RecognitionServ
 
 
 class LonghandServer:
-    """A server that listens, answers, and can be drained.
+    """A server that listens, answers, reloads and can be drained.
 
     Attributes:
         port: The port that it listens on.
+        metrics_port: The port of its metrics, -1 where it has none.
         registry: The models served.
     """
 
-    def __init__(
-        self,
-        server: grpc.aio.Server,
-        registry: ModelRegistry,
-        servicer: RecognitionServicer,
-        health_service: health.aio.HealthServicer,
-        port: int,
-    ) -> None:
-        self._server = server
-        self._servicer = servicer
-        self._health = health_service
-        self.registry = registry
-        self.port = port
+    def __init__(self, config: ServerConfig) -> None:
+        """Raises what :func:`build_server` raises, but loads no model and binds no port yet."""
+        security = config.security
+        check_exposure(config.listen, security)
+        self._config = config
+        self._credentials = server_credentials(security)
+        self._tokens = TokenStore(Path(security.token_file)) if security.token_file else None
+        self._metrics = Metrics()
+        self.registry = ModelRegistry(config, self._metrics)
+        gate = CallGate(self._metrics, self._tokens, log_calls=config.observe.log_calls)
+        self._servicer = RecognitionServicer(self.registry, config.listen, gate, self._metrics)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_channel_options(config))
+        recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(self._servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.port = 0
+        self.metrics_port = -1
 
     async def start(self) -> None:
-        """Begins to answer; the health service says SERVING from here on."""
+        """Loads the models, binds the ports, answers; the health service says SERVING from here on.
+
+        Raises:
+            InvalidModelError: A model cannot be loaded.
+            ConfigurationError: A port cannot be bound.
+        """
+        await self.registry.load()
+        self.port = self._bind()
+        observe = self._config.observe
+        if observe.metrics_port >= 0:
+            self.metrics_port = _serve_metrics(observe, self._metrics)
         await self._server.start()
         for name in ("", SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def reload(self) -> None:
+        """Reads models and tokens again; what is wrong is logged, and everything stays as it was."""
+        try:
+            if self._tokens is not None:
+                self._tokens.reload()
+            await self.registry.reload()
+        except LonghandError as error:
+            _LOG.error("reload failed, everything stays as it was: %s", error)
+        else:
+            models = ", ".join(f"{model.name} {model.version}" for model in self.registry.all())
+            _LOG.info("reloaded; serving %s", models)
 
     async def drain(self, grace_s: float) -> None:
         """Says NOT_SERVING, refuses new calls, lets accepted ones finish for up to ``grace_s`` seconds."""
         end = asyncio.get_running_loop().time() + grace_s
         await self._health.enter_graceful_shutdown()
+        # Load balancers get a moment to notice; until it is over new calls are still welcome.
+        await asyncio.sleep(min(self._config.listen.drain_delay_s, grace_s))
         # gRPC would cancel calls that have arrived but whose handlers have not begun, so for a moment the
         # handlers themselves turn new calls away, with UNAVAILABLE, which clients retry elsewhere.
         with contextlib.suppress(TimeoutError):
@@ -65,54 +100,75 @@ class LonghandServer:
         await self._server.stop(min(_SETTLE_S, max(0.0, end - asyncio.get_running_loop().time())))
         await self.registry.close()
 
+    def _bind(self) -> int:
+        address = f"{self._config.listen.host}:{self._config.listen.port}"
+        try:
+            if self._credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise ConfigurationError(f"port: cannot listen on {address}; is another server there?") from error
+
 
 async def build_server(config: ServerConfig) -> LonghandServer:
-    """Loads the model and binds the port; :meth:`LonghandServer.start` then answers calls.
+    """Builds a server and starts it.
 
     Raises:
-        InvalidModelError: The model is missing or damaged.
-        ConfigurationError: The port cannot be bound or the device is not there.
+        InvalidModelError: A model is missing or damaged.
+        ConfigurationError: A port cannot be bound, the device is not there, or a security file is wrong.
     """
-    recognizer = await asyncio.to_thread(load_recognizer, config)
-    registry = ModelRegistry([serve_model(recognizer, config)])
-    server = grpc.aio.server(options=_channel_options(config))
-    servicer = RecognitionServicer(registry, config.listen)
-    recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(servicer, server)
-    health_service = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    address = f"{config.listen.host}:{config.listen.port}"
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ConfigurationError(f"port: cannot listen on {address}; is another server there?") from error
-    return LonghandServer(server, registry, servicer, health_service, port)
+    server = LonghandServer(config)
+    await server.start()
+    return server
 
 
 async def serve(config: ServerConfig) -> None:
-    """Serves until SIGTERM or SIGINT, then drains.
+    """Serves until SIGTERM or SIGINT, then drains; SIGHUP reloads models and tokens.
 
     Raises:
         InvalidModelError, ConfigurationError: See :func:`build_server`.
     """
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
     server = await build_server(config)
-    await server.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    model = server.registry.default
-    line_model = model.recognizer.line_model
-    print(
-        f"Longhand serving model {model.name} {model.version} ({line_model.device}, {line_model.runtime}) "
-        f"on {config.listen.host}:{server.port}",
-        flush=True,
-    )
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    print(_announcement(server, config), flush=True)
     if config.listen.port_file:
         _write_port(Path(config.listen.port_file), server.port)
+    reloading = loop.create_task(_reload_on(reload, server))
     await stop.wait()
+    reloading.cancel()
     _LOG.info("stopping: finishing accepted calls for up to %g s", config.listen.grace_s)
     await server.drain(config.listen.grace_s)
+
+
+async def _reload_on(signalled: asyncio.Event, server: LonghandServer) -> None:
+    while await signalled.wait():
+        signalled.clear()
+        await server.reload()
+
+
+def _announcement(server: LonghandServer, config: ServerConfig) -> str:
+    runtime = "ONNX Runtime" if server.registry.device == "cpu" else "PyTorch"
+    models = ", ".join(f"{model.name} {model.version}" for model in server.registry.all())
+    noun = "model" if len(server.registry.all()) == 1 else "models"
+    text = f"Longhand serving {noun} {models} ({server.registry.device}, {runtime}) "
+    text += f"on {config.listen.host}:{server.port}"
+    if server.metrics_port >= 0:
+        text += f"\nmetrics on http://{config.observe.metrics_host}:{server.metrics_port}/metrics"
+    return text
+
+
+def _serve_metrics(observe: ObserveConfig, metrics: Metrics) -> int:
+    try:
+        http, _ = start_http_server(observe.metrics_port, observe.metrics_host, registry=metrics.registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"metrics_port: cannot listen on {observe.metrics_host}:{observe.metrics_port}: {error.strerror}"
+        ) from error
+    return int(http.server_port)
 
 
 def _write_port(path: Path, port: int) -> None:
@@ -125,6 +181,14 @@ def _write_port(path: Path, port: int) -> None:
 def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.listen.max_request_bytes),
+        # A client that is gone without a word is noticed; one that stays idle may ping every 10 s.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Nobody holds a place without saying anything.
+        ("grpc.server_handshake_timeout_ms", 20_000),
+        ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.max_send_message_length", -1),
         # Two servers on one port would share its calls without anybody having asked for it.
         ("grpc.so_reuseport", 0),

@@ -1,0 +1,168 @@
+"""What every call goes through: who asks, its id, its deadline, its status, its place in metrics and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias, cast
+
+import grpc
+
+from longhand_server import messages
+from longhand_server.errors import LonghandError, ShuttingDownError
+from longhand_server.metrics import Metrics
+from longhand_server.security import Caller, TokenStore
+
+_LOG = logging.getLogger(__name__)
+ACCESS_LOG = logging.getLogger("longhand_server.access")
+REQUEST_ID_KEY = "x-request-id"
+# What others may write into our log.
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+# grpc's own class is not generic at run time.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Call:
+    """One call or stream.
+
+    Attributes:
+        request_id: The client's ``x-request-id``, or one made up here; it is given back as trailing metadata.
+        caller: Who asks, for fairness: a token's name, else the client's address.
+        deadline: Event loop time of the client's deadline, seconds.
+        images: Images received so far.
+    """
+
+    def __init__(self, request_id: str, caller: str, holder: Caller | None, deadline: float) -> None:
+        self.request_id = request_id
+        self.caller = caller
+        self.deadline = deadline
+        self.images = 0
+        self._holder = holder
+
+    def spend(self, images: int) -> None:
+        """Counts images against the caller's rate limit.
+
+        Raises:
+            RateLimitedError: It is used up.
+        """
+        self.images += images
+        if self._holder is not None:
+            self._holder.spend(images, time.monotonic())
+
+
+class CallGate:
+    """Lets calls in and sees them out.
+
+    Args:
+        metrics: Counts them.
+        tokens: The callers known, None where everybody may call.
+        log_calls: Whether to log calls that succeed too.
+    """
+
+    def __init__(
+        self, metrics: Metrics, tokens: TokenStore | None = None, *, log_calls: bool = False
+    ) -> None:
+        self._metrics = metrics
+        self._tokens = tokens
+        self._log_calls = log_calls
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+
+    async def drain(self) -> None:
+        """Lets no more calls in and returns once those that are in have ended."""
+        self._draining = True
+        await self._idle.wait()
+
+    @contextlib.asynccontextmanager
+    async def call(self, method: str, context: Context) -> AsyncIterator[Call]:
+        """Surrounds a call: an exception inside it becomes its status."""
+        begun = time.perf_counter()
+        metadata = dict(context.invocation_metadata() or ())
+        request_id = _request_id(metadata.get(REQUEST_ID_KEY))
+        self._open += 1
+        self._idle.clear()
+        self._metrics.call_began()
+        code, reason, call = "OK", "", None
+        try:
+            call = self._let_in(metadata, request_id, context)
+            context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+            yield call
+        except (asyncio.CancelledError, GeneratorExit):
+            code = reason = "CANCELLED"
+            raise
+        except Exception as error:
+            known = as_known(error, request_id)
+            code, reason = known.code, known.reason
+            await _abort(context, known, request_id)
+        finally:
+            self._open -= 1
+            if self._open == 0:
+                self._idle.set()
+            seconds = time.perf_counter() - begun
+            self._metrics.call_ended(method, code, reason, seconds)
+            if self._log_calls or code != "OK":
+                self._log(method, code, reason, seconds, request_id, call)
+
+    def _let_in(self, metadata: dict[str, Any], request_id: str, context: Context) -> Call:
+        if self._draining:
+            raise ShuttingDownError("the server is stopping; ask another one", retry_after_ms=100)
+        holder = None if self._tokens is None else self._tokens.authenticate(metadata.get("authorization"))
+        # Its stubs do not say so, but without a deadline gRPC gives None.
+        remaining = cast(float | None, context.time_remaining())
+        deadline = math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
+        return Call(request_id, holder.name if holder else context.peer(), holder, deadline)
+
+    def _log(
+        self, method: str, code: str, reason: str, seconds: float, request_id: str, call: Call | None
+    ) -> None:
+        ACCESS_LOG.log(
+            logging.INFO if code in ("OK", "CANCELLED") else logging.WARNING,
+            "%s %s",
+            method,
+            code,
+            extra={
+                "fields": {
+                    "method": method,
+                    "code": code,
+                    "reason": reason,
+                    "request_id": request_id,
+                    "caller": call.caller if call else "",
+                    "images": call.images if call else 0,
+                    "ms": round(seconds * 1000, 3),
+                }
+            },
+        )
+
+
+def as_known(error: Exception, request_id: str) -> LonghandError:
+    """The error as one of ours; what nobody foresaw is logged and told without its text."""
+    if isinstance(error, LonghandError):
+        if error.code == "INTERNAL":
+            _LOG.error("%s (request %s)", error, request_id, exc_info=error.__cause__ or error)
+        return error
+    _LOG.error("unexpected failure (request %s)", request_id, exc_info=error)
+    return LonghandError("unexpected failure in the server; its log says more")
+
+
+def _request_id(given: str | bytes | None) -> str:
+    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
+        return given
+    return uuid.uuid4().hex
+
+
+async def _abort(context: Context, error: LonghandError, request_id: str) -> None:
+    trailers: list[tuple[str, str | bytes]] = [
+        ("grpc-status-details-bin", messages.write_status(error).SerializeToString()),
+        (REQUEST_ID_KEY, request_id),
+    ]
+    if error.retry_after_ms is not None:
+        trailers.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
+    await context.abort(grpc.StatusCode[error.code], error.message, tuple(trailers))

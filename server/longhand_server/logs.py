@@ -1,0 +1,43 @@
+"""Log lines as text or JSON. What a request holds and what a model reads is never in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+from longhand_server.config import ObserveConfig
+
+
+class _TextFormatter(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        return super().format(record) + "".join(f" {key}={value}" for key, value in fields.items())
+
+
+class _JsonFormatter(_TextFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+def set_up_logging(config: ObserveConfig) -> None:
+    """Sends all log lines of the process to standard error."""
+    # A disk that is full must not stop the service, nor fill what is left with complaints about it.
+    logging.raiseExceptions = False
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonFormatter() if config.log_format == "json" else _TextFormatter())
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,215 @@
+"""Who may call: bearer tokens with rate limits, TLS files that may change, and where it is safe to listen."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import grpc
+
+from longhand_server.config import ListenConfig, SecurityConfig
+from longhand_server.errors import ConfigurationError, RateLimitedError, UnauthenticatedError
+
+_MAX_TOKEN_BYTES = 1024
+_HASH_DIGITS = 64
+
+
+@dataclass
+class Caller:
+    """Somebody with a token.
+
+    Attributes:
+        name: For logs and fairness.
+        digest: SHA-256 of the token.
+        lines_per_s: Images a second that it may send, inf for any number; bursts of one second's worth.
+    """
+
+    name: str
+    digest: bytes
+    lines_per_s: float = math.inf
+    _allowance: float = field(default=0.0, init=False)
+    _counted_at: float = field(default=-math.inf, init=False)
+
+    def spend(self, images: int, now: float) -> None:
+        """Takes images off the allowance.
+
+        Raises:
+            RateLimitedError: It is used up; the error says when to come back.
+        """
+        if self.lines_per_s == math.inf:
+            return
+        burst = max(1.0, self.lines_per_s)
+        grown = self._allowance + (now - self._counted_at) * self.lines_per_s
+        self._allowance = min(burst, grown)
+        self._counted_at = now
+        # A batch larger than the burst may pass when the allowance is full, and is paid for afterwards.
+        needed = min(float(images), burst)
+        if self._allowance < needed:
+            wait_ms = math.ceil((needed - self._allowance) / self.lines_per_s * 1000)
+            raise RateLimitedError(
+                f"caller {self.name} may send {self.lines_per_s:g} images a second",
+                retry_after_ms=wait_ms,
+                metadata={"lines_per_s": f"{self.lines_per_s:g}"},
+            )
+        self._allowance -= images
+
+
+class TokenStore:
+    """The callers of a token file.
+
+    Each line is ``NAME SHA256-OF-TOKEN-IN-HEX [IMAGES-PER-SECOND]``; empty lines and ``#`` comments are skipped.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or a line is wrong (named).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._callers: list[Caller] = []
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads the file again; on an error the callers known so far stay.
+
+        Raises:
+            ConfigurationError: As the class says.
+        """
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"token_file: cannot read {self._path}: {error}") from error
+        self._callers = _parse_callers(text, self._path)
+
+    def authenticate(self, header: str | bytes | None) -> Caller:
+        """The caller whose token an ``authorization`` header holds.
+
+        Raises:
+            UnauthenticatedError: No header, no bearer token, or an unknown one.
+        """
+        if header is None:
+            raise UnauthenticatedError("send a token: metadata 'authorization' with 'Bearer TOKEN'")
+        text = header.decode("latin-1") if isinstance(header, bytes) else header
+        scheme, _, token = text.partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_BYTES:
+            raise UnauthenticatedError("metadata 'authorization' must be 'Bearer TOKEN'")
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        found: Caller | None = None
+        # Every caller is compared, so that the time taken tells nothing.
+        for caller in self._callers:
+            if hmac.compare_digest(caller.digest, digest):
+                found = caller
+        if found is None:
+            raise UnauthenticatedError("the token is not known here")
+        return found
+
+
+def _parse_callers(text: str, path: Path) -> list[Caller]:
+    callers: dict[str, Caller] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        where = f"token_file: {path}, line {number}"
+        if len(words) not in (2, 3):
+            raise ConfigurationError(f"{where}: need NAME SHA256 [IMAGES-PER-SECOND], got {len(words)} words")
+        if words[0] in callers:
+            raise ConfigurationError(f"{where}: the name {words[0]} stands twice")
+        try:
+            digest = bytes.fromhex(words[1])
+            rate = float(words[2]) if len(words) == 3 else math.inf
+        except ValueError:
+            raise ConfigurationError(f"{where}: need NAME SHA256 [IMAGES-PER-SECOND]") from None
+        if len(words[1]) != _HASH_DIGITS or not rate > 0:
+            raise ConfigurationError(f"{where}: need 64 hexadecimal digits and a rate above 0")
+        callers[words[0]] = Caller(words[0], digest, rate)
+    if not callers:
+        raise ConfigurationError(f"token_file: {path} names no caller")
+    return list(callers.values())
+
+
+def check_exposure(listen: ListenConfig, security: SecurityConfig) -> None:
+    """Refuses to serve other machines without TLS or tokens.
+
+    Raises:
+        ConfigurationError: Neither is set, the address is not this machine's own, and nobody said ``insecure``.
+    """
+    if is_loopback(listen.host) or security.tls_cert or security.token_file or security.insecure:
+        return
+    raise ConfigurationError(
+        f"host: {listen.host} can be reached from other machines; set --tls-cert and --tls-key or --token-file, "
+        "or say --insecure"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost" or host.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def server_credentials(security: SecurityConfig) -> grpc.ServerCredentials | None:
+    """TLS from the configured files, read again for new connections when they change; None without TLS.
+
+    Raises:
+        ConfigurationError: A file is missing or unreadable, or only one of certificate and key is set.
+    """
+    if not (security.tls_cert or security.tls_key or security.tls_client_ca):
+        return None
+    if not (security.tls_cert and security.tls_key):
+        raise ConfigurationError("tls_cert and tls_key: both are needed for TLS")
+    files = _TlsFiles(security)
+    configuration = files.read()
+    if configuration is None:
+        raise ConfigurationError(f"tls: {files.error}")
+    # None from the second argument means "unchanged", which its type stubs do not know.
+    fetch = cast(Callable[[], grpc.ServerCertificateConfiguration], files.read_if_changed)
+    return grpc.dynamic_ssl_server_credentials(
+        configuration, fetch, require_client_authentication=bool(security.tls_client_ca)
+    )
+
+
+class _TlsFiles:
+    """Certificate, key and client authority, as they are on disk."""
+
+    def __init__(self, security: SecurityConfig) -> None:
+        names = (security.tls_cert, security.tls_key, security.tls_client_ca)
+        self._paths = [Path(name) if name else None for name in names]
+        self._stamps: list[float] = []
+        self.error = ""
+
+    def read(self) -> grpc.ServerCertificateConfiguration | None:
+        try:
+            self._stamps = self._now()
+            certificate, key, authority = (path.read_bytes() if path else None for path in self._paths)
+        except OSError as error:
+            self.error = f"cannot read {error.filename}: {error.strerror}"
+            return None
+        if not certificate or b"BEGIN CERTIFICATE" not in certificate:
+            self.error = f"{self._paths[0]} holds no PEM certificate"
+            return None
+        if not key or b"PRIVATE KEY" not in key:
+            self.error = f"{self._paths[1]} holds no PEM private key"
+            return None
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
+
+    def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """What new connections are to use, or None for what was used so far."""
+        try:
+            if self._now() == self._stamps:
+                return None
+        except OSError:
+            return None  # being replaced just now; the old ones still hold
+        return self.read()
+
+    def _now(self) -> list[float]:
+        return [path.stat().st_mtime for path in self._paths if path is not None]
