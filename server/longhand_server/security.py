@@ -18,6 +18,8 @@ from longhand_server.errors import ConfigurationError, RateLimitedError, Unauthe
 
 _MAX_TOKEN_BYTES = 1024
 _HASH_DIGITS = 64
+# Images by which sums of many small shares may be off.
+_ROUNDING = 1e-6
 
 
 @dataclass
@@ -45,12 +47,12 @@ class Caller:
         if self.lines_per_s == math.inf:
             return
         burst = max(1.0, self.lines_per_s)
-        grown = self._allowance + (now - self._counted_at) * self.lines_per_s
+        grown = self._allowance + max(0.0, now - self._counted_at) * self.lines_per_s
         self._allowance = min(burst, grown)
         self._counted_at = now
         # A batch larger than the burst may pass when the allowance is full, and is paid for afterwards.
         needed = min(float(images), burst)
-        if self._allowance < needed:
+        if self._allowance < needed - _ROUNDING:
             wait_ms = math.ceil((needed - self._allowance) / self.lines_per_s * 1000)
             raise RateLimitedError(
                 f"caller {self.name} may send {self.lines_per_s:g} images a second",

@@ -1,0 +1,252 @@
+"""The web page in a real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers.server_process import ServerProcess
+from helpers.toy_model import draw_image, write_bundle
+from helpers.web_process import WebProcess, running_web
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra 'dev')")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def web(server: ServerProcess) -> Iterator[WebProcess]:
+    with running_web(server.address) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_api.sync_playwright() as playwright:
+        # Chromium's own sandbox does not work for root, as which containers often run.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, web: WebProcess) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1000, "height": 800}, accept_downloads=True)
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(web.url)
+    page.wait_for_selector("#status[data-state=ready]")
+    yield page
+    context.close()
+    assert not problems
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    for name, text in (("one", "abc de"), ("two", "cab")):
+        (tmp_path / f"{name}.png").write_bytes(draw_image(text))
+    (tmp_path / "bad.png").write_bytes(b"no image at all")
+    return [str(tmp_path / f"{name}.png") for name in ("one", "two", "bad")]
+
+
+def words(page: Page) -> list[str]:
+    page.wait_for_selector(".word")
+    return page.locator(".word").all_inner_texts()
+
+
+def test_upload_shows_words_and_their_places(page: Page, images: list[str]) -> None:
+    page.set_input_files("#files", images[0])
+    assert words(page) == ["abc", "de"]
+    boxes = []
+    for number in range(2):
+        page.locator(".word").nth(number).hover()
+        box = page.locator("#mark").bounding_box()
+        assert box is not None
+        boxes.append(box)
+    picture = page.locator("#shown").bounding_box()
+    assert picture is not None
+    assert picture["x"] < boxes[0]["x"] < boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"] + 1
+    assert boxes[1]["x"] + boxes[1]["width"] < picture["x"] + picture["width"]
+    page.locator("#facts").hover()
+    assert not page.locator("#mark").is_visible()
+
+
+def test_other_readings_and_saving(page: Page, images: list[str]) -> None:
+    page.set_input_files("#files", images[0])
+    assert words(page) == ["abc", "de"]
+    with page.expect_download() as download:
+        page.click("#save-json")
+    record = json.loads(Path(download.value.path()).read_text())
+    assert (record["file"], record["text"]) == ("one.png", "abc de")
+    page.click("#others summary")
+    others = page.locator("#alternatives button")
+    if others.count() > 1:
+        others.nth(1).click()
+        assert others.nth(1).get_attribute("aria-pressed") == "true"
+        assert page.inner_text("#text") == record["alternatives"][1]["text"]
+    with page.expect_download() as download:
+        page.click("#save-text")
+    assert Path(download.value.path()).read_text().strip() == page.inner_text("#text").strip()
+
+
+def test_a_bad_file_is_explained(page: Page, images: list[str]) -> None:
+    page.set_input_files("#files", images[2])
+    page.wait_for_selector("#problem:visible")
+    assert "not a readable picture" in page.inner_text("#problem")
+    page.set_input_files("#files", images[0])
+    assert words(page) == ["abc", "de"]
+
+
+def test_a_batch_goes_on_after_a_failure(page: Page, images: list[str]) -> None:
+    page.set_input_files("#files", [images[0], images[2], images[1]])
+    page.wait_for_function("document.getElementById('progress').value === 3")
+    assert "3 of 3, 1 could not be read" in page.inner_text("#count")
+    rows = page.locator("#rows tr")
+    assert rows.count() == 3
+    assert "not a readable picture" in rows.nth(1).inner_text()
+    rows.nth(0).locator("button").click()
+    assert words(page) == ["abc", "de"]
+    with page.expect_download() as download:
+        page.click("#save-tsv")
+    table = Path(download.value.path()).read_text().splitlines()
+    assert table[0] == "file\tconfidence\ttext"
+    assert table[3].endswith("\tcab")
+    page.click("#forget")
+    assert not page.locator("#batch").is_visible()
+
+
+def test_writing_on_the_page(page: Page) -> None:
+    page.click("#tab-write")
+    page.click("#read")
+    assert "Write something first" in page.inner_text("#problem")
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 60, box["y"] + 100)
+    page.mouse.down()
+    for step in range(40):
+        page.mouse.move(box["x"] + 60 + 4 * step, box["y"] + 100 - 30 * abs(math.sin(step / 3)))
+    page.mouse.up()
+    with page.expect_response("**/api/recognize*") as answer:
+        page.click("#read")
+    assert answer.value.ok
+    sent = answer.value.request.post_data_buffer
+    assert sent is not None
+    assert sent.startswith(b"\x89PNG")
+    # The image is the stroke with a margin, twice as large, whatever the size of the writing area.
+    reading = answer.value.json()
+    assert reading["image_width"] == pytest.approx(2 * (4 * 39 + 32), abs=6)
+    page.wait_for_selector("#result:visible")
+    page.click("#clear")
+    assert not page.locator("#result").is_visible()
+
+
+def test_paste_and_drop(page: Page) -> None:
+    for kind, data in (("paste", "clipboardData"), ("drop", "dataTransfer")):
+        page.evaluate(
+            """([kind, data, bytes]) => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([new Uint8Array(bytes)], kind + ".png", {type: "image/png"}));
+                const event = new Event(kind, {bubbles: true, cancelable: true});
+                Object.defineProperty(event, data, {value: transfer});
+                document.body.dispatchEvent(event);
+            }""",
+            [kind, data, list(draw_image("cab"))],
+        )
+        page.wait_for_function(f"document.getElementById('facts').textContent.startsWith('{kind}.png')")
+        assert words(page) == ["cab"]
+
+
+def test_options_read_again(page: Page, images: list[str]) -> None:
+    page.set_input_files("#files", images[0])
+    assert words(page) == ["abc", "de"]
+    page.click("#options summary")
+    with page.expect_response("**/api/recognize?decoder=greedy") as answer:
+        page.select_option("#decoder", "greedy")
+    assert answer.value.ok
+    assert words(page) == ["abc", "de"]
+
+
+def test_keyboard_alone(page: Page, images: list[str]) -> None:
+    page.locator("#tab-image").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#panel-write").is_visible()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#panel-image").is_visible()
+    page.keyboard.press("Tab")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(images[0])
+    assert words(page) == ["abc", "de"]
+    page.locator(".word").nth(1).focus()
+    assert page.locator("#mark").is_visible()
+
+
+def test_phone_width_needs_no_sideways_scrolling(
+    browser: Browser, web: WebProcess, images: list[str]
+) -> None:
+    context = browser.new_context(
+        viewport={"width": 360, "height": 740}, device_scale_factor=3, has_touch=True
+    )
+    page = context.new_page()
+    page.goto(web.url)
+    page.set_input_files("#files", images[:2])
+    page.wait_for_function("document.getElementById('progress').value === 2")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    small = page.evaluate(
+        "[...document.querySelectorAll('.buttons button, [role=tab]')].filter(e => e.offsetParent)"
+        ".filter(e => e.getBoundingClientRect().height < 44).length"
+    )
+    assert small == 0
+    context.close()
+
+
+def test_a_server_that_comes_later_is_noticed(browser: Browser, tmp_path: Path, images: list[str]) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    first = ServerProcess(bundle, tmp_path / "first")
+    address = first.address
+    with running_web(address) as web:
+        page = browser.new_page()
+        page.goto(web.url)
+        page.wait_for_selector("#status[data-state=ready]")
+        first.stop()
+        page.set_input_files("#files", images[0])
+        page.wait_for_selector("#problem:visible")
+        assert "cannot be reached" in page.inner_text("#problem")
+        page.wait_for_selector("#status[data-state=away]", timeout=20_000)
+        second = ServerProcess(bundle, tmp_path / "second", "--port", address.rpartition(":")[2])
+        page.wait_for_selector("#status[data-state=ready]", timeout=20_000)
+        page.set_input_files("#files", images[1])
+        assert words(page) == ["cab"]
+        second.stop()
+        page.close()
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: npm install --no-save axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility_rules(browser: Browser, web: WebProcess, images: list[str], scheme: str) -> None:
+    # The page's own policy would keep the checker out.
+    context = browser.new_context(color_scheme=scheme, bypass_csp=True)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto(web.url)
+    page.set_input_files("#files", images)
+    page.wait_for_function("document.getElementById('progress').value === 3")
+    for selector in ("#options summary", "#tab-write", "#others summary"):
+        if page.locator(selector).is_visible():
+            page.click(selector)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    violations = page.evaluate("axe.run().then(result => result.violations)")
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in violations] == []
+    context.close()

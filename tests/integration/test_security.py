@@ -1,0 +1,117 @@
+"""TLS, mTLS and tokens against a real server."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from helpers.certificates import make_authority, make_certificate
+from helpers.server_process import ServerProcess, run_server
+from helpers.toy_model import draw_image
+from longhand.v1 import recognition_pb2 as pb
+from longhand.v1 import recognition_pb2_grpc
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+
+
+def read(address: str, credentials: grpc.ChannelCredentials | None = None, token: str = "") -> str:
+    """One call; the address's certificate must be for localhost."""
+    options = [("grpc.ssl_target_name_override", "localhost")]
+    channel = (
+        grpc.insecure_channel(address)
+        if credentials is None
+        else grpc.secure_channel(address, credentials, options)
+    )
+    with channel:
+        stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+        metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        request = pb.RecognizeRequest(image=draw_image("bad"))
+        return stub.Recognize(request, metadata=metadata, timeout=10).result.text
+
+
+def refused(
+    address: str, credentials: grpc.ChannelCredentials | None = None, token: str = ""
+) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as caught:
+        read(address, credentials, token)
+    code: grpc.StatusCode = caught.value.code()
+    return code
+
+
+def test_mutual_tls_and_certificates_that_change(toy_bundle: Path, tmp_path: Path) -> None:
+    authority, other = make_authority(tmp_path / "ca"), make_authority(tmp_path / "other")
+    certificate, key = make_certificate(tmp_path / "server", authority)
+    mine, strangers = (
+        make_certificate(tmp_path / "client", authority, "client"),
+        make_certificate(tmp_path / "stranger", other, "client"),
+    )
+
+    def client(root: Path, pair: tuple[Path, Path] | None) -> grpc.ChannelCredentials:
+        chain, private = (pair[0].read_bytes(), pair[1].read_bytes()) if pair else (None, None)
+        return grpc.ssl_channel_credentials(root.read_bytes(), private, chain)
+
+    arguments = ["--tls-cert", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(authority[0])]
+    with ServerProcess(toy_bundle, tmp_path / "run", *arguments) as server:
+        assert read(server.address, client(authority[0], mine)) == "bad"
+        assert refused(server.address) == grpc.StatusCode.UNAVAILABLE  # no TLS at all
+        assert refused(server.address, client(authority[0], None)) == grpc.StatusCode.UNAVAILABLE
+        assert refused(server.address, client(authority[0], strangers)) == grpc.StatusCode.UNAVAILABLE
+        expired = make_certificate(tmp_path / "expired", authority, "client", days=-1)
+        assert refused(server.address, client(authority[0], expired)) == grpc.StatusCode.UNAVAILABLE
+        assert refused(server.address, client(other[0], mine)) == grpc.StatusCode.UNAVAILABLE
+        # The operator puts a certificate of another authority in place: new connections see it.
+        new_certificate, new_key = make_certificate(tmp_path / "renewed", other)
+        time.sleep(0.05)
+        shutil.copy(new_key, key)
+        shutil.copy(new_certificate, certificate)
+        assert read(server.address, client(other[0], mine)) == "bad"
+        assert refused(server.address, client(authority[0], mine)) == grpc.StatusCode.UNAVAILABLE
+
+
+def test_tokens_rate_limits_and_their_reload(toy_bundle: Path, tmp_path: Path) -> None:
+    def line(name: str, token: str, rate: str = "") -> str:
+        return f"{name} {hashlib.sha256(token.encode()).hexdigest()} {rate}\n"
+
+    tokens = tmp_path / "tokens"
+    tokens.write_text(line("archive", "one") + line("web", "two", "0.001"))
+    with ServerProcess(toy_bundle, tmp_path / "run", "--token-file", str(tokens)) as server:
+        assert read(server.address, token="one") == "bad"
+        assert refused(server.address) == grpc.StatusCode.UNAUTHENTICATED
+        assert refused(server.address, token="three") == grpc.StatusCode.UNAUTHENTICATED
+        assert read(server.address, token="two") == "bad"
+        with grpc.insecure_channel(server.address) as channel:
+            stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+            request = pb.RecognizeRequest(image=draw_image("bad"))
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Recognize(request, metadata=(("authorization", "Bearer two"),))
+            assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            trailers: dict[str, Any] = {key: value for key, value in caught.value.trailing_metadata()}  # noqa: C416
+            assert int(trailers["grpc-retry-pushback-ms"]) > 100_000
+            # Probes need no token.
+            health = health_pb2_grpc.HealthStub(channel)
+            status = health.Check(health_pb2.HealthCheckRequest()).status  # type: ignore[attr-defined]
+            assert status == health_pb2.HealthCheckResponse.SERVING
+        tokens.write_text(line("archive", "four"))
+        server.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 10
+        while "reloaded" not in server.text() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert read(server.address, token="four") == "bad"
+        assert refused(server.address, token="one") == grpc.StatusCode.UNAUTHENTICATED
+        for token in ("one", "two", "three", "four"):
+            assert f"Bearer {token}" not in server.text()
+
+
+def test_other_machines_are_not_served_unprotected(toy_bundle: Path) -> None:
+    done = run_server(["--model", str(toy_bundle), "--host", "0.0.0.0", "--port", "0"])
+    assert done.returncode == 2
+    assert "can be reached from other machines" in done.stderr
+    assert "--insecure" in done.stderr

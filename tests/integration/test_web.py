@@ -1,0 +1,122 @@
+"""The gateway of the web page over HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from helpers.server_process import ServerProcess
+from helpers.toy_model import draw_image
+from helpers.web_process import WebProcess, free_port, running_web
+
+
+@pytest.fixture(scope="module")
+def web(server: ServerProcess) -> Iterator[WebProcess]:
+    with running_web(server.address, "--max-image-mib", "1") as running:
+        yield running
+
+
+def reason(body: bytes) -> str:
+    return str(json.loads(body)["error"]["reason"])
+
+
+def test_the_page_is_locked_down(web: WebProcess) -> None:
+    page = web.ask("/")
+    assert page.status == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    # One page without requests to anywhere else, and without code inside its markup.
+    for path in ("/", "/app.js", "/api.js", "/pad.js", "/reading.js", "/style.css"):
+        text = web.ask(path).body.decode()
+        assert "https://" not in text
+        assert "http://" not in text
+    assert "<script>" not in page.body.decode()
+    assert " style=" not in page.body.decode()
+
+
+def test_status(web: WebProcess) -> None:
+    status = json.loads(web.ask("/api/status").body)
+    assert status["ready"]
+    assert status["model"]["name"] == "toy"
+    assert status["max_image_bytes"] == 1024 * 1024
+
+
+def test_a_line_is_read(web: WebProcess) -> None:
+    answer = web.ask("/api/recognize", method="POST", body=draw_image("de ab"))
+    assert answer.status == 200
+    assert answer.headers["cache-control"] == "no-store"
+    reading = json.loads(answer.body)
+    assert reading["text"] == "de ab"
+    assert [word["text"] for word in reading["words"]] == ["de", "ab"]
+    assert reading["alternatives"][0]["text"] == "de ab"
+    assert 0 <= reading["words"][0]["x_start"] < reading["words"][1]["x_end"] <= reading["image_width"]
+
+
+def test_options(web: WebProcess) -> None:
+    query = "/api/recognize?decoder=beam&lm_weight=0&alternatives=3"
+    reading = json.loads(web.ask(query, method="POST", body=draw_image("ab")).body)
+    assert reading["text"] == "ab"
+    assert 1 <= len(reading["alternatives"]) <= 3
+
+
+@pytest.mark.parametrize(
+    "query", ["decoder=best", "lm_weight=x", "lm_weight=nan", "lm_weight=-1", "alternatives=1000"]
+)
+def test_options_that_make_no_sense(web: WebProcess, query: str) -> None:
+    answer = web.ask(f"/api/recognize?{query}", method="POST", body=draw_image("ab"))
+    assert answer.status == 400
+    assert query.split("=")[0] in json.loads(answer.body)["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"no image", draw_image("ab")[:60]])
+def test_bad_images_are_named_as_such(web: WebProcess, body: bytes) -> None:
+    answer = web.ask("/api/recognize", method="POST", body=body)
+    assert answer.status == 400
+    assert reason(answer.body) == "INVALID_IMAGE"
+
+
+def test_large_uploads_are_cut_off(web: WebProcess) -> None:
+    answer = web.ask("/api/recognize", method="POST", body=bytes(1024 * 1024 + 1))
+    assert (answer.status, reason(answer.body)) == (413, "IMAGE_TOO_LARGE")
+
+
+def test_an_upload_without_a_length_is_cut_off_too(web: WebProcess) -> None:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
+        connection.sendall(
+            b"POST /api/recognize HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        for _ in range(17):
+            connection.sendall(chunk)
+        assert b" 413 " in connection.recv(4096).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/..%2f..%2fetc/passwd", "/static/app.js", "/app.js/", "/gateway.py", "/api/other", "//app.js"]
+)
+def test_there_is_nothing_else(web: WebProcess, path: str) -> None:
+    assert web.ask(path).status in (404, 307)
+    assert web.ask("/api/recognize").status == 405
+
+
+def test_other_sites_may_not_use_it(web: WebProcess) -> None:
+    headers = {"sec-fetch-site": "cross-site"}
+    answer = web.ask("/api/recognize", method="POST", body=draw_image("ab"), headers=headers)
+    assert (answer.status, reason(answer.body)) == (403, "OTHER_SITE")
+
+
+def test_a_service_that_is_not_there_yet(toy_bundle: object) -> None:
+    with running_web(f"127.0.0.1:{free_port()}") as web:
+        status = json.loads(web.ask("/api/status").body)
+        assert not status["ready"]
+        started = time.monotonic()
+        answer = web.ask("/api/recognize", method="POST", body=draw_image("ab"))
+        assert answer.status == 503
+        assert time.monotonic() - started < 5
