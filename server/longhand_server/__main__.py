@@ -11,6 +11,7 @@ from collections.abc import Callable
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.logs import set_up_logging
 from longhand_server.settings import parse_arguments, to_toml
+from longhand_server.supervisor import SUPERVISED, Supervisor
 
 
 def main() -> int:
@@ -21,11 +22,13 @@ def main() -> int:
             print(to_toml(config), end="")
             return 0
         set_up_logging(config.observe)
+        if config.listen.workers > 1:
+            return asyncio.run(Supervisor(sys.argv[1:], config).run())
         # Imported late: --help and --print-config need no gRPC, OpenCV or ONNX Runtime.
         from longhand_server.server import serve
 
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serve(config))
+            runner.run(serve(config, supervised=SUPERVISED in os.environ))
     except LonghandError as error:
         print(f"longhand_server: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1

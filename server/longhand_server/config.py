@@ -144,6 +144,8 @@ class ListenConfig(Settings):
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 or [::] = every interface")
     port: int = setting(50051, "gRPC port; 0 = a free one", low=0, high=65_535)
     port_file: str = setting("", "file that gets the port once the server answers")
+    workers: int = setting(1, "processes that share the port; a dead one is restarted", low=1, high=256)
+    reuse_port: bool = setting(False, "let other servers listen on the same port (SO_REUSEPORT)")
     grace_s: float = setting(
         20.0, "seconds that accepted calls get to finish after SIGTERM", low=0, high=3600
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from longhand_server.calls import CallGate
 from longhand_server.config import ObserveConfig, ServerConfig
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.metrics import Metrics
+from longhand_server.ports import write_port
 from longhand_server.registry import ModelRegistry
 from longhand_server.security import TokenStore, check_exposure, server_credentials
 from longhand_server.servicer import RecognitionServicer
@@ -122,8 +124,12 @@ async def build_server(config: ServerConfig) -> LonghandServer:
     return server
 
 
-async def serve(config: ServerConfig) -> None:
+async def serve(config: ServerConfig, *, supervised: bool = False) -> None:
     """Serves until SIGTERM or SIGINT, then drains; SIGHUP reloads models and tokens.
+
+    Args:
+        config: The settings.
+        supervised: Whether the end of standard input, which a parent holds open, means to stop as well.
 
     Raises:
         InvalidModelError, ConfigurationError: See :func:`build_server`.
@@ -134,12 +140,16 @@ async def serve(config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    if supervised:
+        loop.add_reader(0, lambda: None if os.read(0, 1024) else stop.set())
     print(_announcement(server, config), flush=True)
     if config.listen.port_file:
-        _write_port(Path(config.listen.port_file), server.port)
+        write_port(Path(config.listen.port_file), server.port)
     reloading = loop.create_task(_reload_on(reload, server))
     await stop.wait()
     reloading.cancel()
+    if supervised:
+        loop.remove_reader(0)
     _LOG.info("stopping: finishing accepted calls for up to %g s", config.listen.grace_s)
     await server.drain(config.listen.grace_s)
 
@@ -171,13 +181,6 @@ def _serve_metrics(observe: ObserveConfig, metrics: Metrics) -> int:
     return int(http.server_port)
 
 
-def _write_port(path: Path, port: int) -> None:
-    # Renamed into place, so that nobody reads half a number.
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(f"{port}\n", encoding="ascii")
-    partial.replace(path)
-
-
 def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.listen.max_request_bytes),
@@ -190,6 +193,6 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", 20_000),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.max_send_message_length", -1),
-        # Two servers on one port would share its calls without anybody having asked for it.
-        ("grpc.so_reuseport", 0),
+        # Two servers on one port share its calls only where somebody asked for it.
+        ("grpc.so_reuseport", int(config.listen.reuse_port)),
     ]

@@ -125,7 +125,7 @@ def test_metrics_logs_and_request_ids(toy_bundle: Path, tmp_path: Path) -> None:
                 stub.Recognize(
                     pb.RecognizeRequest(image=b"secret bytes"), metadata=(("x-request-id", "a b"),)
                 )
-            trailers: dict[str, Any] = {key: value for key, value in caught.value.trailing_metadata()}  # noqa: C416
+            trailers: dict[str, Any] = {item.key: item.value for item in caught.value.trailing_metadata()}
             made_up = trailers["x-request-id"]
             assert len(made_up) == 32
         with urllib.request.urlopen(url) as page:

@@ -93,7 +93,7 @@ def test_tokens_rate_limits_and_their_reload(toy_bundle: Path, tmp_path: Path) -
             with pytest.raises(grpc.RpcError) as caught:
                 stub.Recognize(request, metadata=(("authorization", "Bearer two"),))
             assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            trailers: dict[str, Any] = {key: value for key, value in caught.value.trailing_metadata()}  # noqa: C416
+            trailers: dict[str, Any] = {item.key: item.value for item in caught.value.trailing_metadata()}
             assert int(trailers["grpc-retry-pushback-ms"]) > 100_000
             # Probes need no token.
             health = health_pb2_grpc.HealthStub(channel)

@@ -25,14 +25,17 @@ ALLOWED = {
     "longhand_training": {"longhand_decoder", "longhand_server"},
     "longhand_client": {"longhand"},
 }
-# What training may take from the server: what a model is, not how it is served.
-TRAINING_USES = {"errors", "config", "alphabet", "image", "image_file", "network", "bundle"}
+# What training may take from the server: what a model is, not how it is served. The runtime is among it so that an
+# evaluation measures the exported files as the server runs them.
+TRAINING_USES = {"errors", "config", "alphabet", "image", "image_file", "network", "bundle", "runtime"}
 # The server's files, lowest first. A file may reach, directly or through others, only files above it.
 SERVER_ORDER = [
     "errors",
     "config",
     "settings",
     "logs",
+    "ports",
+    "supervisor",
     "security",
     "alphabet",
     "image_formats",
