@@ -31,6 +31,7 @@ PACKAGE_ROOTS = {
     "longhand_decoder": "decoder_ext",
     "longhand_server": "server",
     "longhand_training": "training",
+    "longhand_web": "clients/web",
 }
 
 
@@ -129,6 +130,7 @@ setup(
         "longhand_decoder": ["py.typed", "*.pyi"],
         "longhand_server": ["py.typed", "models/**/*"],
         "longhand_training": ["py.typed"],
+        "longhand_web": ["py.typed", "static/*"],
     },
     ext_modules=[decoder_extension()],
     cmdclass={"build": Build, "build_stubs": BuildStubs, "build_ext": BuildExtension},

@@ -99,6 +99,9 @@ class Connection:
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
             ("grpc.keepalive_timeout_ms", 10_000),
+            # A server that has been restarted is found again within seconds, not after gRPC's two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 3_000),
             ("grpc.enable_retries", int(self.retries > 0)),
             ("grpc.service_config", json.dumps(self._service_config())),
         ]

@@ -1,0 +1,54 @@
+"""`python -m longhand_web`: serves the page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import uvicorn
+
+from longhand_client import DEFAULT_ADDRESS, LonghandError
+from longhand_client.local_server import LocalServer
+from longhand_web.gateway import GatewayConfig, build_app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves the page until Ctrl-C.
+
+    Args:
+        arguments: the command line without the program's name; None = the process's own.
+
+    Returns:
+        The exit code: 0, 1 (could not start), 2 (usage).
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        with ExitStack() as resources:
+            address = resources.enter_context(LocalServer()).address if options.local else options.address
+            config = GatewayConfig(address=address, max_image_bytes=options.max_image_mib * 1024 * 1024)
+            print(
+                f"Longhand's page is at http://{options.host}:{options.port} (service: {address})", flush=True
+            )
+            uvicorn.run(build_app(config), host=options.host, port=options.port, log_level="warning")
+    except (LonghandError, ValueError) as error:
+        print(f"longhand_web: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="longhand_web", description="Serves Longhand's web page.")
+    parser.add_argument("--address", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help="the gRPC service")
+    parser.add_argument("--local", action="store_true", help="start a service for this page")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
+    parser.add_argument("--max-image-mib", type=int, default=8, metavar="N", help="largest image accepted")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+// Talks to the gateway. Every failure becomes an Error whose message is meant for people.
+
+const PLAIN = {
+  INVALID_IMAGE: "This file is not a readable picture of a line",
+  IMAGE_TOO_LARGE: "This image is too large",
+  OVERLOADED: "The server has too much to do right now; try again in a moment",
+  RATE_LIMITED: "Too many requests; try again in a moment",
+  UNAVAILABLE: "The recognition server is not running or cannot be reached",
+  SHUTTING_DOWN: "The recognition server is just being restarted",
+  DEADLINE_EXCEEDED: "The server took too long",
+  NO_GATEWAY: "This page has lost its own server; is `make web` still running?",
+};
+
+export class ReadingError extends Error {}
+
+export async function status() {
+  const answer = await fetch("/api/status", { cache: "no-store" });
+  if (!answer.ok) throw new ReadingError("the gateway answered " + answer.status);
+  return answer.json();
+}
+
+export async function recognize(image, options) {
+  const query = new URLSearchParams();
+  if (options.decoder) query.set("decoder", options.decoder);
+  if (options.weight !== 1) query.set("lm_weight", options.weight);
+  let answer;
+  try {
+    answer = await fetch("/api/recognize?" + query, {
+      method: "POST", body: image, headers: { "content-type": "application/octet-stream" },
+    });
+  } catch {
+    throw new ReadingError(PLAIN.NO_GATEWAY + ".");
+  }
+  const body = await answer.json().catch(() => ({}));
+  if (answer.ok) return body;
+  const { reason, message } = body.error ?? { reason: "", message: `the gateway answered ${answer.status}` };
+  const plain = PLAIN[reason];
+  throw new ReadingError(plain ? `${plain}${reason.includes("IMAGE") ? ` (${message})` : ""}.` : message);
+}
+
+// A photo can be larger than the gateway takes; a line needs far fewer pixels than a camera has.
+export async function shrink(file, limit) {
+  if (file.size <= limit) return file;
+  let picture;
+  try {
+    picture = await createImageBitmap(file);
+  } catch {
+    return file; // the server says what is wrong with it
+  }
+  const scale = Math.min(1, 3000 / Math.max(picture.width, picture.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(Math.round(picture.width * scale), 1);
+  canvas.height = Math.max(Math.round(picture.height * scale), 1);
+  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return new Promise((done) => canvas.toBlob((blob) => done(blob ?? file), "image/jpeg", 0.92));
+}
