@@ -192,6 +192,8 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         # Nobody holds a place without saying anything.
         ("grpc.server_handshake_timeout_ms", 20_000),
         ("grpc.max_metadata_size", 16 * 1024),
+        # gRPC unpacks a compressed message before it looks at its size, and images are compressed already.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.max_send_message_length", -1),
         # Two servers on one port share its calls only where somebody asked for it.
         ("grpc.so_reuseport", int(config.listen.reuse_port)),

@@ -106,7 +106,8 @@ class Supervisor:
     async def _stop(self) -> int:
         self._forward(signal.SIGTERM)
         codes = await asyncio.gather(*(worker.wait() for worker in self._workers.values()))
-        return max((abs(code) for code in codes), default=0)
+        # One that was only just starting had not yet learnt to end well.
+        return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
 
 
 def _reserve(listen: ListenConfig) -> socket.socket:

@@ -67,6 +67,10 @@ def bad_images() -> dict[str, tuple[bytes, str]]:
         "TIFF without pixels": (samples.plain_tiff(64, 64, tag_273=1 << 30), "truncated TIFF"),
         "TIFF of JPEG": (samples.plain_tiff(64, 64, tag_259=7), "compression 7"),
         "TIFF of 0-row strips": (samples.plain_tiff(64, 64, tag_278=0), "strips of 0 rows"),
+        "TIFF without sample sizes": (
+            samples.tiff([(256, 4, 1, 9), (257, 4, 1, 9), (258, 3, 0, 0), (273, 4, 1, 8), (279, 4, 1, 9)]),
+            "TIFF",
+        ),
         "TIFF of two pages": (_two_pages(), "several pages"),
         "TIFF of 200 fields out of the file": (
             samples.tiff([(256 + n, 4, 0x0FFFFFFF, 8) for n in range(200)]),

@@ -113,7 +113,7 @@ def _read_directory(data: bytes, at: int, byteorder: str) -> tuple[Tags, int]:
         start = entry + 8 if size <= 4 else unsigned(data, entry + 8, 4, byteorder, _KIND)
         if start + size > len(data):
             raise truncated(_KIND, f"field {tag} needs {start + size} bytes, {len(data)} are there")
-        if kind in _INTEGER_TYPES and values <= _MAX_VALUES:
+        if kind in _INTEGER_TYPES and 1 <= values <= _MAX_VALUES:
             width = _INTEGER_TYPES[kind]
             tags[tag] = tuple(
                 unsigned(data, start + width * index, width, byteorder, _KIND) for index in range(values)

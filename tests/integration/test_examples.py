@@ -1,0 +1,157 @@
+"""Every example runs, and so do the examples in docstrings and READMEs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import longhand_client
+from helpers.server_process import ServerProcess
+from helpers.toy_model import draw_image
+from helpers.web_process import WebProcess, free_port
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+BUF = shutil.which("buf") or shutil.which("buf", path=ROOT / "node_modules" / ".bin")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name, text in (("1", "abc"), ("2", "de ab")):
+        (folder / f"{name}.png").write_bytes(draw_image(text))
+    (folder / "labels.tsv").write_text("1.png\tabc\n2.png\tde bb\n")
+    return folder
+
+
+def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_all_examples_are_listed_and_run_here() -> None:
+    listed = set(re.findall(r"^\| `([^`]+)`", (EXAMPLES / "README.md").read_text(), re.MULTILINE))
+    assert listed == {
+        path.name for path in EXAMPLES.iterdir() if path.name not in ("README.md", "__pycache__")
+    }
+    tests = Path(__file__).read_text()
+    assert all(name in tests for name in listed)
+
+
+def test_raw_stub_is_short(server: ServerProcess, scans: Path) -> None:
+    assert run("raw_stub.py", scans / "1.png", server.address).stdout == "abc\n"
+    lines = [line for line in (EXAMPLES / "raw_stub.py").read_text().splitlines() if line.strip()]
+    assert len(lines) <= 15
+
+
+def test_folder_job(server: ServerProcess, scans: Path, tmp_path: Path) -> None:
+    (scans / "bad.png").write_bytes(b"no image")
+    outcome = run("folder_job.py", scans, tmp_path / "out.tsv", server.address)
+    assert outcome.returncode == 1
+    assert "bad.png" in outcome.stderr
+    rows = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
+    assert [row[2] for row in rows] == ["abc", "de ab"]
+
+
+def test_evaluate(server: ServerProcess, scans: Path) -> None:
+    outcome = run("evaluate.py", scans / "labels.tsv", server.address)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.count("CER 12.50 %  WER 33.33 %  exact 1 of 2 lines") == 2
+
+
+def test_label_service(server: ServerProcess, scans: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "examples.label_service:app", "--port", str(port)]
+    environment = {**os.environ, "LONGHAND_ADDRESS": server.address}
+    process = subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT, env=environment)
+    try:
+        service = WebProcess(port)
+        service.wait(process, "/label")
+        answer = service.ask("/label", method="POST", body=(scans / "1.png").read_bytes())
+        assert json.loads(answer.body)["text"] == "abc"
+        assert service.ask("/label", method="POST", body=b"no image").status == 400
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+@pytest.mark.skipif(BUF is None, reason="needs buf: npm install --no-save @bufbuild/buf")
+def test_calls_from_a_shell(server: ServerProcess, scans: Path) -> None:
+    command = [str(EXAMPLES / "grpcurl.sh"), str(scans / "1.png"), server.address]
+    environment = {**os.environ, "BUF": str(BUF)}
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
+    assert '"name": "toy"' in outcome.stdout
+    assert '"text": "abc"' in outcome.stdout
+
+
+@pytest.mark.slow
+def test_fine_tune(server: ServerProcess, scans: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs PyTorch (make test TORCH=no leaves it out)")
+    first = tmp_path / "first"
+    quick = "--batch-pixels 60000 --minutes 0.05 --workers 0"
+    train = [sys.executable, "-m", "longhand_training.train", "--folder", str(scans), "--out", str(first)]
+    subprocess.run([*train, *quick.split()], check=True, timeout=100, capture_output=True)
+    command = [
+        "bash",
+        str(EXAMPLES / "fine_tune.sh"),
+        str(scans),
+        str(first / "best.pt"),
+        str(tmp_path / "out"),
+        "0.05",
+    ]
+    environment = {**os.environ, "PYTHON": sys.executable, "TRAIN_ARGS": "--batch-pixels 60000 --workers 0"}
+    outcome = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=110, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    manifest = json.loads((tmp_path / "out" / "model" / "bundle.json").read_text())
+    assert manifest["name"] == "mine"
+
+
+@pytest.mark.parametrize("name", ["longhand_client", "longhand_client.client", "longhand_client.aio"])
+def test_docstrings(
+    server: ServerProcess, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The sample in the repository says something else to the toy model; a bar image takes its place.
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "sample_line.png").write_bytes(draw_image("abc"))
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    found = doctest.testmod(module, extraglobs={"address": server.address})
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_python_in_the_readmes(server: ServerProcess, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (scans / "line.png").write_bytes(draw_image("abc"))
+    monkeypatch.chdir(scans)
+    blocks = [
+        block
+        for readme in (ROOT / "README.md", ROOT / "clients" / "README.md")
+        for block in re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    assert len(blocks) >= 4
+    for block in blocks:
+        exec(
+            compile(block.replace("localhost:50051", server.address), "README", "exec"),
+            {"__name__": "readme"},
+        )
+
+
+def test_every_public_name_is_documented() -> None:
+    missing = [
+        name
+        for name in longhand_client.__all__
+        if callable(getattr(longhand_client, name)) and not getattr(longhand_client, name).__doc__
+    ]
+    assert missing == []
