@@ -166,6 +166,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("word", "char"), help="build just this one")
     parser.add_argument("--word-prune", type=int, nargs="+", default=list(WORD_MODEL.prune))
     parser.add_argument("--word-vocabulary", type=int, default=WORD_MODEL.vocabulary)
+    parser.add_argument("--fiction", type=float, default=SHARES["standardebooks_fiction"], help="share kept")
     parser.add_argument("--char-prune", type=int, nargs="+", default=list(CHARACTER_MODEL.prune))
     options = parser.parse_args()
     word_prune, char_prune = tuple(options.word_prune), tuple(options.char_prune)
@@ -182,7 +183,7 @@ def main() -> int:
                 continue
             print(f"estimating {file} ...", flush=True)
             with tempfile.TemporaryDirectory() as work:
-                passages = corpus(options.data, SHARES)
+                passages = corpus(options.data, {**SHARES, "standardebooks_fiction": options.fiction})
                 estimate(tools, map(tokenise, passages), settings, options.out / file, Path(work))
             print(report(options.out / file, [tokenise(s) for s in held_out]), flush=True)
     except (ValueError, RuntimeError) as error:
