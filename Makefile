@@ -46,6 +46,10 @@ lint: $(TRAINING) ## ruff, mypy --strict, clang-format; changes nothing
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy $(wildcard setup.py decoder_ext server training clients tests examples)
 	@$(VENV)/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+	@if [ -e node_modules/.bin/buf ]; then \
+	    $(PY) setup.py -q build_stubs --descriptor-set build/longhand.binpb && \
+	    node_modules/.bin/buf lint build/longhand.binpb --config proto/buf.yaml; \
+	else echo "buf is not here (make test-tools brings it); the .proto is not linted"; fi
 
 .PHONY: format
 format: $(DEV) ## put Python and C++ into the project's format

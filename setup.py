@@ -42,13 +42,17 @@ class BuildStubs(Command):
     """
 
     description = "generate the protobuf and gRPC modules"
-    user_options: ClassVar = [("inplace", "i", "write them beside their .proto files")]
+    user_options: ClassVar = [
+        ("inplace", "i", "write them beside their .proto files"),
+        ("descriptor-set=", None, "only write this file of descriptors, which `buf lint` reads"),
+    ]
     boolean_options: ClassVar = ["inplace"]
 
     def initialize_options(self) -> None:
         self.build_lib: str | None = None
         self.editable_mode = False
         self.inplace = False
+        self.descriptor_set: str | None = None
 
     def finalize_options(self) -> None:
         self.set_undefined_options("build_py", ("build_lib", "build_lib"))
@@ -56,22 +60,34 @@ class BuildStubs(Command):
     def run(self) -> None:
         from grpc_tools import protoc
 
-        destination = self._destination()
-        destination.mkdir(parents=True, exist_ok=True)
         arguments = [
             "protoc",
             f"--proto_path={ROOT / PROTO_ROOT}",
             *(f"--proto_path={folder}" for folder in _google_protos()),
+            *self._outputs(),
+            *PROTO_FILES,
+        ]
+        if protoc.main(arguments) != 0:
+            raise ExecError(f"protoc could not compile {', '.join(PROTO_FILES)} (its messages stand above)")
+
+    def _outputs(self) -> list[str]:
+        if self.descriptor_set is not None:
+            Path(self.descriptor_set).parent.mkdir(parents=True, exist_ok=True)
+            return [
+                "--include_imports",
+                "--include_source_info",
+                f"--descriptor_set_out={self.descriptor_set}",
+            ]
+        destination = self._destination()
+        destination.mkdir(parents=True, exist_ok=True)
+        return [
             f"--plugin=protoc-gen-mypy={_plugin('protoc-gen-mypy')}",
             f"--plugin=protoc-gen-mypy_grpc={_plugin('protoc-gen-mypy_grpc')}",
             f"--python_out={destination}",
             f"--grpc_python_out={destination}",
             f"--mypy_out={destination}",
             f"--mypy_grpc_out={destination}",
-            *PROTO_FILES,
         ]
-        if protoc.main(arguments) != 0:
-            raise ExecError(f"protoc could not compile {', '.join(PROTO_FILES)} (its messages stand above)")
 
     def get_source_files(self) -> list[str]:
         return [f"{PROTO_ROOT}/{name}" for name in PROTO_FILES]

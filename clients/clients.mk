@@ -12,10 +12,12 @@ bench: $(DEV) ## measure a server started for it: lines/s and latency [ARGS="--r
 web: $(WEB) ## serve the web page, with a server of its own [WEB_PORT=8080] [ARGS="--address HOST:PORT"]
 	@exec $(PY) -m longhand_web --port $(WEB_PORT) $(if $(ARGS),$(ARGS),--local)
 
-.PHONY: browser
-browser: ## what the tests of the page need: Debian's Chromium and axe-core (as root)
+.PHONY: test-tools
+test-tools: ## what some tests want besides Python: Chromium (Debian's, as root), axe-core and buf (npm)
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
-	@test -e node_modules/axe-core || npm install --no-save --silent axe-core@4.14.1
+	@command -v npm >/dev/null || apt-get install -y -q --no-install-recommends npm
+	@test -e node_modules/axe-core -a -e node_modules/.bin/buf || \
+	    npm install --no-save --no-package-lock --silent axe-core@4.14.1 @bufbuild/buf
 
 $(WEB): $(RUNTIME) pyproject.toml constraints.txt
 	@if [ -z "$(filter-out $(RUNTIME),$?)" ] || .ci/install requirements $(VENV) web; then touch $@; else exit 1; fi

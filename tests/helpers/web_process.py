@@ -48,6 +48,18 @@ class WebProcess:
         finally:
             connection.close()
 
+    def wait(self, process: subprocess.Popen[bytes], path: str = "/icon.svg") -> None:
+        """Waits until it answers; raises the last error where it does not."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.ask(path)
+                return
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -63,15 +75,7 @@ def running_web(address: str, *arguments: str) -> Iterator[WebProcess]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     web = WebProcess(port)
     try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                web.ask("/icon.svg")
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        web.wait(process)
         yield web
     finally:
         process.terminate()
