@@ -6,6 +6,8 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,16 @@ def test_it_says_what_it_serves_and_where(server: ServerProcess) -> None:
 async def test_health_is_serving(channel: grpc.aio.Channel, service: str) -> None:
     answer = await _health(channel).Check(health_pb2.HealthCheckRequest(service=service))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_the_probe_tells_by_its_exit_code(server: ServerProcess) -> None:
+    probe = [sys.executable, "-m", "longhand_server.probe"]
+    assert subprocess.run([*probe, server.address], check=False).returncode == 0
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{unused.getsockname()[1]}"
+        done = subprocess.run([*probe, nobody], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"{nobody}: UNAVAILABLE\n")
 
 
 async def test_health_of_an_unknown_service_is_not_found(channel: grpc.aio.Channel) -> None:

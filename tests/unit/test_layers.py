@@ -35,6 +35,7 @@ SERVER_ORDER = [
     "settings",
     "logs",
     "ports",
+    "probe",
     "supervisor",
     "security",
     "alphabet",

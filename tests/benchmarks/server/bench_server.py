@@ -160,7 +160,8 @@ class Client:
                     raise
                 refused.append(time.perf_counter() - due)
 
-        chooser, tasks = random.Random(1), []
+        chooser = random.Random(1)
+        tasks: list[asyncio.Task[None]] = []
         due = time.perf_counter()
         end = due + seconds
         while due < end:

@@ -1,0 +1,84 @@
+"""What operators read and deploy agrees with the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from longhand_server import errors
+from longhand_server.metrics import Metrics
+from longhand_server.settings import flag_name, settings
+
+_SERVER = Path(__file__).parents[3] / "server"
+_DEPLOY = _SERVER / "deploy"
+_README = (_SERVER / "README.md").read_text(encoding="utf-8")
+
+
+def metric_names() -> set[str]:
+    families = Metrics().registry.collect()
+    return {family.name + ("_total" if family.type == "counter" else "") for family in families}
+
+
+def test_the_readme_has_every_setting_with_its_default() -> None:
+    for _, item in settings():
+        default = {"": "", "True": "true", "False": "false"}.get(str(item.default), str(item.default))
+        row = f"| `--{flag_name(item)}` | `{item.name}` | {default} |"
+        assert row in _README, row
+        assert item.metadata["description"] in _README
+
+
+def test_the_readme_has_every_metric_and_no_other() -> None:
+    table = set(re.findall(r"^\| `(longhand_\w+)` \|", _README, re.MULTILINE))
+    assert table == metric_names()
+
+
+def test_the_readme_has_every_reason_with_its_code() -> None:
+    tree = [errors.LonghandError]
+    for kind in tree:
+        tree += kind.__subclasses__()
+    unreachable = {"INVALID_CONFIGURATION", "UNSUPPORTED"}  # these stop the start, or wait for their use
+    for kind in tree:
+        if kind.reason not in unreachable:
+            rows = [line for line in _README.splitlines() if line.startswith(f"| {kind.code} |")]
+            assert any(f"`{kind.reason}`" in row for row in rows), kind.reason
+
+
+def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
+    dashboard = json.loads((_DEPLOY / "grafana.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    text = "\n".join(expressions) + (_DEPLOY / "alerts.yml").read_text()
+    asked = set(re.findall(r"longhand_\w+", text))
+    known = metric_names()
+    for name in asked:
+        assert name in known or re.sub(r"_(bucket|sum|count)$", "", name) in known, name
+    reasons = {error.reason for error in errors.LonghandError.__subclasses__()}
+    assert set(re.findall(r'reason="(\w+)"', text)) <= reasons
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_images_do_not_run_as_root_and_copy_what_is_there(name: str) -> None:
+    lines = (_DEPLOY / name).read_text().splitlines()
+    user = next(line.split()[1] for line in lines if line.startswith("USER "))
+    assert user.isdigit()
+    assert int(user) > 0
+    assert any(line.startswith("HEALTHCHECK ") and "longhand_server.probe" in line for line in lines)
+    assert lines.index(f"USER {user}") < next(
+        i for i, line in enumerate(lines) if line.startswith("ENTRYPOINT")
+    )
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_the_unit_is_sound() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(_DEPLOY / "longhand.service")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    complaints = [line for line in done.stderr.splitlines() if "is not executable" not in line]
+    assert not complaints
