@@ -1,0 +1,167 @@
+"""The pipeline with a simulated network: its stages overlap, failures stay alone, nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from helpers.toy_model import draw_image
+from longhand_server.config import BatchingConfig, ImageLimits, LineFormat
+from longhand_server.errors import (
+    DeadlineExceededError,
+    InvalidImageError,
+    OverloadedError,
+    RecognitionFailedError,
+    ShuttingDownError,
+)
+from longhand_server.image import LineImage
+from longhand_server.options import RecognitionOptions
+from longhand_server.pipeline import RecognitionPipeline
+from longhand_server.recognizer import Recognizer, Timings, Transcription
+
+_OPTIONS = RecognitionOptions()
+
+
+class SimulatedModel:
+    """Takes the time that a device would take; reads the width of an image as its text."""
+
+    def __init__(
+        self, device: str, infer_s: float = 0.0, line_s: float = 0.0, beam_line_s: float = 0.0
+    ) -> None:
+        self.bundle = self.line_model = self
+        self.line = LineFormat()
+        self.device = device
+        self.infer_s, self.line_s, self.beam_line_s = infer_s, line_s, beam_line_s
+        self.batches: list[list[int]] = []
+        self.poison = -1
+
+    def infer(self, images: Sequence[LineImage]) -> tuple[list[NDArray[np.float32]], float]:
+        widths = [image.source_width for image in images]
+        self.batches.append([image.pixels.shape[1] for image in images])
+        time.sleep(self.infer_s + self.line_s * len(images))
+        if self.poison in widths:
+            raise RuntimeError("the device gave up")
+        return [np.zeros((1, 1), np.float32) for _ in images], 1.0
+
+    def transcribe(
+        self, images: Sequence[LineImage], log_probs: object, infer_ms: float, options: object
+    ) -> list[Transcription]:
+        time.sleep(self.beam_line_s * len(images))
+        timings = Timings(infer_ms=infer_ms, batch_size=len(images))
+        return [
+            Transcription(
+                str(image.source_width), 1.0, (), (), (), image.source_width, image.source_height, timings
+            )
+            for image in images
+        ]
+
+    def recognize(self, images: Sequence[LineImage], options: object) -> list[Transcription]:
+        return self.transcribe(images, *self.infer(images), options)
+
+
+def build(model: SimulatedModel, **batching: Any) -> RecognitionPipeline:
+    config = BatchingConfig(**{"max_queue": 5000, **batching})
+    return RecognitionPipeline(cast(Recognizer, model), config, ImageLimits(), threads=2)
+
+
+@pytest.fixture(params=["cpu", "cuda:0"])
+def model(request: pytest.FixtureRequest) -> SimulatedModel:
+    return SimulatedModel(request.param, infer_s=0.002)
+
+
+def width_of(text: str) -> str:
+    return str(96 + 28 * len(text))  # see helpers.toy_model.draw_text
+
+
+async def test_every_image_gets_its_own_answer_and_times(model: SimulatedModel) -> None:
+    pipeline = build(model)
+    texts = ["a" * (1 + n % 23) for n in range(80)]
+    results = await asyncio.gather(*(pipeline.recognize(draw_image(text), _OPTIONS) for text in texts))
+    assert [result.text for result in results] == [width_of(text) for text in texts]
+    for result in results:
+        assert result.timings.decode_image_ms > 0
+        assert result.timings.total_ms > result.timings.queue_ms >= 0
+    await pipeline.close()
+
+
+async def test_one_image_that_breaks_the_network_fails_alone(model: SimulatedModel) -> None:
+    pipeline = build(model)
+    model.poison = int(width_of("aaaaa"))
+    texts = ["a" * (1 + n % 8) for n in range(40)]
+    calls = (pipeline.recognize(draw_image(text), _OPTIONS) for text in texts)
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for text, result in zip(texts, results, strict=True):
+        if len(text) == 5:
+            assert isinstance(result, RecognitionFailedError)
+            assert "gave up" not in str(result)
+        else:
+            assert isinstance(result, Transcription)
+            assert result.text == width_of(text)
+    await pipeline.close()
+
+
+async def test_bad_images_expired_and_cancelled_ones_never_reach_the_network(model: SimulatedModel) -> None:
+    pipeline = build(model)
+    with pytest.raises(InvalidImageError):
+        await pipeline.recognize(b"text", _OPTIONS)
+    with pytest.raises(DeadlineExceededError):
+        await pipeline.recognize(draw_image("a"), _OPTIONS, deadline=asyncio.get_running_loop().time() - 1)
+    calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in range(20)]
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert pipeline.waiting == 0
+    await pipeline.close()
+    assert sum(map(len, model.batches)) <= 4  # those that were being decoded already
+
+
+async def test_cancelling_while_lines_wait_for_the_network_frees_their_places() -> None:
+    model = SimulatedModel("cpu", infer_s=0.05)
+    pipeline = build(model)
+    calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in range(30)]
+    await asyncio.sleep(0.2)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    begun = time.perf_counter()
+    assert (await pipeline.recognize(draw_image("ab"), _OPTIONS)).text == width_of("ab")
+    assert time.perf_counter() - begun < 1.0
+    assert len(model.batches) < 20
+    await pipeline.close()
+
+
+async def test_a_full_queue_refuses_and_patient_images_wait() -> None:
+    model = SimulatedModel("cpu", infer_s=0.01)
+    pipeline = build(model, max_queue=3)
+    calls = [pipeline.recognize(draw_image("a"), _OPTIONS) for _ in range(40)]
+    patient = [pipeline.recognize(draw_image("ab"), _OPTIONS, wait=True) for _ in range(20)]
+    results = await asyncio.gather(*calls, *patient, return_exceptions=True)
+    assert sum(isinstance(result, OverloadedError) for result in results[:40]) > 20
+    assert all(isinstance(result, Transcription) for result in results[40:])
+    await pipeline.close()
+    with pytest.raises(ShuttingDownError):
+        await pipeline.recognize(draw_image("a"), _OPTIONS)
+
+
+async def test_on_a_gpu_the_stages_overlap_and_batches_hold_like_widths() -> None:
+    """End to end at least 80 % of what the slowest stage alone can do (the network: 160 lines/s here)."""
+    model = SimulatedModel("cuda:0", infer_s=0.08, line_s=0.005, beam_line_s=0.004)
+    pipeline = build(model, max_batch_size=64)
+    texts = ["a" * (4 + n % 4) for n in range(640)]
+    images = {text: draw_image(text) for text in set(texts)}
+    begun = time.perf_counter()
+    results = await asyncio.gather(*(pipeline.recognize(images[text], _OPTIONS) for text in texts))
+    seconds = time.perf_counter() - begun
+    assert [result.text for result in results] == [width_of(text) for text in texts]
+    network_alone = 640 / 64 * 0.08 + 640 * 0.005
+    assert seconds < network_alone / 0.8, f"{seconds:.2f} s, the network alone {network_alone:.2f} s"
+    padded = sum(len(batch) * max(batch) for batch in model.batches)
+    assert 1 - sum(map(sum, model.batches)) / padded < 0.2
+    await pipeline.close()
