@@ -142,7 +142,8 @@ def _ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     # Strokes of a faint pencil and of a felt pen come out alike.
     full = 1.1 * float(strong.mean())
     floor = 0.12 * full
-    return np.clip((ink - floor) / (full - floor), 0.0, 1.0).astype(np.float32)
+    scaled: NDArray[np.float32] = np.clip((ink - floor) / (full - floor), 0.0, 1.0).astype(np.float32)
+    return scaled
 
 
 def _levelled(ink: NDArray[np.float32]) -> NDArray[np.float32]:

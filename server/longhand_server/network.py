@@ -8,8 +8,6 @@ System" (DAS 2022).
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -97,7 +95,8 @@ class LineNetwork(nn.Module):
             if i == self.halving_block and quarter is not None:
                 mask = _column_mask(quarter, -(-x.shape[-1] // 2))
             x = block(x, mask)
-        return x.amax(2)
+        highest: Tensor = x.amax(2)
+        return highest
 
     def training_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Unnormalised outputs of the main and of the shortcut head, each (N, T, V).
@@ -129,4 +128,4 @@ class LineNetwork(nn.Module):
             hidden, _ = pad_packed_sequence(
                 self.rnn(packed)[0], batch_first=True, total_length=sequence.shape[1]
             )
-        return cast(Tensor, functional.log_softmax(self.output(hidden).float(), -1))
+        return functional.log_softmax(self.output(hidden).float(), -1)

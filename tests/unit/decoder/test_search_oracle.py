@@ -78,7 +78,13 @@ def check(
     single = log_probs.astype(np.float32).astype(np.float64)
     expected = all_scores(single, labels, objective, best_path=path_merge == "max")
     acoustic = text_log_probabilities(single, labels, best_path=path_merge == "max")
-    names = ("word_weight", "word_bonus", "unknown_word_penalty", "character_weight", "character_bonus")
+    names: tuple[str, ...] = (
+        "word_weight",
+        "word_bonus",
+        "unknown_word_penalty",
+        "character_weight",
+        "character_bonus",
+    )
     names += ("closed_lexicon", "sentence_start", "sentence_end", "context", "hotwords")
     options = BeamSearchOptions(
         **EVERYTHING,  # type: ignore[arg-type]
