@@ -16,11 +16,13 @@ from longhand_decoder._core import (
     WordSpan,
     tokenize_words,
 )
+from longhand_decoder.compat import BeamSearchDecoderCTC, OutputBeam, build_ctcdecoder
 from longhand_decoder.decoder import CtcBeamSearchDecoder
 from longhand_decoder.options import UNLIMITED, BeamSearchOptions
 
 __all__ = [
     "UNLIMITED",
+    "BeamSearchDecoderCTC",
     "BeamSearchOptions",
     "CharacterSpan",
     "CtcBeamSearchDecoder",
@@ -28,6 +30,8 @@ __all__ = [
     "Hypothesis",
     "LanguageModelError",
     "NgramLanguageModel",
+    "OutputBeam",
     "WordSpan",
+    "build_ctcdecoder",
     "tokenize_words",
 ]

@@ -26,9 +26,9 @@ class BeamSearchOptions:
 
     beam_width: int = 50
     """Prefixes kept after a frame, at least 1."""
-    beam_threshold: float = -12.0
+    beam_threshold: float = -10.0
     """A prefix that scores below the best one plus this is dropped; log, at most 0, -inf for no threshold."""
-    token_threshold: float = -7.0
+    token_threshold: float = -6.0
     """A label below this log-probability in a frame starts no new prefix there; at most 0, -inf for none."""
     max_tokens_per_frame: int = 0
     """At most this many labels start new prefixes in a frame; 0 for no limit."""
@@ -39,13 +39,13 @@ class BeamSearchOptions:
     path_merge: Literal["sum", "max"] = "sum"
     """How paths to one text are joined: their probability summed, or the best one's taken."""
 
-    word_weight: float = 0.5
+    word_weight: float = 0.3
     """Multiplies the word model's log-probability; at least 0."""
-    word_bonus: float = 1.0
+    word_bonus: float = 0.5
     """Added for each token of the word model; log."""
-    unknown_word_penalty: float = 5.0
+    unknown_word_penalty: float = 3.5
     """Subtracted for each word (no number) outside the vocabulary; log, at least 0."""
-    character_weight: float = 0.5
+    character_weight: float = 0.35
     """Multiplies the character model's log-probability; at least 0."""
     character_bonus: float = 0.0
     """Added for each character; log."""

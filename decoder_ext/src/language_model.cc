@@ -23,10 +23,20 @@ class CollectVocabulary : public lm::EnumerateVocab {
     std::vector<std::pair<std::string, std::uint32_t>> words;
 };
 
-std::string one_line(std::string text) {
+// KenLM's message without the place in its source where it was thrown, on one line. They read
+// "FILE:LINE in FUNCTION threw TYPE because `CONDITION'. WHAT IS WRONG" or "... threw TYPE. WHAT IS WRONG".
+std::string plain_message(std::string text) {
     for (char& c : text) {
         if (c == '\n' || c == '\r' || c == '\t') c = ' ';
     }
+    const std::size_t thrown = text.find(" threw ");
+    if (thrown != std::string::npos) {
+        const std::size_t condition = text.find(" because `", thrown);
+        const char* separator = condition == std::string::npos ? ". " : "'. ";
+        const std::size_t end = text.find(separator, condition == std::string::npos ? thrown : condition);
+        if (end != std::string::npos) text.erase(0, text.find(' ', end) + 1);
+    }
+    while (!text.empty() && text.back() == ' ') text.pop_back();
     return text;
 }
 
@@ -44,7 +54,8 @@ NgramLanguageModel::Implementation::Implementation(const std::string& path) : pa
     try {
         model_.reset(lm::ngram::LoadVirtual(path.c_str(), config));
     } catch (const std::exception& problem) {
-        throw LanguageModelError("cannot load the language model " + path + ": " + one_line(problem.what()));
+        throw LanguageModelError("cannot load the language model " + path + ": " +
+                                 plain_message(problem.what()));
     }
     std::vector<std::pair<std::u32string, std::uint32_t>> words;
     words.reserve(vocabulary.words.size());
@@ -107,7 +118,7 @@ const std::string& NgramLanguageModel::path() const {
 }
 
 namespace {
-constexpr std::size_t kFirstArcs = std::size_t{1} << 14;
+constexpr std::size_t kFirstTableSize = std::size_t{1} << 12;
 }
 
 ModelAutomaton::ModelAutomaton(const NgramLanguageModel::Implementation& model) : model_(model) {
@@ -115,45 +126,74 @@ ModelAutomaton::ModelAutomaton(const NgramLanguageModel::Implementation& model) 
 }
 
 void ModelAutomaton::clear() {
-    arcs_.assign(kFirstArcs, Entry{kEmpty, {}});
-    mask_ = kFirstArcs - 1;
-    used_ = 0;
+    arcs_.assign(kFirstTableSize, Arc{});
+    arc_mask_ = kFirstTableSize - 1;
+    arc_count_ = 0;
     states_.clear();
-    numbers_.clear();
+    state_table_.assign(kFirstTableSize, kUnknown);
 }
 
 void ModelAutomaton::trim(std::size_t limit) {
-    if (used_ > limit) clear();
+    if (arc_count_ > limit) clear();
 }
 
-std::uint32_t ModelAutomaton::state(const lm::ngram::State& state) {
-    const auto [found, fresh] = numbers_.try_emplace(state, static_cast<std::uint32_t>(states_.size()));
-    if (fresh) states_.push_back(state);
-    return found->second;
+std::size_t ModelAutomaton::hash(const lm::ngram::State& state) {
+    std::uint64_t value = state.length;
+    for (unsigned char i = 0; i < state.length; ++i) value = (value ^ state.words[i]) * 0x9E3779B97F4A7C15u;
+    return value >> 24;
 }
 
-ModelAutomaton::Arc ModelAutomaton::add(std::uint64_t key) {
-    if (2 * (used_ + 1) > arcs_.size()) grow();
-    lm::ngram::State out{};
-    const auto from = static_cast<std::uint32_t>(key >> 32);
-    const float score = model_.score(states_[from], static_cast<std::uint32_t>(key), out);
-    const Arc arc{score, state(out)};
+std::uint32_t ModelAutomaton::intern(const lm::ngram::State& state) {
+    if (2 * (states_.size() + 1) > state_table_.size()) grow_states();
+    const std::size_t mask = state_table_.size() - 1;
+    std::size_t i = hash(state) & mask;
+    for (; state_table_[i] != kUnknown; i = (i + 1) & mask) {
+        if (states_[state_table_[i]] == state) return state_table_[i];
+    }
+    state_table_[i] = static_cast<std::uint32_t>(states_.size());
+    states_.push_back(state);
+    return state_table_[i];
+}
+
+ModelAutomaton::Arc& ModelAutomaton::empty_slot(std::uint64_t key) {
     std::size_t i = slot(key);
-    while (arcs_[i].key != kEmpty) i = (i + 1) & mask_;
-    arcs_[i] = {key, arc};
-    ++used_;
-    return arc;
+    while (arcs_[i].key != kEmpty) i = (i + 1) & arc_mask_;
+    return arcs_[i];
 }
 
-void ModelAutomaton::grow() {
-    std::vector<Entry> old(arcs_.size() * 2, Entry{kEmpty, {}});
+ModelAutomaton::Arc& ModelAutomaton::add(std::uint64_t key) {
+    if (2 * (arc_count_ + 1) > arcs_.size()) grow_arcs();
+    ++arc_count_;
+    lm::ngram::State ignored;
+    Arc& fresh = empty_slot(key);
+    fresh.key = key;
+    fresh.score = model_.score(states_[key >> 32], static_cast<std::uint32_t>(key), ignored);
+    return fresh;
+}
+
+std::uint32_t ModelAutomaton::follow(Arc& arc) {
+    lm::ngram::State next;
+    model_.score(states_[arc.key >> 32], static_cast<std::uint32_t>(arc.key), next);
+    arc.target = intern(next);
+    return arc.target;
+}
+
+void ModelAutomaton::grow_arcs() {
+    std::vector<Arc> old(arcs_.size() * 2);
     old.swap(arcs_);
-    mask_ = arcs_.size() - 1;
-    for (const Entry& entry : old) {
-        if (entry.key == kEmpty) continue;
-        std::size_t i = slot(entry.key);
-        while (arcs_[i].key != kEmpty) i = (i + 1) & mask_;
-        arcs_[i] = entry;
+    arc_mask_ = arcs_.size() - 1;
+    for (const Arc& arc : old) {
+        if (arc.key != kEmpty) empty_slot(arc.key) = arc;
+    }
+}
+
+void ModelAutomaton::grow_states() {
+    state_table_.assign(state_table_.size() * 2, kUnknown);
+    const std::size_t mask = state_table_.size() - 1;
+    for (std::uint32_t number = 0; number < states_.size(); ++number) {
+        std::size_t i = hash(states_[number]) & mask;
+        while (state_table_[i] != kUnknown) i = (i + 1) & mask;
+        state_table_[i] = number;
     }
 }
 

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "lexicon.h"
@@ -36,49 +35,57 @@ class NgramLanguageModel::Implementation {
 
 // The part of a model that decoding has met so far, as an automaton: states with numbers, and one arc for
 // each word that was asked for behind a state. Beams of one line, and lines of one language, ask for the same
-// few thousand arcs again and again; a look-up here is several times cheaper than in the model. For one
-// thread at a time.
+// arcs again and again; a look-up here is several times cheaper than in the model. For one thread at a time.
 class ModelAutomaton {
   public:
-    struct Arc {
-        float log_probability;  // natural
-        std::uint32_t target;
-    };
-
     explicit ModelAutomaton(const NgramLanguageModel::Implementation& model);
 
-    std::uint32_t state(const lm::ngram::State& state);
-    Arc step(std::uint32_t state, std::uint32_t word) {
-        const std::uint64_t key = (static_cast<std::uint64_t>(state) << 32) | word;
-        for (std::size_t i = slot(key);; i = (i + 1) & mask_) {
-            if (arcs_[i].key == key) return arcs_[i].arc;
-            if (arcs_[i].key == kEmpty) return add(key);
-        }
+    // The number of a state.
+    std::uint32_t intern(const lm::ngram::State& state);
+    // Natural log-probability of `word` behind a state.
+    float score(std::uint32_t state, std::uint32_t word) { return arc(state, word).score; }
+    // The state behind `word`. Most arcs are scored and never followed, so this is worked out when it is
+    // asked for.
+    std::uint32_t target(std::uint32_t state, std::uint32_t word) {
+        Arc& found = arc(state, word);
+        return found.target != kUnknown ? found.target : follow(found);
     }
-    const lm::ngram::State& state(std::uint32_t number) const { return states_[number]; }
     // Forgets everything if more than `limit` arcs are held. State numbers given out before are void then.
     void trim(std::size_t limit);
 
   private:
-    struct Entry {
-        std::uint64_t key;
-        Arc arc;
-    };
-    struct Hash {
-        std::size_t operator()(const lm::ngram::State& s) const { return lm::ngram::hash_value(s, s.length); }
-    };
     static constexpr std::uint64_t kEmpty = ~std::uint64_t{0};
+    static constexpr std::uint32_t kUnknown = 0xFFFFFFFFu;
+    struct Arc {
+        std::uint64_t key = kEmpty;  // state and word
+        float score = 0.0f;
+        std::uint32_t target = kUnknown;
+    };
 
-    std::size_t slot(std::uint64_t key) const { return (key * 0x9E3779B97F4A7C15u >> 32) & mask_; }
-    Arc add(std::uint64_t key);
+    Arc& arc(std::uint32_t state, std::uint32_t word) {
+        const std::uint64_t key = (static_cast<std::uint64_t>(state) << 32) | word;
+        std::size_t i = slot(key);
+        while (arcs_[i].key != key) {
+            if (arcs_[i].key == kEmpty) return add(key);
+            i = (i + 1) & arc_mask_;
+        }
+        return arcs_[i];
+    }
+    std::size_t slot(std::uint64_t key) const { return (key * 0x9E3779B97F4A7C15u >> 32) & arc_mask_; }
+    Arc& add(std::uint64_t key);
+    Arc& empty_slot(std::uint64_t key);
+    std::uint32_t follow(Arc& arc);
     void clear();
-    void grow();
+    void grow_arcs();
+    void grow_states();
+    static std::size_t hash(const lm::ngram::State& state);
 
     const NgramLanguageModel::Implementation& model_;
-    std::vector<Entry> arcs_;
-    std::size_t mask_ = 0, used_ = 0;
+    // Hash tables with open addressing, at most half full.
+    std::vector<Arc> arcs_;
+    std::size_t arc_mask_ = 0, arc_count_ = 0;
     std::vector<lm::ngram::State> states_;
-    std::unordered_map<lm::ngram::State, std::uint32_t, Hash> numbers_;
+    std::vector<std::uint32_t> state_table_;  // numbers of states, kUnknown where empty
 };
 
 }  // namespace longhand

@@ -10,9 +10,11 @@ namespace longhand {
 
 // What the language models remember of a prefix.
 struct ModelState {
-    std::uint32_t characters = 0;       // state of the character model's automaton
-    std::uint32_t words = 0;            // ... of the word model's, behind the last token that has ended
-    std::uint32_t lexicon = 0;          // node of the open token in the lexicon
+    static constexpr std::uint32_t kNotYet = 0xFFFFFFFFu;
+
+    std::uint32_t characters = 0;  // state of the character model's automaton; kNotYet until it is needed
+    std::uint32_t words = 0;       // ... of the word model's, behind the last token that has ended
+    std::uint32_t lexicon = 0;     // node of the open token in the lexicon
     std::uint32_t hotword_lexicon = 0;  // ... in the tree of the hotwords' words
     std::uint32_t hotword = 0;          // state of the hotword automaton
     Pending pending = Pending::kNothing;

@@ -32,24 +32,33 @@ Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
 
 ModelState Scorer::start() const {
     ModelState state;
-    if (cache_.words) state.words = cache_.words->state(options_.word_start);
-    if (cache_.characters) state.characters = cache_.characters->state(options_.character_start);
+    if (cache_.words) state.words = cache_.words->intern(options_.word_start);
+    if (cache_.characters) state.characters = cache_.characters->intern(options_.character_start);
     return state;
 }
 
-ModelState Scorer::extend(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
-    const PrefixNode& before = tree[parent];
-    ModelState state = before.state;
+// Most prefixes are scored and never extended: only those that are have their state worked out.
+std::uint32_t Scorer::character_state(PrefixTree& tree, std::uint32_t node) {
+    PrefixNode& own = tree[node];
+    if (own.state.characters == ModelState::kNotYet) {
+        const std::uint32_t before = tree[own.parent].state.characters;
+        own.state.characters = cache_.characters->target(before, options_.model->character_tokens[own.label]);
+    }
+    return own.state.characters;
+}
+
+ModelState Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
+    ModelState state = tree[parent].state;
     state.score += values_.character_bonus;
     if (options_.uses_characters) {
         const std::uint32_t token = options_.model->character_tokens[label];
-        const ModelAutomaton::Arc arc = cache_.characters->step(state.characters, token);
-        state.characters = arc.target;
-        state.character_score += arc.log_probability;
-        state.score += values_.character_weight * arc.log_probability;
+        const float score = cache_.characters->score(character_state(tree, parent), token);
+        state.characters = ModelState::kNotYet;
+        state.character_score += score;
+        state.score += values_.character_weight * score;
     }
     if (options_.uses_words) extend_words(tree, parent, label, state);
-    if (has_hotwords_) extend_hotwords(before, label, state);
+    if (has_hotwords_) extend_hotwords(tree[parent], label, state);
     return state;
 }
 
@@ -112,10 +121,10 @@ void Scorer::score_token(std::uint32_t word, bool known, Pending kind, ModelStat
     state.score += values_.word_bonus;
     if (!cache_.words) return;
     const std::uint32_t number = word == Lexicon::kNoWord ? options_.model->word_model()->unknown() : word;
-    const ModelAutomaton::Arc arc = cache_.words->step(state.words, number);
-    state.words = arc.target;
-    state.word_score += arc.log_probability;
-    state.score += values_.word_weight * arc.log_probability;
+    const float score = cache_.words->score(state.words, number);
+    state.words = cache_.words->target(state.words, number);
+    state.word_score += score;
+    state.score += values_.word_weight * score;
 }
 
 void Scorer::extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const {
@@ -128,22 +137,20 @@ void Scorer::extend_hotwords(const PrefixNode& parent, std::uint32_t label, Mode
     state.score += automaton.credit(state.hotword) - automaton.credit(from);
 }
 
-ModelState Scorer::finish(const PrefixTree& tree, std::uint32_t node) {
+ModelState Scorer::finish(PrefixTree& tree, std::uint32_t node) {
     ModelState state = tree[node].state;
     if (options_.uses_words && state.pending != Pending::kNothing) close_token(tree, node, state);
     if (has_hotwords_)
         state.score += options_.hotwords.paid(state.hotword) - options_.hotwords.credit(state.hotword);
     if (!values_.sentence_end) return state;
     if (cache_.words && options_.uses_words) {
-        const double end =
-            cache_.words->step(state.words, options_.model->word_model()->end_of_sentence()).log_probability;
+        const double end = cache_.words->score(state.words, options_.model->word_model()->end_of_sentence());
         state.word_score += end;
         state.score += values_.word_weight * end;
     }
     if (options_.uses_characters) {
-        const double end =
-            cache_.characters->step(state.characters, options_.model->character_model()->end_of_sentence())
-                .log_probability;
+        const std::uint32_t token = options_.model->character_model()->end_of_sentence();
+        const double end = cache_.characters->score(character_state(tree, node), token);
         state.character_score += end;
         state.score += values_.character_weight * end;
     }

@@ -34,9 +34,9 @@ class Scorer {
 
     ModelState start() const;
     // The state of `parent` with one more label.
-    ModelState extend(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label);
+    ModelState extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label);
     // The state of `node` if the line ends there.
-    ModelState finish(const PrefixTree& tree, std::uint32_t node);
+    ModelState finish(PrefixTree& tree, std::uint32_t node);
     // No label can raise a prefix's score by more than this.
     double largest_gain(Pending pending, CharacterClass next) const {
         return gains_[static_cast<int>(pending)][static_cast<int>(next)];
@@ -44,6 +44,7 @@ class Scorer {
     double largest_gain() const { return largest_gain_; }
 
   private:
+    std::uint32_t character_state(PrefixTree& tree, std::uint32_t node);
     void extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state);
     void extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const;
     void close_token(const PrefixTree& tree, std::uint32_t node, ModelState& state);

@@ -55,7 +55,6 @@ void BeamSearch::advance(const Frame& frame) {
         best_ = std::max(best_, score);
         worst = std::min(worst, score);
     }
-    bar_ = std::max(best_ + options_.options.beam_threshold, size_ >= width_ ? worst : -kInfinity);
     candidates_.clear();
     // Most frames are sure of a blank: then nothing new begins, and usually the beam stays as it is.
     if (!frame.tokens.empty()) expand(frame);
@@ -71,67 +70,83 @@ void BeamSearch::advance(const Frame& frame) {
 }
 
 void BeamSearch::expand(const Frame& frame) {
+    top_ = new_score_;
+    std::make_heap(top_.begin(), top_.end(), std::greater<double>());
+    bar_ = best_ + options_.options.beam_threshold;
+    if (size_ >= width_) bar_ = std::max(bar_, top_.front());
+    proposals_.clear();
     const double most = frame.tokens.front().log_probability + scorer_.largest_gain();
     for (std::size_t slot = 0; slot < size_; ++slot) {
-        if (score_[slot] + most > bar_) expand_prefix(frame, slot);
+        if (score_[slot] + most > bar_) propose(frame, slot);
+    }
+    // The models are asked for the most promising prefixes first: the bar rises fast, and most need no
+    // asking.
+    std::make_heap(proposals_.begin(), proposals_.end());
+    for (auto end = proposals_.end(); end != proposals_.begin() && proposals_.front().most > bar_; --end) {
+        std::pop_heap(proposals_.begin(), end);
+        const Proposal& best = *(end - 1);
+        const std::uint32_t parent = nodes_[best.slot];
+        const std::uint32_t child = tree_.add(parent, best.label, scorer_.extend(tree_, parent, best.label));
+        consider(best.path_score, best.probability, child);
     }
 }
 
-void BeamSearch::expand_prefix(const Frame& frame, std::size_t slot) {
+// The prefixes that are one label longer than the one in `slot`.
+void BeamSearch::propose(const Frame& frame, std::size_t slot) {
     const std::uint32_t node = nodes_[slot];
     const Pending pending = tree_[node].state.pending;
     const double most = score_[slot] + scorer_.largest_gain();
+    const double path_score = score_[slot] - now_.model[slot];
+    const double all = joined(now_.blank[slot], now_.label_end[slot]);
     for (std::uint32_t c = tree_[node].first_child; c != PrefixNode::kNone; c = tree_[c].next_sibling) {
         child_of_label_[tree_[c].label] = c;
     }
     for (const Token& token : frame.tokens) {
-        // Tokens come in falling order, and models only ever add `gain`: the rest has no chance either.
+        // Tokens come in falling order, and models only ever add their gain: the rest has no chance either.
         if (most + token.log_probability <= bar_) break;
-        const double gain = scorer_.largest_gain(pending, options_.classes[token.label]);
-        if (score_[slot] + gain + token.log_probability <= bar_) continue;
-        const double path_score = score_[slot] - now_.model[slot] + token.log_probability;
-        propose(frame, token, slot, path_score);
+        double score = path_score + token.log_probability;
+        double probability = all * frame.probabilities[token.label];
+        if (now_.label[slot] == static_cast<std::int32_t>(token.label)) {
+            // A label behind itself is a new character only if a blank stands between.
+            probability = now_.blank[slot] * frame.probabilities[token.label];
+            score = std::log(probability);
+        }
+        if (probability < std::numeric_limits<double>::min()) continue;
+        const std::uint32_t child = child_of_label_[token.label];
+        if (child == PrefixNode::kNone) {
+            const double gain = scorer_.largest_gain(pending, options_.classes[token.label]);
+            const double most_here = score + now_.model[slot] + gain;
+            const auto place = static_cast<std::uint32_t>(slot);
+            if (most_here > bar_) proposals_.push_back({most_here, score, probability, place, token.label});
+        } else if (tree_[child].slot < 0) {  // if it is in the beam, advance() has seen to it
+            consider(score, probability, child);
+        }
     }
     for (std::uint32_t c = tree_[node].first_child; c != PrefixNode::kNone; c = tree_[c].next_sibling) {
         child_of_label_[tree_[c].label] = PrefixNode::kNone;
     }
 }
 
-void BeamSearch::propose(const Frame& frame, const Token& token, std::size_t slot, double path_score) {
-    std::uint32_t child = child_of_label_[token.label];
-    if (child != PrefixNode::kNone && tree_[child].slot >= 0) return;  // advance() has seen to it
-    const bool repeat = static_cast<std::uint32_t>(now_.label[slot]) == token.label;
-    const double before = repeat ? now_.blank[slot] : joined(now_.blank[slot], now_.label_end[slot]);
-    const double probability = before * frame.probabilities[token.label];
-    if (probability < std::numeric_limits<double>::min()) return;
-    if (repeat) path_score = std::log(probability);
-    if (child == PrefixNode::kNone) {
-        child = tree_.add(nodes_[slot], token.label, scorer_.extend(tree_, nodes_[slot], token.label));
-        child_of_label_[token.label] = child;
-    }
-    const ModelState& state = tree_[child].state;
+void BeamSearch::consider(double path_score, double probability, std::uint32_t node) {
+    const ModelState& state = tree_[node].state;
     const double score = path_score + state.score;
     if (score <= bar_ || state.forbidden) return;
-    candidates_.push_back({score, probability, child});
-    if (score > best_) {
-        best_ = score;
-        bar_ = std::max(bar_, best_ + options_.options.beam_threshold);
-    }
-    if (candidates_.size() >= 2 * width_) raise_bar();
+    candidates_.push_back({score, probability, node});
+    note(score);
 }
 
-// Twice as many candidates as the beam holds: the bar may rise to the last that could stay.
-void BeamSearch::raise_bar() {
-    scratch_.clear();
-    for (const Candidate& candidate : candidates_) scratch_.push_back(candidate.score);
-    scratch_.insert(scratch_.end(), new_score_.begin(), new_score_.end());
-    const auto last = scratch_.begin() + static_cast<std::ptrdiff_t>(width_) - 1;
-    std::nth_element(scratch_.begin(), last, scratch_.end(), std::greater<double>());
-    bar_ = std::max(bar_, *last);
-    // The candidate on the bar stays; a later one that only reaches it does not come in.
-    const double bar = bar_;
-    const auto below = [bar](const Candidate& candidate) { return candidate.score < bar; };
-    candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(), below), candidates_.end());
+// Raises the bar for a score above it.
+void BeamSearch::note(double score) {
+    best_ = std::max(best_, score);
+    if (top_.size() >= width_) {
+        std::pop_heap(top_.begin(), top_.end(), std::greater<double>());
+        top_.back() = score;
+    } else {
+        top_.push_back(score);
+    }
+    std::push_heap(top_.begin(), top_.end(), std::greater<double>());
+    bar_ = std::max(bar_, best_ + options_.options.beam_threshold);
+    if (top_.size() >= width_) bar_ = std::max(bar_, top_.front());
 }
 
 void BeamSearch::select() {

@@ -66,16 +66,25 @@ class BeamSearch {
         std::vector<double> differs, blank, label_end, model;
         void resize(std::size_t count);
     };
+    // A prefix that may enter the beam.
     struct Candidate {
         double score;
         double probability;
         std::uint32_t node;
     };
+    // A prefix that the models have not seen yet.
+    struct Proposal {
+        double most;  // no more than this can its score be
+        double path_score;
+        double probability;
+        std::uint32_t slot, label;
+        bool operator<(const Proposal& other) const { return most < other.most; }
+    };
 
     void expand(const Frame& frame);
-    void expand_prefix(const Frame& frame, std::size_t slot);
-    void propose(const Frame& frame, const Token& token, std::size_t slot, double path_score);
-    void raise_bar();
+    void propose(const Frame& frame, std::size_t slot);
+    void consider(double path_score, double probability, std::uint32_t node);
+    void note(double score);
     void select();
     void rebuild();
     void rescale();
@@ -95,14 +104,15 @@ class BeamSearch {
     std::vector<double> score_;                      // acoustic + models, before the frame
     std::vector<double> new_blank_, new_label_end_, new_score_;
     std::vector<Candidate> candidates_;
-    double best_ = 0.0;  // the best score seen in this frame
-    double bar_ = 0.0;   // what a prefix needs to have a chance of staying in the beam
+    std::vector<Proposal> proposals_;  // a heap, the most promising on top
+    std::vector<double> top_;          // a heap of the best `width_` scores of this frame, the least on top
+    double best_ = 0.0;                // the best score of this frame so far
+    double bar_ = 0.0;                 // what a prefix needs to have a chance of being in the beam after it
     struct Ranked {
         double score;
         std::uint32_t index;  // a slot, or size_ + a candidate
     };
     std::vector<Ranked> ranked_;
-    std::vector<double> scratch_;
     std::vector<std::uint32_t> child_of_label_;  // of the prefix that is being expanded
 };
 

@@ -35,18 +35,18 @@ struct Hotword {
 
 struct BeamSearchOptions {
     int beam_width = 50;          // prefixes kept after a frame, >= 1
-    double beam_threshold = -12;  // a prefix scored below best + this is dropped, natural log, <= 0
+    double beam_threshold = -10;  // a prefix scored below best + this is dropped, natural log, <= 0
     double token_threshold =
-        -7;  // a label whose log-probability in a frame is below this starts no prefix, <= 0
+        -6;  // a label with a lower log-probability in a frame starts no prefix there, <= 0
     int max_tokens_per_frame = 0;  // at most this many labels start new prefixes in a frame; 0: no limit
     double temperature = 1.0;      // > 0; log-probabilities become log_softmax(input / temperature)
     InputKind input = InputKind::kLogProbs;
     PathMerge path_merge = PathMerge::kSum;
 
-    double word_weight = 0.5;           // alpha: multiplies the word model's natural log-probability, >= 0
-    double word_bonus = 1.0;            // beta: added for each token of the word model, natural log
-    double unknown_word_penalty = 5.0;  // subtracted for each word outside the vocabulary, natural log, >= 0
-    double character_weight = 0.5;      // multiplies the character model's natural log-probability, >= 0
+    double word_weight = 0.3;           // alpha: multiplies the word model's natural log-probability, >= 0
+    double word_bonus = 0.5;            // beta: added for each token of the word model, natural log
+    double unknown_word_penalty = 3.5;  // subtracted for each word outside the vocabulary, natural log, >= 0
+    double character_weight = 0.35;     // multiplies the character model's natural log-probability, >= 0
     double character_bonus = 0.0;       // added for each character, natural log
     WordSplitting word_splitting = WordSplitting::kLetters;
     bool closed_lexicon = false;  // true: only words of the vocabulary may be read

@@ -1,0 +1,250 @@
+"""The entry point and the methods that users of pyctcdecode know: changing over is one import.
+
+What differs: the vocabulary is read from the language model file, whatever its kind, so `unigrams` is only needed to
+narrow it; probabilities are refused, not guessed to be such (pass logits or log-probabilities); labels are single
+characters (no BPE); a batch needs no process pool; `last_lm_state` is the text so far.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from longhand_decoder._core import Hypothesis, NgramLanguageModel
+from longhand_decoder.decoder import CtcBeamSearchDecoder
+from longhand_decoder.options import BeamSearchOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.floating[Any]]
+
+_BLANK = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
+_UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
+_FIRST_PRIVATE_USE = 0xE000
+
+
+class OutputBeam(NamedTuple):
+    """One hypothesis, in pyctcdecode's order."""
+
+    text: str
+    """White space normalised."""
+    last_lm_state: str
+    """The text so far, to be passed as `lm_start_state` with the chunk that follows."""
+    text_frames: list[tuple[str, tuple[int, int]]]
+    """Each word with its first frame and the one behind its last."""
+    logit_score: float
+    """log P(text | logits)."""
+    lm_score: float
+    """The total that the search maximises: `logit_score` and everything the models add."""
+
+
+class BeamSearchDecoderCTC:
+    """A decoder with pyctcdecode's methods; `build_ctcdecoder` makes one."""
+
+    def __init__(self, decoder: CtcBeamSearchDecoder) -> None:
+        self._decoder = decoder
+
+    @property
+    def decoder(self) -> CtcBeamSearchDecoder:
+        """The decoder behind it, with everything that pyctcdecode has no name for."""
+        return self._decoder
+
+    def decode(
+        self,
+        logits: FloatArray,
+        beam_width: int = 100,
+        beam_prune_logp: float = -10.0,
+        token_min_logp: float = -5.0,
+        hotwords: Iterable[str] | None = None,
+        hotword_weight: float = 10.0,
+        lm_start_state: str | None = None,
+    ) -> str:
+        """The best text.
+
+        Args:
+            logits: (T, V) logits or log-probabilities.
+            beam_width: prefixes kept after a frame.
+            beam_prune_logp: prefixes scored below the best plus this are dropped.
+            token_min_logp: labels below this log-probability start no prefix in a frame.
+            hotwords: words to expect.
+            hotword_weight: added to the score for each of them; log.
+            lm_start_state: `last_lm_state` of the chunk before.
+
+        Raises:
+            ValueError: wrong shape, a NaN, or probabilities.
+        """
+        options = self._options(
+            beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, lm_start_state
+        )
+        return _normalised(self._decoder.decode(_checked(logits), options)[0].text)
+
+    def decode_beams(
+        self,
+        logits: FloatArray,
+        beam_width: int = 100,
+        beam_prune_logp: float = -10.0,
+        token_min_logp: float = -5.0,
+        prune_history: bool = False,
+        hotwords: Iterable[str] | None = None,
+        hotword_weight: float = 10.0,
+        lm_start_state: str | None = None,
+    ) -> list[OutputBeam]:
+        """All that the beam holds at the end, best first.
+
+        Args:
+            logits: (T, V) logits or log-probabilities.
+            beam_width: prefixes kept after a frame.
+            beam_prune_logp: prefixes scored below the best plus this are dropped.
+            token_min_logp: labels below this log-probability start no prefix in a frame.
+            prune_history: accepted and without effect: nothing is gained by it here.
+            hotwords: words to expect.
+            hotword_weight: added to the score for each of them; log.
+            lm_start_state: `last_lm_state` of the chunk before.
+
+        Raises:
+            ValueError: wrong shape, a NaN, or probabilities.
+        """
+        options = self._options(
+            beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, lm_start_state
+        )
+        options = dataclasses.replace(options, alternatives=beam_width)
+        hypotheses = self._decoder.decode(_checked(logits), options)
+        return [_output_beam(hypothesis, options.context) for hypothesis in hypotheses]
+
+    def decode_batch(
+        self,
+        pool: object,
+        logits_list: Sequence[FloatArray],
+        beam_width: int = 100,
+        beam_prune_logp: float = -10.0,
+        token_min_logp: float = -5.0,
+        hotwords: Iterable[str] | None = None,
+        hotword_weight: float = 10.0,
+    ) -> list[str]:
+        """The best text of each item, on the decoder's own threads.
+
+        Args:
+            pool: accepted and not used: pass None.
+            logits_list: (T_i, V) logits or log-probabilities.
+            beam_width: prefixes kept after a frame.
+            beam_prune_logp: prefixes scored below the best plus this are dropped.
+            token_min_logp: labels below this log-probability start no prefix in a frame.
+            hotwords: words to expect.
+            hotword_weight: added to the score for each of them; log.
+
+        Raises:
+            ValueError: an item has the wrong shape, a NaN, or probabilities.
+        """
+        options = self._options(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None)
+        results = self._decoder.decode_batch([_checked(logits) for logits in logits_list], options)
+        return [_normalised(hypotheses[0].text) for hypotheses in results]
+
+    def _options(
+        self,
+        beam_width: int,
+        beam_prune_logp: float,
+        token_min_logp: float,
+        hotwords: Iterable[str] | None,
+        hotword_weight: float,
+        lm_start_state: str | None,
+    ) -> BeamSearchOptions:
+        words = dict.fromkeys(word for hotword in hotwords or () for word in hotword.split())
+        return dataclasses.replace(
+            self._decoder.options,
+            beam_width=beam_width,
+            beam_threshold=beam_prune_logp,
+            token_threshold=token_min_logp,
+            hotwords=tuple(words),
+            hotword_boost=hotword_weight,
+            context=lm_start_state or "",
+        )
+
+
+def build_ctcdecoder(
+    labels: Sequence[str],
+    kenlm_model_path: str | os.PathLike[str] | None = None,
+    unigrams: Collection[str] | None = None,
+    alpha: float = 0.5,
+    beta: float = 1.5,
+    unk_score_offset: float = -10.0,
+    lm_score_boundary: bool = True,
+    threads: int = 1,
+) -> BeamSearchDecoderCTC:
+    """Builds a decoder as pyctcdecode's function of this name does, with its defaults.
+
+    Args:
+        labels: one for each column. The blank is "", "_", "<pad>" or "[PAD]"; "|" stands for a space where
+            there is none; other names in brackets are never read.
+        kenlm_model_path: a word model; words end at spaces only.
+        unigrams: the known words, in place of the model's vocabulary.
+        alpha: weight of the language model.
+        beta: added for each word.
+        unk_score_offset: added to the log10 score of a word that is not known, at most 0.
+        lm_score_boundary: whether the model scores `<s>` and `</s>`.
+        threads: for batches.
+
+    Raises:
+        ValueError: BPE labels, no blank, or an argument out of range.
+        LanguageModelError: the model cannot be loaded.
+    """
+    if unk_score_offset > 0:
+        raise ValueError(f"unk_score_offset must be 0 or less, got {unk_score_offset}")
+    names, forbidden = _read_labels(labels)
+    options = BeamSearchOptions(
+        input="logits",
+        word_splitting="spaces",
+        word_weight=alpha,
+        word_bonus=beta,
+        unknown_word_penalty=-alpha * unk_score_offset * math.log(10),
+        sentence_start=lm_score_boundary,
+        sentence_end=lm_score_boundary,
+        character_bonus=0.0,
+        allowed_characters="".join(name for name in names if name not in forbidden) if forbidden else None,
+    )
+    model = NgramLanguageModel(kenlm_model_path) if kenlm_model_path is not None else None
+    lexicon = sorted(unigrams) if unigrams is not None and model is not None else None
+    decoder = CtcBeamSearchDecoder(names, word_model=model, lexicon=lexicon, options=options, threads=threads)
+    return BeamSearchDecoderCTC(decoder)
+
+
+def _read_labels(labels: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The labels as this decoder wants them, and those among them that stand for no character."""
+    if any(label.startswith("##") or label.startswith("\u2581") for label in labels):
+        raise ValueError("these look like BPE labels, which are not supported: labels are single characters")
+    names = ["" if _BLANK.fullmatch(label) else label for label in labels]
+    if "" not in names and "_" in names:
+        names[names.index("_")] = ""
+    if " " not in names and "|" in names:
+        names[names.index("|")] = " "
+    forbidden: set[str] = set()
+    for column, name in enumerate(names):
+        if _UNKNOWN.fullmatch(name):
+            names[column] = "\u2047"
+        elif len(name) > 1:
+            names[column] = chr(_FIRST_PRIVATE_USE + len(forbidden))
+            forbidden.add(names[column])
+    return names, forbidden
+
+
+def _checked(logits: FloatArray) -> FloatArray:
+    if logits.ndim == 2 and logits.size and logits.min() >= 0 and abs(logits.sum(axis=1).mean() - 1) < 1e-3:
+        raise ValueError("these look like probabilities: pass logits or log-probabilities, such as np.log(p)")
+    return logits
+
+
+def _normalised(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _output_beam(hypothesis: Hypothesis, context: str) -> OutputBeam:
+    frames = [(word.text, (word.first_frame, word.last_frame + 1)) for word in hypothesis.words]
+    text = _normalised(hypothesis.text)
+    return OutputBeam(
+        text, _normalised(f"{context} {text}"), frames, hypothesis.acoustic_score, hypothesis.score
+    )

@@ -1,0 +1,112 @@
+"""The methods that pyctcdecode's users know, beside pyctcdecode itself."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from longhand_decoder import build_ctcdecoder
+
+pyctcdecode = pytest.importorskip("pyctcdecode", reason="the yardstick pyctcdecode is not installed")
+logging.getLogger("pyctcdecode").setLevel(logging.ERROR)
+Lines = list[NDArray[np.float32]]
+LABELS = ["", "a", "b", "c", " ", "'", ",", "1", "é"]
+UNIGRAMS = ["a", "b", "ab", "cab", "abc", "bé", "a'b", ",", "1"]
+
+
+WIDE = {"beam_width": 3000, "beam_prune_logp": -80.0, "token_min_logp": -80.0}
+# Theirs joins texts that differ in white space alone, and scores the empty word behind a space at the end as an
+# unknown word; without a space among the labels both must agree to the last digit.
+NO_SPACE = [label for label in LABELS if label != " "]
+
+
+def test_the_same_texts_and_scores_without_a_language_model(lines: Lines) -> None:
+    ours, theirs = build_ctcdecoder(NO_SPACE), pyctcdecode.build_ctcdecoder(NO_SPACE)
+    for line in lines[:15]:
+        short = np.delete(line[:5], LABELS.index(" "), axis=1)
+        their_beams = {beam[0]: beam[3] for beam in theirs.decode_beams(short, **WIDE)}
+        our_beams = ours.decode_beams(short, **WIDE)
+        assert our_beams[0].text == next(iter(their_beams))
+        for beam in our_beams:
+            if beam.text in their_beams:
+                # Theirs loses a little: it keeps two beams for a prefix and prunes them one by one.
+                assert beam.logit_score == pytest.approx(their_beams[beam.text], abs=0.05)
+                assert beam.logit_score > their_beams[beam.text] - 1e-4
+    assert ours.decode_batch(None, [short]) == [ours.decode(short)]
+
+
+def test_the_same_words_and_scores_with_a_language_model(lines: Lines, word_arpa: Path) -> None:
+    ours = build_ctcdecoder(NO_SPACE, word_arpa, UNIGRAMS)
+    theirs = pyctcdecode.build_ctcdecoder(NO_SPACE, str(word_arpa), UNIGRAMS)
+    for line in lines[:10]:
+        short = np.delete(line[:4], LABELS.index(" "), axis=1)
+        their_beams = {beam[0]: beam[4] for beam in theirs.decode_beams(short, **WIDE)}
+        our_beams = [beam for beam in ours.decode_beams(short, **WIDE) if beam.text]
+        assert len(our_beams) > 1
+        for beam in our_beams[:20]:
+            assert beam.lm_score == pytest.approx(their_beams[beam.text], abs=1e-3)
+
+
+@pytest.mark.parametrize("path", ["-aa-bb--  c-a-b", "a , ab cc-abb", "b--é-  -a-'b- - -cab", "-ab-c"])
+def test_the_same_sentences_at_their_own_settings(path: str, word_arpa: Path) -> None:
+    ours = build_ctcdecoder(LABELS, word_arpa, UNIGRAMS)
+    theirs = pyctcdecode.build_ctcdecoder(LABELS, str(word_arpa), UNIGRAMS)
+    rng = np.random.default_rng(len(path))
+    logits = rng.normal(size=(len(path), len(LABELS))).astype(np.float32)
+    for frame, character in enumerate(path):
+        logits[frame, LABELS.index(character) if character in LABELS else 0] += 9.0
+    best, their_best = ours.decode_beams(logits)[0], theirs.decode_beams(logits)[0]
+    assert best.text == their_best[0] == ours.decode(logits)
+    assert best.lm_score == pytest.approx(their_best[4], abs=0.05)
+
+
+def test_beams_carry_what_theirs_carry(lines: Lines, word_arpa: Path) -> None:
+    ours = build_ctcdecoder(LABELS, word_arpa, UNIGRAMS)
+    for line in lines:
+        beams = ours.decode_beams(line)
+        assert beams[0].text == ours.decode(line)
+        assert [beam.lm_score for beam in beams] == sorted((beam.lm_score for beam in beams), reverse=True)
+        for beam in beams:
+            assert " ".join(word for word, _ in beam.text_frames) == beam.text
+            assert all(0 <= begin < end <= len(line) for _, (begin, end) in beam.text_frames)
+
+
+def test_a_state_carries_over_to_the_next_chunk(lines: Lines, word_arpa: Path) -> None:
+    ours = build_ctcdecoder(LABELS, word_arpa, lm_score_boundary=False)
+    first = ours.decode_beams(lines[0])[0]
+    after = ours.decode_beams(lines[1], lm_start_state=first.last_lm_state)[0]
+    assert after.last_lm_state == f"{first.text} {after.text}".strip()
+
+
+def test_hotwords_and_logits(lines: Lines) -> None:
+    ours = build_ctcdecoder(LABELS)
+    boosted = [
+        ours.decode(line, hotwords=["cab"], hotword_weight=25.0).split().count("cab") for line in lines
+    ]
+    plain = [ours.decode(line).split().count("cab") for line in lines]
+    assert sum(boosted) > sum(plain)
+    assert [ours.decode(5 * line + 1) for line in lines] == [ours.decode(5 * line) for line in lines]
+
+
+def test_labels_as_networks_have_them(lines: Lines) -> None:
+    ours = build_ctcdecoder(["<pad>", "<s>", "</s>", "<unk>", "|", "a", "b"])
+    line = np.full((5, 7), -9.0, np.float32)
+    for frame, column in enumerate([5, 0, 5, 4, 6]):
+        line[frame, column] = 0.0
+    line[2, 1] = 5.0  # </s> is no text, however sure the network is
+    assert ours.decode(line) == "aa b"
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match="BPE"):
+        build_ctcdecoder(["", "\u2581the", "a"])
+    with pytest.raises(ValueError, match="no blank"):
+        build_ctcdecoder(["a", "b"])
+    with pytest.raises(ValueError, match="probabilities"):
+        build_ctcdecoder(["", "a"]).decode(np.full((3, 2), 0.5, np.float32))
+    with pytest.raises(ValueError, match="unk_score_offset"):
+        build_ctcdecoder(["", "a"], unk_score_offset=1.0)

@@ -1,0 +1,105 @@
+"""Loading language models, good and bad, and what they say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.ctc_oracle import word_tokens
+from helpers.tiny_ngram import random_ngram
+from longhand_decoder import LanguageModelError, NgramLanguageModel, tokenize_words
+
+kenlm = pytest.importorskip("kenlm", reason="the yardstick kenlm is not installed")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("aé'’, .1२B\u0301-\n", max_size=12) | st.text(max_size=8))
+def test_tokens_are_those_of_the_oracle(text: str) -> None:
+    assert tokenize_words(text) == word_tokens(text)
+
+
+def test_scores_are_kenlms(word_arpa: Path) -> None:
+    ours, theirs = NgramLanguageModel(word_arpa), kenlm.Model(str(word_arpa))
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        tokens = [str(t) for t in rng.choice(["a", "b", "ab", "cab", ",", "zebra"], size=rng.integers(0, 6))]
+        for bos, eos in ((False, False), (True, True), (True, False), (False, True)):
+            expected = theirs.score(" ".join(tokens), bos=bos, eos=eos) * math.log(10)
+            assert ours.score(tokens, bos=bos, eos=eos) == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_it_says_of_itself(word_model: NgramLanguageModel, word_arpa: Path) -> None:
+    assert word_model.order == 3
+    assert word_model.path == str(word_arpa)
+    assert len(word_model) == 9
+    assert "cab" in word_model
+    assert "zebra" not in word_model
+    assert "order 3" in repr(word_model)
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(LanguageModelError, match=r"/nowhere/word\.klm"):
+        NgramLanguageModel("/nowhere/word.klm")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"this is no model\n",
+        b"\\data\\\n",
+        b"\\data\\\nngram 1=3\n\n\\1-grams:\n-1\t<unk>\n-1\t<s>\t-1\n\n\\end\\\n",
+        b"\\data\\\nngram 1=1\nngram 2=1\n\n\\1-grams:\nx\ta\t0\n\n\\2-grams:\n-1\ta a\n\n\\end\\\n",
+        b"\\data\\\nngram 1=99999999999999\nngram 2=1\n\n\\1-grams:\n",
+        b"\\data\\\nngram 2=1\nngram 1=1\n\n",
+        b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(200),
+        bytes(range(256)) * 40,
+    ],
+)
+def test_files_that_are_no_models(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.arpa"
+    path.write_bytes(content)
+    with pytest.raises(LanguageModelError) as caught:
+        NgramLanguageModel(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_order_that_is_too_high(tmp_path: Path) -> None:
+    path = random_ngram(["a"], 7, 1).write_arpa(tmp_path / "seven.arpa")
+    with pytest.raises(LanguageModelError, match=r"order 7"):
+        NgramLanguageModel(path)
+
+
+def test_a_vocabulary_that_is_not_utf8(tmp_path: Path) -> None:
+    good = random_ngram(["a", "ÿ"], 2, 1).write_arpa(tmp_path / "good.arpa").read_bytes()
+    bad = tmp_path / "bad.arpa"
+    bad.write_bytes(good.replace("ÿ".encode(), b"\xff"))
+    with pytest.raises(LanguageModelError, match="UTF-8"):
+        NgramLanguageModel(bad)
+
+
+def test_the_message_says_what_is_wrong_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "bad.arpa"
+    path.write_text(
+        "\\data\\\nngram 1=1\nngram 2=1\n\n\\1-grams:\n-1\ta\t0\n\n\\2-grams:\n-1\ta b\n\n\\end\\\n"
+    )
+    with pytest.raises(LanguageModelError) as caught:
+        NgramLanguageModel(path)
+    message = str(caught.value)
+    assert message.startswith(f"cannot load the language model {path}: Word b was not seen in the unigrams")
+    assert "threw" not in message
+
+
+def test_lines_end_as_on_windows_and_special_words_may_lack(tmp_path: Path) -> None:
+    text = "\\data\\\nngram 1=2\nngram 2=1\n\n\\1-grams:\n-1\ta\t-0.5\n-2\tb\n\n\\2-grams:\n-0.25\ta b\n\n\\end\\\n"
+    path = tmp_path / "short.arpa"
+    path.write_text(text)
+    model = NgramLanguageModel(path)
+    assert model.score(["a", "b"]) == pytest.approx(-1.25 * math.log(10), abs=1e-5)

@@ -1,0 +1,180 @@
+"""Frames that come bit by bit, lines that come together, and threads that come at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, Hypothesis, NgramLanguageModel
+
+Lines = list[NDArray[np.float32]]
+LABELS = ["", "a", "b", "c", " ", "'", ",", "1", "é"]
+OPTIONS = BeamSearchOptions(beam_width=12, alternatives=4, hotwords=["cab", "a b"])
+
+
+@pytest.fixture(scope="module")
+def decoder(word_model: NgramLanguageModel, character_model: NgramLanguageModel) -> CtcBeamSearchDecoder:
+    return CtcBeamSearchDecoder(
+        LABELS, word_model=word_model, character_model=character_model, options=OPTIONS, threads=3
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_stream_gives_what_the_whole_gives(
+    data: st.DataObject, decoder: CtcBeamSearchDecoder, lines: Lines
+) -> None:
+    line = lines[data.draw(st.integers(0, len(lines) - 1))]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(line)), max_size=6)))
+    stream = decoder.start()
+    for begin, end in zip([0, *cuts], [*cuts, len(line)], strict=True):
+        stream.push(line[begin:end])
+        assert stream.frames == end
+        assert stream.best() == decoder.decode(line[:end])
+    assert stream.finish() == decoder.decode(line)
+
+
+def test_a_finished_stream_takes_nothing_more(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    stream = decoder.start()
+    stream.finish()
+    with pytest.raises(RuntimeError, match="finished"):
+        stream.push(lines[0])
+    with pytest.raises(RuntimeError, match="finished"):
+        stream.finish()
+
+
+def test_a_bad_chunk_is_refused_and_the_good_frames_before_it_count(
+    decoder: CtcBeamSearchDecoder, lines: Lines
+) -> None:
+    stream = decoder.start()
+    with pytest.raises(ValueError, match="columns"):
+        stream.push(np.zeros((1, 2), np.float32))
+    stream.push(lines[3])
+    assert stream.finish() == decoder.decode(lines[3])
+
+
+def test_a_stream_outlives_the_names_of_decoder_and_options(
+    word_model: NgramLanguageModel, lines: Lines
+) -> None:
+    expected = CtcBeamSearchDecoder(LABELS, word_model=word_model).decode(lines[1], OPTIONS)
+    stream = CtcBeamSearchDecoder(LABELS, word_model=word_model).start(OPTIONS)
+    stream.push(lines[1])
+    assert stream.finish() == expected
+
+
+def test_a_batch_gives_what_single_lines_give(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    assert decoder.decode_batch(lines) == [decoder.decode(line) for line in lines]
+    assert decoder.decode_greedy_batch(lines) == [decoder.decode_greedy(line) for line in lines]
+    assert decoder.decode_batch([]) == []
+
+
+def test_one_bad_item_leaves_the_others_alone(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    broken = lines[2].copy()
+    broken[0, 0] = np.nan
+    items = [lines[0], broken, np.zeros((2, 3), np.float32), [1.0], lines[1]]
+    got = decoder.decode_batch(items, return_exceptions=True)  # type: ignore[arg-type]
+    assert got[0] == decoder.decode(lines[0])
+    assert got[4] == decoder.decode(lines[1])
+    assert [type(item) for item in got[1:4]] == [ValueError, ValueError, TypeError]
+    assert "NaN" in str(got[1])
+
+
+def test_the_cache_of_earlier_lines_changes_nothing(
+    word_model: NgramLanguageModel, character_model: NgramLanguageModel, lines: Lines
+) -> None:
+    def fresh() -> CtcBeamSearchDecoder:
+        return CtcBeamSearchDecoder(
+            LABELS, word_model=word_model, character_model=character_model, options=OPTIONS
+        )
+
+    used = fresh()
+    for _ in range(2):
+        for line in lines:
+            assert used.decode(line) == fresh().decode(line)
+
+
+def test_threads_hammering_one_decoder(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    expected = [decoder.decode(line) for line in lines]
+    wrong: list[int] = []
+
+    def hammer(seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(lines))
+        wrong.extend(int(i) for i in order if decoder.decode(lines[i]) != expected[i])
+        if decoder.decode_batch(lines) != expected:
+            wrong.append(-1)
+        stream = decoder.start()
+        stream.push(lines[seed])
+        if stream.finish() != expected[seed]:
+            wrong.append(-2)
+
+    threads = [threading.Thread(target=hammer, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def _decode_in_child(decoder: CtcBeamSearchDecoder, lines: Lines, answers: object) -> None:
+    answers.put([hypotheses[0].text for hypotheses in decoder.decode_batch(lines)])  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_batches_work_in_a_forked_child(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    expected = [hypotheses[0].text for hypotheses in decoder.decode_batch(lines)]
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=_decode_in_child, args=(decoder, lines, answers))
+    child.start()
+    assert answers.get(timeout=30) == expected
+    child.join(timeout=30)
+
+
+def test_options_of_a_call_hold_for_that_call(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    digits = BeamSearchOptions(allowed_characters="1", alternatives=50)
+    for hypothesis in decoder.decode(lines[5], digits):
+        assert set(hypothesis.text) <= {"1"}
+    assert set(decoder.decode_greedy(lines[5], digits).text) <= {"1"}
+    assert len(decoder.decode(lines[5])) == OPTIONS.alternatives
+
+
+def test_results_are_values(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    best = decoder.decode(lines[7])[0]
+    assert pickle.loads(pickle.dumps(best)) == best
+    assert hash(best) == hash(pickle.loads(pickle.dumps(best)))
+    assert best != decoder.decode(lines[8])[0]
+    assert best.text in repr(best)
+    with pytest.raises(AttributeError):
+        best.text = "x"  # type: ignore[misc]
+    copy = Hypothesis(
+        text=best.text,
+        score=best.score,
+        acoustic_score=best.acoustic_score,
+        word_model_score=best.word_model_score,
+        character_model_score=best.character_model_score,
+        confidence=best.confidence,
+        characters=best.characters,
+        words=best.words,
+    )
+    assert copy == best
+
+
+def test_confidences_account_for_the_alternatives(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    for line in lines:
+        hypotheses = decoder.decode(line, BeamSearchOptions(beam_width=12, alternatives=12))
+        assert sum(h.confidence for h in hypotheses) == pytest.approx(1.0)
+        for h in hypotheses:
+            assert all(h.confidence - 1e-9 <= c.confidence <= 1.0 for c in h.characters)
+            assert all(h.confidence - 1e-9 <= w.confidence <= 1.0 for w in h.words)
+            assert "".join(c.text for c in h.characters) == h.text
+            assert [w.text for w in h.words] == h.text.split()
+            ends = [-1, *(c.last_frame for c in h.characters)]
+            assert all(e < c.first_frame <= c.last_frame for e, c in zip(ends, h.characters, strict=False))
+            assert all(c.last_frame < len(line) for c in h.characters)

@@ -1,0 +1,222 @@
+"""What CTC decoders get wrong, and what callers pass by mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
+
+LABELS = ["", "a", "b", " "]
+
+
+def sure(path: str, labels: list[str] = LABELS) -> NDArray[np.float32]:
+    """Frames that are nearly sure of one label each; '-' is the blank."""
+    probabilities = np.full((len(path), len(labels)), 0.001)
+    for frame, character in enumerate(path):
+        probabilities[frame, labels.index("" if character == "-" else character)] = 1.0
+    return np.log(probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("aa", "a"),
+        ("a-a", "aa"),
+        ("a-a-a", "aaa"),
+        ("-aab-b-", "abb"),
+        ("-- --a-- --", " a "),
+        ("a - b", "a  b"),
+        ("a  b", "a b"),
+        ("----", ""),
+        ("a", "a"),
+    ],
+)
+def test_repeats_blanks_and_spaces(path: str, text: str) -> None:
+    decoder = CtcBeamSearchDecoder(LABELS)
+    assert decoder.decode(sure(path))[0].text == text
+    assert decoder.decode_greedy(sure(path)).text == text
+
+
+def test_places_of_characters_and_words() -> None:
+    best = CtcBeamSearchDecoder(LABELS).decode(sure("-aa-b  -ab-"))[0]
+    assert [(c.text, c.first_frame, c.last_frame) for c in best.characters] == [
+        ("a", 1, 2),
+        ("b", 4, 4),
+        (" ", 5, 6),
+        ("a", 8, 8),
+        ("b", 9, 9),
+    ]
+    assert [(w.text, w.first_frame, w.last_frame) for w in best.words] == [("ab", 1, 4), ("ab", 8, 9)]
+    greedy = CtcBeamSearchDecoder(LABELS).decode_greedy(sure("-aa-b  -ab-"))
+    assert [(w.text, w.first_frame, w.last_frame) for w in greedy.words] == [("ab", 1, 4), ("ab", 8, 9)]
+
+
+def test_no_frames_and_one_label() -> None:
+    empty = CtcBeamSearchDecoder(LABELS).decode(np.zeros((0, 4), np.float32))
+    assert (empty[0].text, empty[0].score, empty[0].confidence, empty[0].characters) == ("", 0.0, 1.0, ())
+    only_blank = CtcBeamSearchDecoder([""])
+    assert only_blank.decode(np.zeros((3, 1), np.float32))[0].text == ""
+    assert only_blank.decode_greedy(np.zeros((3, 1), np.float32)).text == ""
+    assert CtcBeamSearchDecoder(LABELS).decode_greedy(np.zeros((0, 4), np.float32)).text == ""
+
+
+def test_the_blank_may_stand_anywhere() -> None:
+    labels = ["a", "b", ""]
+    assert CtcBeamSearchDecoder(labels).decode(sure("a-ab", labels))[0].text == "aab"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_any_float_and_any_layout(dtype: str) -> None:
+    decoder = CtcBeamSearchDecoder(LABELS)
+    line = sure("a-a b")
+    expected = decoder.decode(line)[0]
+    read_only = np.asfortranarray(line.astype(dtype))
+    read_only.flags.writeable = False
+    for given in (line.astype(dtype), read_only, np.repeat(line, 2, axis=1)[:, ::2].astype(dtype)):
+        got = decoder.decode(given)[0]
+        assert got.text == expected.text
+        assert got.score == pytest.approx(expected.score, abs=0.02 if dtype == np.float16 else 1e-6)
+
+
+def test_an_array_that_is_not_aligned() -> None:
+    line = sure("a-a b")
+    raw = np.zeros(line.nbytes + 1, np.uint8)
+    raw[1:] = np.frombuffer(line.tobytes(), np.uint8)
+    crooked = np.frombuffer(raw.data, np.float32, offset=1).reshape(line.shape)
+    decoder = CtcBeamSearchDecoder(LABELS)
+    assert decoder.decode(crooked) == decoder.decode(line)
+
+
+def with_value(value: float) -> NDArray[np.float32]:
+    line = sure("a-b")
+    line[1, 2] = value
+    return line
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (with_value(math.nan), "frame 1 has a NaN"),
+        (with_value(math.inf), "frame 1 has an infinite value"),
+        (with_value(2.5), r"frame 1 has the value 2\.5.*log-probability.*input"),
+        (np.full((2, 4), -np.inf, np.float32), "frame 0 has no label above -inf"),
+        (np.zeros((2, 3), np.float32), "3 columns, but there are 4 labels"),
+        (np.zeros(4, np.float32), r"shape \(frames, labels\), got \(4,\)"),
+        (np.zeros((1, 2, 4), np.float32), r"got \(1, 2, 4\)"),
+        (np.zeros((2, 4), np.int64), "floating point numbers, got dtype int64"),
+        (np.zeros((2, 4), np.complex64), "floating point numbers"),
+    ],
+)
+def test_bad_arrays_are_named(given: NDArray[Any], message: str) -> None:
+    decoder = CtcBeamSearchDecoder(LABELS)
+    with pytest.raises(ValueError, match=message):
+        decoder.decode(given)
+    with pytest.raises(ValueError, match=message):
+        decoder.decode_greedy(given)
+    with pytest.raises(ValueError, match=rf"item 1: .*{message}"):
+        decoder.decode_batch([sure("a"), given])
+
+
+def test_what_is_no_array_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="numpy array .* got list"):
+        CtcBeamSearchDecoder(LABELS).decode([[0.0]])  # type: ignore[arg-type]
+
+
+def test_minus_infinity_is_a_probability_of_zero() -> None:
+    line = sure("a-b")
+    line[0, :] = -np.inf
+    line[0, 2] = 0.0
+    best = CtcBeamSearchDecoder(LABELS).decode(line)[0]
+    assert best.text == "bb"
+
+
+def test_very_small_probabilities_keep_their_order() -> None:
+    line = np.full((400, 3), -600.0, np.float32)
+    line[::2, 1] = -590.0
+    line[1::2, 0] = -590.0
+    best = CtcBeamSearchDecoder(["", "a", "b"]).decode(line)[0]
+    assert best.text == "a" * 200
+    assert best.acoustic_score == pytest.approx(-590.0 * 400, rel=1e-4)
+
+
+def test_uniform_frames_neither_overflow_nor_hang() -> None:
+    line = np.full((3000, 5), math.log(0.2), np.float32)
+    best = CtcBeamSearchDecoder(["", *"abcd"], options=BeamSearchOptions(beam_width=20)).decode(line)
+    assert math.isfinite(best[0].score)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], "labels is empty"),
+        (["a", "b"], "no blank"),
+        (["", "a", ""], r"labels\[2\] is a second blank"),
+        (["", "ab"], r"labels\[1\] 'ab' is not one character"),
+        (["", "a", "b", "a"], r"labels\[3\] 'a' stands at labels\[1\] already"),
+    ],
+)
+def test_bad_labels_are_named(labels: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CtcBeamSearchDecoder(labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beam_width": 0}, "beam_width must be at least 1, got 0"),
+        ({"beam_threshold": 1.0}, "beam_threshold must be 0 or less"),
+        ({"token_threshold": math.nan}, "token_threshold must be 0 or less"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"temperature": math.inf}, "temperature must be a finite number"),
+        ({"word_weight": -1.0}, "word_weight must be at least 0"),
+        ({"character_weight": math.nan}, "character_weight must be a finite number"),
+        ({"unknown_word_penalty": -1.0}, "unknown_word_penalty"),
+        ({"alternatives": 0}, "alternatives must be at least 1"),
+        ({"max_tokens_per_frame": -1}, "max_tokens_per_frame"),
+        ({"confidence_scale": 0.0}, "confidence_scale must be above 0"),
+        ({"input": "probs"}, "input must be 'log_probs' or 'logits', got 'probs'"),
+        ({"path_merge": "min"}, "path_merge must be"),
+        ({"hotwords": ["a "]}, "hotword 'a ' is empty or begins or ends with a space"),
+        ({"hotwords": {"a": math.inf}}, "boost of hotword 'a' is not finite"),
+        ({"closed_lexicon": True}, "closed_lexicon needs a word model or a lexicon"),
+    ],
+)
+def test_bad_options_are_named(change: dict[str, Any], message: str) -> None:
+    options = dataclasses.replace(BeamSearchOptions(), **change)
+    with pytest.raises(ValueError, match=message):
+        CtcBeamSearchDecoder(LABELS, options=options)
+    with pytest.raises(ValueError, match=message):
+        CtcBeamSearchDecoder(LABELS).decode(sure("a"), options)
+
+
+def test_a_string_is_no_list_of_hotwords() -> None:
+    with pytest.raises(ValueError, match="sequence of words"):
+        BeamSearchOptions(hotwords="abc")
+
+
+def test_a_closed_lexicon_never_shows_half_a_word() -> None:
+    decoder = CtcBeamSearchDecoder(
+        ["", *"abc"], lexicon=["abc"], options=BeamSearchOptions(closed_lexicon=True)
+    )
+    probabilities = np.full((2, 4), 0.01)
+    probabilities[0, 1] = probabilities[1, 2] = 0.97
+    best = decoder.decode(np.log(probabilities).astype(np.float32))[0]
+    assert best.text == ""
+    assert best.acoustic_score == pytest.approx(2 * math.log(0.01), abs=1e-4)
+
+
+def test_models_hold_back_what_the_network_cannot_tell(word_model: NgramLanguageModel) -> None:
+    line = np.log(np.full((1, 3), 1 / 3)).astype(np.float32)
+    free = CtcBeamSearchDecoder(["", "a", "c"], word_model=word_model)
+    # "a" is a word and "c" is none; the beam without a model cannot choose between them.
+    both = {
+        h.text: h.score
+        for h in free.decode(line, BeamSearchOptions(alternatives=3, unknown_word_penalty=9.0))
+    }
+    assert both["a"] > both["c"] + 5
