@@ -17,7 +17,7 @@ from longhand_client.aio_stream import AsyncRecognitionStream
 from longhand_client.batch import fill_batch, place_outcomes
 from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls
 from longhand_client.errors import from_rpc_error
-from longhand_client.images import ImageSource, image_bytes
+from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
     Model,
@@ -41,6 +41,7 @@ class AsyncRecognizerClient:
         token: sent as a bearer token; None = none.
         retries: how often a call is tried again while the server is unavailable or full; 0 = never.
         keepalive_s: seconds of silence after which a call in progress pings the server.
+        max_image_bytes: larger image files are refused before they are sent.
 
     Raises:
         ValueError: an address that makes no sense.
@@ -64,11 +65,13 @@ class AsyncRecognizerClient:
         token: str | None = None,
         retries: int = 3,
         keepalive_s: float = 30.0,
+        max_image_bytes: int = MAX_IMAGE_BYTES,
     ) -> None:
         self._connection = Connection(
             address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
         )
         self._timeout_s = timeout_s
+        self._max_image_bytes = max_image_bytes
         target, options = self._connection.target(), self._connection.options()
         credentials = self._connection.credentials()
         if credentials is None:
@@ -84,7 +87,7 @@ class AsyncRecognizerClient:
 
     async def recognize(self, image: ImageSource, options: RecognitionOptions | None = None) -> Transcription:
         """Reads one image of one line; see `RecognizerClient.recognize`."""
-        content = await asyncio.to_thread(image_bytes, image)
+        content = await asyncio.to_thread(image_bytes, image, self._max_image_bytes)
         request = pb.RecognizeRequest(image=content, options=options_to_proto(options))
         answer = await self._call(self._stub.Recognize, request)
         return transcription_from_proto(answer.result)
@@ -94,7 +97,7 @@ class AsyncRecognizerClient:
     ) -> list[Outcome]:
         """Reads several images in one call; see `RecognizerClient.recognize_batch`."""
         request = pb.BatchRecognizeRequest(options=options_to_proto(options))
-        outcomes = await asyncio.to_thread(fill_batch, request, images)
+        outcomes = await asyncio.to_thread(fill_batch, request, images, self._max_image_bytes)
         if request.items:
             place_outcomes(outcomes, await self._call(self._stub.BatchRecognize, request))
         return outcomes
@@ -125,6 +128,7 @@ class AsyncRecognizerClient:
             look_ahead=look_ahead,
             ordered=ordered,
             retries=self._connection.retries,
+            max_image_bytes=self._max_image_bytes,
             timeout_s=self._timeout_s,
         )
         stream = AsyncRecognitionStream(

@@ -151,7 +151,7 @@ class AsyncRecognitionStream:
         index, self._pulled = self._pulled, self._pulled + 1
         try:
             # Reading a small local file takes less time than a change of thread.
-            image = image_bytes(source)
+            image = image_bytes(source, self._settings.max_image_bytes)
         except LonghandError as error:
             self._events.put_nowait(Outcome(index, None, error, source))
             return None

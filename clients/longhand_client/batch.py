@@ -10,12 +10,15 @@ from longhand_client.images import ImageSource, image_bytes
 from longhand_client.results import Outcome, outcome_from_proto
 
 
-def fill_batch(request: pb.BatchRecognizeRequest, images: Iterable[ImageSource]) -> list[Outcome]:
+def fill_batch(
+    request: pb.BatchRecognizeRequest, images: Iterable[ImageSource], max_image_bytes: int
+) -> list[Outcome]:
     """Adds the images to a request.
 
     Args:
         request: gets one item for each image that can be read here.
         images: what was handed in.
+        max_image_bytes: larger ones are refused here.
 
     Returns:
         One outcome for each image: its own error where it cannot be read here, otherwise that no answer
@@ -25,7 +28,7 @@ def fill_batch(request: pb.BatchRecognizeRequest, images: Iterable[ImageSource])
     error: LonghandError
     for index, source in enumerate(images):
         try:
-            request.items.add(request_id=str(index), image=image_bytes(source))
+            request.items.add(request_id=str(index), image=image_bytes(source, max_image_bytes))
             error = ServerError(f"the server gave no answer for image {index}")
         except InvalidImageError as unreadable:
             error = unreadable

@@ -14,7 +14,7 @@ from longhand.v1 import recognition_pb2_grpc as rpc
 from longhand_client.batch import fill_batch, place_outcomes
 from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls
 from longhand_client.errors import from_rpc_error
-from longhand_client.images import ImageSource, image_bytes
+from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
     Model,
@@ -38,6 +38,7 @@ class RecognizerClient:
         token: sent as a bearer token; None = none.
         retries: how often a call is tried again while the server is unavailable or full; 0 = never.
         keepalive_s: seconds of silence after which a call in progress pings the server.
+        max_image_bytes: larger image files are refused before they are sent.
 
     Raises:
         ValueError: an address that makes no sense.
@@ -58,11 +59,13 @@ class RecognizerClient:
         token: str | None = None,
         retries: int = 3,
         keepalive_s: float = 30.0,
+        max_image_bytes: int = MAX_IMAGE_BYTES,
     ) -> None:
         self._connection = Connection(
             address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
         )
         self._timeout_s = timeout_s
+        self._max_image_bytes = max_image_bytes
         target, options = self._connection.target(), self._connection.options()
         credentials = self._connection.credentials()
         if credentials is None:
@@ -91,7 +94,9 @@ class RecognizerClient:
             ServerUnavailableError: nobody answers at the address.
             LonghandError: any other failure, see `longhand_client.errors`.
         """
-        request = pb.RecognizeRequest(image=image_bytes(image), options=options_to_proto(options))
+        request = pb.RecognizeRequest(
+            image=image_bytes(image, self._max_image_bytes), options=options_to_proto(options)
+        )
         answer = self._call(self._stub.Recognize, request)
         return transcription_from_proto(answer.result)
 
@@ -111,7 +116,7 @@ class RecognizerClient:
             LonghandError: the call as a whole failed.
         """
         request = pb.BatchRecognizeRequest(options=options_to_proto(options))
-        outcomes = fill_batch(request, images)
+        outcomes = fill_batch(request, images, self._max_image_bytes)
         if request.items:
             answer = self._call(self._stub.BatchRecognize, request)
             place_outcomes(outcomes, answer)
@@ -158,6 +163,7 @@ class RecognizerClient:
             look_ahead=look_ahead,
             ordered=ordered,
             retries=self._connection.retries,
+            max_image_bytes=self._max_image_bytes,
             timeout_s=self._timeout_s,
         )
 

@@ -30,25 +30,36 @@ An array is (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8, row 0 at the to
 """
 
 
-def image_bytes(source: ImageSource) -> bytes:
+MAX_IMAGE_BYTES = 16 * 1024 * 1024
+
+
+def image_bytes(source: ImageSource, limit: int = MAX_IMAGE_BYTES) -> bytes:
     """The bytes of an image file for whatever was handed in.
 
     Args:
         source: see `ImageSource`.
+        limit: largest image file in bytes; a larger one would end the whole call or stream on the server.
 
     Returns:
         The content of an image file; arrays and Pillow images are written as PNG, without loss.
 
     Raises:
-        InvalidImageError: the file cannot be read, or the array is no picture.
+        InvalidImageError: the file cannot be read or is too large, or the array is no picture.
         TypeError: it is none of the kinds accepted.
     """
+    content = _content(source, limit)
+    if len(content) > limit:
+        raise InvalidImageError(_too_large(len(content), limit), code="INVALID_ARGUMENT")
+    return content
+
+
+def _content(source: ImageSource, limit: int) -> bytes:
     if isinstance(source, bytes):
         return source
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
     if isinstance(source, str | os.PathLike):
-        return _read_path(Path(source))
+        return _read_path(Path(source), limit)
     if hasattr(source, "__array_interface__") and hasattr(source, "dtype"):
         return _array_to_png(cast("np.ndarray[Any, Any]", source))
     if isinstance(source, _PillowImage):
@@ -58,7 +69,7 @@ def image_bytes(source: ImageSource) -> bytes:
         source.save(buffer, "PNG")
         return buffer.getvalue()
     if hasattr(source, "read"):
-        content = source.read()
+        content = source.read(limit + 1)
         if not isinstance(content, bytes):
             raise InvalidImageError("the open file gives text: open it in binary mode ('rb')")
         return content
@@ -67,8 +78,15 @@ def image_bytes(source: ImageSource) -> bytes:
     )
 
 
-def _read_path(path: Path) -> bytes:
+def _too_large(size: int, limit: int) -> str:
+    return f"image file of {size} bytes, at most {limit} are sent (max_image_bytes)"
+
+
+def _read_path(path: Path, limit: int) -> bytes:
     try:
+        size = path.stat().st_size
+        if size > limit:
+            raise InvalidImageError(f"{path}: {_too_large(size, limit)}", code="INVALID_ARGUMENT")
         return path.read_bytes()
     except OSError as error:
         # A missing file and one without permission are the same to the caller: this image cannot be read.

@@ -54,6 +54,7 @@ class StreamSettings:
         look_ahead: images that may be on their way at once.
         ordered: outcomes in the order of the images, or as they come.
         retries: how often in a row the stream is opened again without an answer in between.
+        max_image_bytes: larger images are refused before they are sent.
         timeout_s: seconds without any answer, while images wait, after which the stream has failed.
     """
 
@@ -62,6 +63,7 @@ class StreamSettings:
     look_ahead: int
     ordered: bool
     retries: int
+    max_image_bytes: int
     timeout_s: float
 
     def __post_init__(self) -> None:
@@ -239,7 +241,7 @@ class RecognitionStream:
             self._events.put(_SourceFailed(error))
             return False
         try:
-            image = image_bytes(source)
+            image = image_bytes(source, self._settings.max_image_bytes)
         except LonghandError as error:
             self._events.put(Outcome(index, None, error, source))
             return True

@@ -116,6 +116,23 @@ def test_oversized_image_is_no_overload(client: RecognizerClient) -> None:
         client.recognize(b"x" * (2 << 20))
 
 
+@pytest.mark.parametrize("kind", ["bytes", "path", "file"])
+def test_oversized_images_are_never_sent(fake: FakeServer, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a sparse file: reading it all would need a terabyte of memory
+    with path.open("rb") as opened, RecognizerClient(fake.address, max_image_bytes=1000) as client:
+        sources: dict[str, Any] = {"bytes": bytes(1001), "path": path, "file": opened}
+        big = sources[kind]
+        with pytest.raises(InvalidImageError, match="at most 1000 are sent"):
+            client.recognize(big)
+        for outcomes in (
+            client.recognize_batch([b"text:a", big, b"text:b"]),
+            list(client.recognize_stream([b"text:a", big, b"text:b"])),
+        ):
+            assert [isinstance(one.error, InvalidImageError) for one in outcomes] == [False, True, False]
+
+
 def test_deadline(fake: FakeServer) -> None:
     with RecognizerClient(fake.address, timeout_s=0.2) as client, pytest.raises(DeadlineExceededError):
         client.recognize(b"slow")
