@@ -206,7 +206,7 @@ class RuntimeConfig(Settings):
 
     device: str = setting("auto", "auto, cpu, cuda or cuda:N; auto = cuda where PyTorch finds one")
     threads: int = setting(
-        0, "lines recognised at the same time on a CPU; 0 = one per core", low=0, high=1024
+        0, "images worked on at the same time; 0 = one per core", low=0, high=1024
     )
 
 

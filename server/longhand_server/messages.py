@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
@@ -25,7 +25,6 @@ _DecoderField: TypeAlias = Literal[
     "temperature",
 ]
 ERROR_DOMAIN = "longhand"
-PlaceT = TypeVar("PlaceT", pb.Word, pb.Character)
 _DECODER_FIELDS: tuple[_DecoderField, ...] = (
     "beam_width",
     "word_weight",
@@ -41,6 +40,7 @@ _PRIORITIES: dict[int, int] = {
     pb.PRIORITY_NORMAL: 0,
     pb.PRIORITY_HIGH: 1,
 }
+_NO_WISHES = RecognitionOptions()
 _DECODERS: dict[int, bool] = {
     pb.DECODER_KIND_UNSPECIFIED: False,
     pb.DECODER_KIND_BEAM: False,
@@ -54,6 +54,8 @@ def read_options(message: pb.RecognitionOptions) -> RecognitionOptions:
     Raises:
         InvalidRequestError: A value is unknown or out of range.
     """
+    if not message.ByteSize():
+        return _NO_WISHES
     decoder = message.decoder
     if decoder.kind not in _DECODERS:
         raise _unknown("options.decoder.kind", decoder.kind)
@@ -83,37 +85,33 @@ def read_priority(message: pb.RecognitionOptions) -> int:
     return _PRIORITIES[message.priority]
 
 
-def write_result(result: Transcription, model: ServedModel) -> pb.RecognitionResult:
-    """The message of a transcription."""
-    timings = result.timings
-    return pb.RecognitionResult(
-        text=result.text,
-        confidence=result.confidence,
-        alternatives=[
-            pb.Alternative(
-                text=reading.text,
-                total_log_probability=reading.total_score,
-                acoustic_log_probability=reading.acoustic_score,
-                language_model_log_probability=reading.language_model_score,
-                confidence=reading.confidence,
-            )
-            for reading in result.alternatives
-        ],
-        words=[_place(pb.Word(), span) for span in result.words],
-        characters=[_place(pb.Character(), span) for span in result.characters],
-        timings=pb.Timings(
-            decode_image_ms=timings.decode_image_ms,
-            queue_ms=timings.queue_ms,
-            infer_ms=timings.infer_ms,
-            beam_ms=timings.beam_ms,
-            total_ms=timings.total_ms,
-            batch_size=timings.batch_size,
-        ),
-        model=model.name,
-        model_version=model.version,
-        image_width_px=result.image_width,
-        image_height_px=result.image_height,
-    )
+def write_result(result: Transcription, model: ServedModel, message: pb.RecognitionResult) -> None:
+    """Fills a message with a transcription."""
+    message.text = result.text
+    message.confidence = result.confidence
+    message.model = model.name
+    message.model_version = model.version
+    message.image_width_px = result.image_width
+    message.image_height_px = result.image_height
+    for reading in result.alternatives:
+        message.alternatives.add(
+            text=reading.text,
+            total_log_probability=reading.total_score,
+            acoustic_log_probability=reading.acoustic_score,
+            language_model_log_probability=reading.language_model_score,
+            confidence=reading.confidence,
+        )
+    for span in result.words:
+        _place(message.words.add(), span)
+    for span in result.characters:
+        _place(message.characters.add(), span)
+    timings = message.timings
+    timings.decode_image_ms = result.timings.decode_image_ms
+    timings.queue_ms = result.timings.queue_ms
+    timings.infer_ms = result.timings.infer_ms
+    timings.beam_ms = result.timings.beam_ms
+    timings.total_ms = result.timings.total_ms
+    timings.batch_size = result.timings.batch_size
 
 
 def write_model(model: ServedModel, *, is_default: bool) -> pb.Model:
@@ -161,12 +159,11 @@ def write_status(error: LonghandError) -> status_pb2.Status:
     return status_pb2.Status(code=StatusCode[error.code].value[0], message=error.message, details=packed)
 
 
-def _place(message: PlaceT, span: Span) -> PlaceT:
+def _place(message: pb.Word | pb.Character, span: Span) -> None:
     message.text = span.text
     message.confidence = span.confidence
     message.x_start_px = span.x_start
     message.x_end_px = span.x_end
-    return message
 
 
 def _unknown(field: str, number: int) -> InvalidRequestError:

@@ -1,12 +1,14 @@
 """The way of an image through one model: decode the file, then the network, then the beam search.
 
-Each stage has its own workers and takes the next image while the one before is still on its way; a stage that
-falls behind holds up the one before it, so that what is in memory stays bounded. Images wait as files, before
-the first stage, in the one queue that is fair and that refuses.
+Images wait as files in one queue that is fair and that refuses. On a CPU, where every stage wants the same cores, a
+worker then takes an image all the way: handing it from thread to thread would only cost. On a GPU each stage has its
+own workers and takes the next batch while the one before is still on its way; a stage that falls behind holds up the
+one before it, so that what is in memory stays bounded.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import math
 import os
@@ -71,57 +73,43 @@ class _Job:
         return replace(result, timings=timings)
 
 
-class RecognitionPipeline:
-    """Reads image files with one model, from one event loop.
+class RecognitionPipeline(abc.ABC):
+    """Reads image files with one model, from one event loop; :func:`make_pipeline` makes the right kind.
 
     Args:
         recognizer: The model.
-        batching: The queue's bound and how batches are made.
         limits: What an image file may be at most.
-        threads: Lines recognised at the same time on a CPU; 0 = one per core.
         on_batch: Is told the widths in pixels of each batch that starts, from a worker's thread.
     """
 
     def __init__(
-        self,
-        recognizer: Recognizer,
-        batching: BatchingConfig,
-        limits: ImageLimits,
-        *,
-        threads: int = 0,
-        on_batch: Callable[[Sequence[int]], None] = lambda widths: None,
+        self, recognizer: Recognizer, limits: ImageLimits, on_batch: Callable[[Sequence[int]], None]
     ) -> None:
         self.recognizer = recognizer
-        self._on_batch = on_batch
         self._limits = limits
-        self._on_gpu = recognizer.line_model.device != "cpu"
-        cores = os.cpu_count() or 1
-        workers = 1 if self._on_gpu else threads or cores
-        batch_size = batching.max_batch_size or (_GPU_BATCH_SIZE if self._on_gpu else 1)
-        lookahead = _GPU_LOOKAHEAD * batch_size if self._on_gpu else workers
-        image_workers = max(1, (threads or cores) // 2)
-        self._image_pool = ThreadPoolExecutor(image_workers, "image")
-        self._network_pool = ThreadPoolExecutor(workers, "network")
-        self._beam_pool = ThreadPoolExecutor(_BEAM_BATCHES, "beam")
-        self._beam_slots = asyncio.Semaphore(_BEAM_BATCHES)
-        self._images: DynamicBatcher[_Job, asyncio.Future[Transcription]] = DynamicBatcher(
-            self._prepare, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=image_workers
-        )
-        self._lines: DynamicBatcher[_Job, Transcription] = DynamicBatcher(
-            self._infer if self._on_gpu else self._recognize,
-            replace(batching, max_batch_size=batch_size, max_queue=lookahead),
-            concurrency=workers,
-        )
+        self._on_batch = on_batch
         self._loop = asyncio.get_running_loop()
 
     @property
+    @abc.abstractmethod
     def waiting(self) -> int:
         """Images that wait for a worker."""
-        return self._images.waiting + self._lines.waiting
 
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Accepts nothing more, finishes what was accepted, ends the workers."""
+
+    @abc.abstractmethod
     def check_room(self) -> None:
         """Raises OverloadedError where the queue is full."""
-        self._images.check_room()
+
+    @abc.abstractmethod
+    async def _room(self) -> None:
+        """Returns once the queue has room."""
+
+    @abc.abstractmethod
+    async def _read(self, job: _Job) -> Transcription:
+        """Takes an image all the way."""
 
     async def recognize(
         self,
@@ -152,10 +140,9 @@ class RecognitionPipeline:
         """
         job = _Job(data, options, deadline, priority, caller)
         if wait:
-            await self._images.room()
+            await self._room()
         try:
-            reading = await self._images.submit(job, deadline=deadline, priority=priority, caller=caller)
-            return job.timed(await reading)
+            return job.timed(await self._read(job))
         except asyncio.CancelledError:
             job.abandon()
             raise
@@ -164,12 +151,120 @@ class RecognitionPipeline:
         except Exception as error:
             raise RecognitionFailedError("the recogniser failed on this image") from error
 
+    def _load(self, job: _Job) -> LineImage:
+        begun = time.perf_counter()
+        job.queue_ms = (begun - job.arrived) * 1000
+        line = load_line_image(job.data, self.recognizer.bundle.line, self._limits)
+        job.data = b""
+        job.line = line
+        job.decoded = time.perf_counter()
+        job.decode_ms = (job.decoded - begun) * 1000
+        return line
+
+    def _started(self, jobs: Sequence[_Job]) -> list[LineImage]:
+        now = time.perf_counter()
+        for job in jobs:
+            job.queue_ms += (now - job.decoded) * 1000
+        lines = [job.line for job in jobs if job.line is not None]
+        self._on_batch([line.pixels.shape[1] for line in lines])
+        return lines
+
+
+class SerialPipeline(RecognitionPipeline):
+    """One worker takes an image from file to text: for a CPU."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        batching: BatchingConfig,
+        limits: ImageLimits,
+        workers: int,
+        on_batch: Callable[[Sequence[int]], None],
+    ) -> None:
+        super().__init__(recognizer, limits, on_batch)
+        self._pool = ThreadPoolExecutor(workers, "line")
+        self._images: DynamicBatcher[_Job, Transcription] = DynamicBatcher(
+            self._run, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers
+        )
+
+    @property
+    def waiting(self) -> int:
+        """See the base class."""
+        return self._images.waiting
+
     async def close(self) -> None:
-        """Accepts nothing more, finishes what was accepted, ends the workers."""
+        """See the base class."""
+        await self._images.close()
+        self._pool.shutdown(wait=False)
+
+    def check_room(self) -> None:
+        """See the base class."""
+        self._images.check_room()
+
+    async def _room(self) -> None:
+        await self._images.room()
+
+    async def _read(self, job: _Job) -> Transcription:
+        return await self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
+
+    async def _run(self, jobs: Sequence[_Job], hand_over: Callable[[], None]) -> list[Transcription]:
+        return [await self._loop.run_in_executor(self._pool, self._run_now, jobs[0])]
+
+    def _run_now(self, job: _Job) -> Transcription:
+        line = self._load(job)
+        if line.is_blank:
+            return blank_transcription(line)
+        return self.recognizer.recognize(self._started([job]), [job.options])[0]
+
+
+class StagedPipeline(RecognitionPipeline):
+    """Decoding files, network and beam search at the same time, the network in batches: for a GPU."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        batching: BatchingConfig,
+        limits: ImageLimits,
+        workers: int,
+        on_batch: Callable[[Sequence[int]], None],
+    ) -> None:
+        super().__init__(recognizer, limits, on_batch)
+        batch_size = batching.max_batch_size or _GPU_BATCH_SIZE
+        self._image_pool = ThreadPoolExecutor(workers, "image")
+        self._network_pool = ThreadPoolExecutor(1, "network")
+        self._beam_pool = ThreadPoolExecutor(_BEAM_BATCHES, "beam")
+        self._beam_slots = asyncio.Semaphore(_BEAM_BATCHES)
+        self._images: DynamicBatcher[_Job, asyncio.Future[Transcription]] = DynamicBatcher(
+            self._prepare, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers
+        )
+        self._lines: DynamicBatcher[_Job, Transcription] = DynamicBatcher(
+            self._infer,
+            replace(batching, max_batch_size=batch_size, max_queue=_GPU_LOOKAHEAD * batch_size),
+        )
+
+    @property
+    def waiting(self) -> int:
+        """See the base class."""
+        return self._images.waiting + self._lines.waiting
+
+    async def close(self) -> None:
+        """See the base class."""
         await self._images.close()
         await self._lines.close()
         for pool in (self._image_pool, self._network_pool, self._beam_pool):
             pool.shutdown(wait=False)
+
+    def check_room(self) -> None:
+        """See the base class."""
+        self._images.check_room()
+
+    async def _room(self) -> None:
+        await self._images.room()
+
+    async def _read(self, job: _Job) -> Transcription:
+        return await (
+            await self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
+        )
 
     async def _prepare(
         self, jobs: Sequence[_Job], hand_over: Callable[[], None]
@@ -190,24 +285,6 @@ class RecognitionPipeline:
         )
         return [job.reading]
 
-    def _load(self, job: _Job) -> LineImage:
-        begun = time.perf_counter()
-        job.queue_ms = (begun - job.arrived) * 1000
-        line = load_line_image(job.data, self.recognizer.bundle.line, self._limits)
-        job.data = b""
-        job.line = line
-        job.decoded = time.perf_counter()
-        job.decode_ms = (job.decoded - begun) * 1000
-        return line
-
-    async def _recognize(self, jobs: Sequence[_Job], hand_over: Callable[[], None]) -> list[Transcription]:
-        """Network and beam search in one go: on a CPU both want the same core."""
-        return await self._loop.run_in_executor(self._network_pool, self._recognize_now, jobs)
-
-    def _recognize_now(self, jobs: Sequence[_Job]) -> list[Transcription]:
-        lines = self._started(jobs)
-        return self.recognizer.recognize(lines, [job.options for job in jobs])
-
     async def _infer(self, jobs: Sequence[_Job], hand_over: Callable[[], None]) -> list[Transcription]:
         """Network and beam search one after the other: the GPU goes on while the CPU searches."""
         lines, log_probs, infer_ms = await self._loop.run_in_executor(
@@ -224,10 +301,26 @@ class RecognitionPipeline:
         lines = self._started(jobs)
         return lines, *self.recognizer.infer(lines)
 
-    def _started(self, jobs: Sequence[_Job]) -> list[LineImage]:
-        now = time.perf_counter()
-        for job in jobs:
-            job.queue_ms += (now - job.decoded) * 1000
-        lines = [job.line for job in jobs if job.line is not None]
-        self._on_batch([line.pixels.shape[1] for line in lines])
-        return lines
+
+def make_pipeline(
+    recognizer: Recognizer,
+    batching: BatchingConfig,
+    limits: ImageLimits,
+    *,
+    threads: int = 0,
+    on_batch: Callable[[Sequence[int]], None] = lambda widths: None,
+) -> RecognitionPipeline:
+    """The pipeline that suits the model's device.
+
+    Args:
+        recognizer: The model.
+        batching: The queue's bound and how batches are made.
+        limits: What an image file may be at most.
+        threads: Images worked on at the same time on a CPU, or decoded at the same time for a GPU; 0 = one per
+            core.
+        on_batch: Is told the widths in pixels of each batch that starts, from a worker's thread.
+    """
+    workers = threads or os.cpu_count() or 1
+    serial = recognizer.line_model.device == "cpu" and batching.max_batch_size <= 1
+    kind = SerialPipeline if serial else StagedPipeline
+    return kind(recognizer, batching, limits, workers, on_batch)

@@ -13,7 +13,7 @@ from longhand_server.bundle import MANIFEST, ModelBundle, load_bundle
 from longhand_server.config import ServerConfig
 from longhand_server.errors import InvalidModelError, LonghandError, ModelNotFoundError
 from longhand_server.metrics import Metrics
-from longhand_server.pipeline import RecognitionPipeline
+from longhand_server.pipeline import RecognitionPipeline, make_pipeline
 from longhand_server.recognizer import Recognizer
 from longhand_server.runtime import choose_device, load_line_model
 
@@ -80,7 +80,7 @@ class ServedModel:
             raise
         self.failed = False
         self.loaded_at = time.time()
-        pipeline = RecognitionPipeline(
+        pipeline = make_pipeline(
             self.recognizer,
             self._config.batching,
             self._config.image,

@@ -38,7 +38,10 @@ class _Work:
         self.turn = call.caller
         self._metrics = metrics
 
-    async def read(self, image: bytes, field: str, *, wait: bool = False) -> pb.RecognitionResult:
+    async def read(
+        self, image: bytes, field: str, message: pb.RecognitionResult, *, wait: bool = False
+    ) -> None:
+        """Reads an image into ``message``; ``field`` names the image in errors."""
         try:
             result = await self._read(image, wait)
         except LonghandError as error:
@@ -47,7 +50,7 @@ class _Work:
                 error.field = field
             raise
         self._metrics.line_read(self.model.name, result)
-        return messages.write_result(result, self.model)
+        messages.write_result(result, self.model, message)
 
     async def _read(self, image: bytes, wait: bool) -> Transcription:
         while True:
@@ -96,7 +99,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         async with self._gate.call("Recognize", context) as call:
             call.spend(1)
             work = _Work(request.options, self._registry, call, self._metrics)
-            response.result.CopyFrom(await work.read(request.image, "image"))
+            await work.read(request.image, "image", response.result)
         return response
 
     async def BatchRecognize(
@@ -196,7 +199,7 @@ async def _fill_outcome(
         work.call.spend(spend)
         _check_request_id(item.request_id, f"{field}.request_id")
         # One call or stream holds a bounded number of images, so they may wait for room in the queue.
-        outcome.result.CopyFrom(await work.read(item.image, f"{field}.image", wait=True))
+        await work.read(item.image, f"{field}.image", outcome.result, wait=True)
     except Exception as error:
         outcome.error.CopyFrom(messages.write_status(as_known(error, work.call.request_id)))
 

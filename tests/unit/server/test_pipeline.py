@@ -22,7 +22,7 @@ from longhand_server.errors import (
 )
 from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
-from longhand_server.pipeline import RecognitionPipeline
+from longhand_server.pipeline import RecognitionPipeline, make_pipeline
 from longhand_server.recognizer import Recognizer, Timings, Transcription
 
 _OPTIONS = RecognitionOptions()
@@ -67,7 +67,7 @@ class SimulatedModel:
 
 def build(model: SimulatedModel, **batching: Any) -> RecognitionPipeline:
     config = BatchingConfig(**{"max_queue": 5000, **batching})
-    return RecognitionPipeline(cast(Recognizer, model), config, ImageLimits(), threads=2)
+    return make_pipeline(cast(Recognizer, model), config, ImageLimits(), threads=2)
 
 
 @pytest.fixture(params=["cpu", "cuda:0"])
