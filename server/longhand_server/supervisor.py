@@ -70,6 +70,9 @@ class Supervisor:
         """Starts a worker; returns the line that it prints when it answers, "" if it dies before."""
         threads = self._config.runtime.threads or max(1, (os.cpu_count() or 1) // self._config.listen.workers)
         extra = ["--workers=1", "--reuse-port=true", f"--port={port}", "--port-file=", f"--threads={threads}"]
+        devices = count_gpus()
+        if self._config.runtime.device in ("auto", "cuda") and devices > 1:
+            extra.append(f"--device=cuda:{index % devices}")
         if self._config.observe.metrics_port > 0:
             extra.append(f"--metrics-port={self._config.observe.metrics_port + index}")
         worker = await asyncio.create_subprocess_exec(
@@ -108,6 +111,11 @@ class Supervisor:
         codes = await asyncio.gather(*(worker.wait() for worker in self._workers.values()))
         # One that was only just starting had not yet learnt to end well.
         return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
+
+
+def count_gpus(devices: Path = Path("/dev")) -> int:
+    """CUDA devices that the driver shows, without loading PyTorch; their workers share them out."""
+    return sum(path.name.removeprefix("nvidia").isdigit() for path in devices.glob("nvidia*"))
 
 
 def _reserve(listen: ListenConfig) -> socket.socket:

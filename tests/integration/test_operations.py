@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from helpers.server_process import ServerProcess, run_server
+from helpers.server_process import ServerProcess, run_server, server_command
 from helpers.toy_model import draw_image, write_bundle
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
@@ -148,6 +149,28 @@ def test_metrics_logs_and_request_ids(toy_bundle: Path, tmp_path: Path) -> None:
         assert calls[0]["ms"] > 0
         assert "dead cab" not in server.text()
         assert "secret bytes" not in server.text()
+
+
+def test_a_full_disk_for_logs_stops_nothing(toy_bundle: Path, tmp_path: Path) -> None:
+    port_file = tmp_path / "port"
+    arguments = ["--model", str(toy_bundle), "--port", "0", "--port-file", str(port_file), "--log-calls"]
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(server_command(*arguments), stdout=subprocess.DEVNULL, stderr=full)
+    try:
+        end = time.monotonic() + 30
+        while not port_file.exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        with grpc.insecure_channel(f"127.0.0.1:{int(port_file.read_text())}") as channel:
+            stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+            for _ in range(5):
+                assert stub.Recognize(pb.RecognizeRequest(image=draw_image("bed"))).result.text == "bed"
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def test_deadlines_and_limits(toy_bundle: Path, tmp_path: Path) -> None:

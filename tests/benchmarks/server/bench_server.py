@@ -231,12 +231,14 @@ async def _lines_of(server: ServerProcess) -> float:
     )
 
 
-async def _overload(server: ServerProcess, client: Client, capacity: float, report: Report) -> None:
+async def _overload(
+    server: ServerProcess, client: Client, capacity: float, report: Report, seconds: int = 60
+) -> None:
     before = server.memory()
-    answered, refused = await client.open_loop(5 * capacity, 30)
+    answered, refused = await client.open_loop(5 * capacity, seconds)
     after = server.memory()
     worth = _QUEUE / capacity * 1000
-    report.add("overload 5x for 30 s: memory", "within 10 %", f"x{after / before:.2f}")
+    report.add(f"overload 5x for {seconds} s: memory", "within 10 %", f"x{after / before:.2f}")
     share = len(refused) / (len(answered) + len(refused))
     report.add("overload: refused", "", f"{share:.0%} of {len(answered) + len(refused)}")
     p99 = percentile(answered, 0.99)
