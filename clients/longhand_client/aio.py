@@ -87,7 +87,10 @@ class AsyncRecognizerClient:
 
     async def recognize(self, image: ImageSource, options: RecognitionOptions | None = None) -> Transcription:
         """Reads one image of one line; see `RecognizerClient.recognize`."""
-        content = await asyncio.to_thread(image_bytes, image, self._max_image_bytes)
+        if isinstance(image, bytes):
+            content = image_bytes(image, self._max_image_bytes)
+        else:  # a file may be slow to read, an array slow to pack
+            content = await asyncio.to_thread(image_bytes, image, self._max_image_bytes)
         request = pb.RecognizeRequest(image=content, options=options_to_proto(options))
         answer = await self._call(self._stub.Recognize, request)
         return transcription_from_proto(answer.result)
