@@ -19,6 +19,7 @@ from longhand_server import messages
 from longhand_server.errors import LonghandError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.security import Caller, TokenStore
+from longhand_server.tracing import CallSpan, Tracer
 
 _LOG = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("longhand_server.access")
@@ -37,6 +38,7 @@ class Call:
         caller: Who asks, for fairness: a token's name, else the client's address.
         deadline: Event loop time of the client's deadline, seconds.
         images: Images received so far.
+        span: Its place in a trace.
     """
 
     def __init__(self, request_id: str, caller: str, holder: Caller | None, deadline: float) -> None:
@@ -44,6 +46,7 @@ class Call:
         self.caller = caller
         self.deadline = deadline
         self.images = 0
+        self.span = CallSpan()
         self._holder = holder
 
     def spend(self, images: int) -> None:
@@ -62,14 +65,21 @@ class CallGate:
 
     Args:
         metrics: Counts them.
+        tracer: Traces them.
         tokens: The callers known, None where everybody may call.
         log_calls: Whether to log calls that succeed too.
     """
 
     def __init__(
-        self, metrics: Metrics, tokens: TokenStore | None = None, *, log_calls: bool = False
+        self,
+        metrics: Metrics,
+        tracer: Tracer,
+        tokens: TokenStore | None = None,
+        *,
+        log_calls: bool = False,
     ) -> None:
         self._metrics = metrics
+        self._tracer = tracer
         self._tokens = tokens
         self._log_calls = log_calls
         # Ids made up here are unique among processes, and cheaper than a random one for each call.
@@ -94,9 +104,11 @@ class CallGate:
         self._open += 1
         self._idle.clear()
         self._metrics.call_began()
+        span = self._tracer.begin(method, request_id, metadata)
         code, reason, call = "OK", "", None
         try:
             call = self._let_in(metadata, request_id, context)
+            call.span = span
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
             yield call
         except (asyncio.CancelledError, GeneratorExit):
@@ -112,6 +124,7 @@ class CallGate:
                 self._idle.set()
             seconds = time.perf_counter() - begun
             self._metrics.call_ended(method, code, reason, seconds)
+            span.end(code, reason, call.images if call else 0)
             if self._log_calls or code != "OK":
                 self._log(method, code, reason, seconds, request_id, call)
 

@@ -186,6 +186,7 @@ class ObserveConfig(Settings):
         "info", "least severe message logged", choices=("debug", "info", "warning", "error")
     )
     log_format: str = setting("text", "how log lines look", choices=("text", "json"))
+    otlp_endpoint: str = setting("", "OpenTelemetry collector for traces, such as http://localhost:4317")
     log_calls: bool = setting(False, "log calls that succeed too, not only those that fail")
 
 
@@ -205,9 +206,7 @@ class RuntimeConfig(Settings):
     """What computes."""
 
     device: str = setting("auto", "auto, cpu, cuda or cuda:N; auto = cuda where PyTorch finds one")
-    threads: int = setting(
-        0, "images worked on at the same time; 0 = one per core", low=0, high=1024
-    )
+    threads: int = setting(0, "images worked on at the same time; 0 = one per core", low=0, high=1024)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from longhand_server.ports import write_port
 from longhand_server.registry import ModelRegistry
 from longhand_server.security import TokenStore, check_exposure, server_credentials
 from longhand_server.servicer import RecognitionServicer
+from longhand_server.tracing import make_tracer
 
 # Seconds in which calls that are on their way still arrive and are turned away properly.
 _SETTLE_S = 0.3
@@ -48,7 +49,8 @@ class LonghandServer:
         self._tokens = TokenStore(Path(security.token_file)) if security.token_file else None
         self._metrics = Metrics()
         self.registry = ModelRegistry(config, self._metrics)
-        gate = CallGate(self._metrics, self._tokens, log_calls=config.observe.log_calls)
+        self._tracer = make_tracer(config.observe.otlp_endpoint)
+        gate = CallGate(self._metrics, self._tracer, self._tokens, log_calls=config.observe.log_calls)
         self._servicer = RecognitionServicer(self.registry, config.listen, gate, self._metrics)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_channel_options(config))
@@ -101,6 +103,7 @@ class LonghandServer:
         # What is still open watches the health service.
         await self._server.stop(min(_SETTLE_S, max(0.0, end - asyncio.get_running_loop().time())))
         await self.registry.close()
+        await asyncio.to_thread(self._tracer.close)
 
     def _bind(self) -> int:
         address = f"{self._config.listen.host}:{self._config.listen.port}"

@@ -50,6 +50,7 @@ class _Work:
                 error.field = field
             raise
         self._metrics.line_read(self.model.name, result)
+        self.call.span.line(result)
         messages.write_result(result, self.model, message)
 
     async def _read(self, image: bytes, wait: bool) -> Transcription:

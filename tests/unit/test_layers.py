@@ -50,6 +50,7 @@ SERVER_ORDER = [
     "batching",
     "streaming",
     "metrics",
+    "tracing",
     "pipeline",
     "registry",
     "messages",
