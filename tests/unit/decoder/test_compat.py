@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ LABELS = ["", "a", "b", "c", " ", "'", ",", "1", "é"]
 UNIGRAMS = ["a", "b", "ab", "cab", "abc", "bé", "a'b", ",", "1"]
 
 
-WIDE = {"beam_width": 3000, "beam_prune_logp": -80.0, "token_min_logp": -80.0}
+WIDE: dict[str, Any] = {"beam_width": 3000, "beam_prune_logp": -80.0, "token_min_logp": -80.0}
 # Theirs joins texts that differ in white space alone, and scores the empty word behind a space at the end as an
 # unknown word; without a space among the labels both must agree to the last digit.
 NO_SPACE = [label for label in LABELS if label != " "]
@@ -31,7 +32,7 @@ def test_the_same_texts_and_scores_without_a_language_model(lines: Lines) -> Non
         their_beams = {beam[0]: beam[3] for beam in theirs.decode_beams(short, **WIDE)}
         our_beams = ours.decode_beams(short, **WIDE)
         assert our_beams[0].text == next(iter(their_beams))
-        for beam in our_beams:
+        for beam in our_beams[:20]:
             if beam.text in their_beams:
                 # Theirs loses a little: it keeps two beams for a prefix and prunes them one by one.
                 assert beam.logit_score == pytest.approx(their_beams[beam.text], abs=0.05)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.ctc_oracle import word_tokens
+from helpers.kenlm_binaries import BINARY_KINDS, build_binary
 from helpers.tiny_ngram import random_ngram
 from longhand_decoder import LanguageModelError, NgramLanguageModel, tokenize_words
 
@@ -31,6 +32,26 @@ def test_scores_are_kenlms(word_arpa: Path) -> None:
         for bos, eos in ((False, False), (True, True), (True, False), (False, True)):
             expected = theirs.score(" ".join(tokens), bos=bos, eos=eos) * math.log(10)
             assert ours.score(tokens, bos=bos, eos=eos) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", BINARY_KINDS, ids=" ".join)
+def test_every_binary_kind_says_what_the_text_says(
+    kind: tuple[str, ...], word_arpa: Path, tmp_path: Path
+) -> None:
+    text = NgramLanguageModel(word_arpa)
+    path = build_binary(word_arpa, tmp_path / "model.klm", kind)
+    binary = NgramLanguageModel(path)
+    assert (binary.order, len(binary)) == (text.order, len(text))
+    for tokens in (["a"], ["ab", ",", "cab"], ["zebra", "a'b"], []):
+        expected = text.score(tokens, bos=True, eos=True)
+        assert binary.score(tokens, bos=True, eos=True) == pytest.approx(
+            expected, abs=0.2 if "-q" in kind else 1e-4
+        )
+    content = path.read_bytes()
+    for length in {0, 10, 60, 100, len(content) // 2, len(content) - 40}:
+        path.with_suffix(".cut").write_bytes(content[:length])
+        with pytest.raises(LanguageModelError, match=r"model\.cut"):
+            NgramLanguageModel(path.with_suffix(".cut"))
 
 
 def test_what_it_says_of_itself(word_model: NgramLanguageModel, word_arpa: Path) -> None:

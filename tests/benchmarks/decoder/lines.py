@@ -1,0 +1,68 @@
+"""The lines that decoders are compared on, and how errors are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Network outputs, (T, V) natural log-probabilities each, and what the lines say."""
+
+    labels: list[str]
+    log_probs: list[NDArray[np.float32]]
+    texts: list[str]
+
+    @classmethod
+    def load(cls, path: Path) -> Lines:
+        """Reads an archive with `log_probs` (sum of T, V), `starts` (L + 1,), `text` (L,), `labels` (V,)."""
+        with np.load(path) as archive:
+            values = archive["log_probs"].astype(np.float32)
+            starts = archive["starts"]
+            parts = [np.ascontiguousarray(values[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+            return cls(
+                [str(label) for label in archive["labels"]], parts, [str(text) for text in archive["text"]]
+            )
+
+    def first(self, count: int) -> Lines:
+        """The first `count` lines."""
+        return Lines(self.labels, self.log_probs[:count], self.texts[:count])
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def mean_frames(self) -> float:
+        """Mean number of frames of a line."""
+        return float(np.mean([len(line) for line in self.log_probs]))
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein distance (G. Myers, 1999: the bit-parallel form)."""
+    if not a:
+        return len(b)
+    masks: dict[str, int] = {}
+    for i, character in enumerate(a):
+        masks[character] = masks.get(character, 0) | 1 << i
+    everything, last = (1 << len(a)) - 1, 1 << (len(a) - 1)
+    plus, minus, distance = everything, 0, len(a)
+    for character in b:
+        equal = masks.get(character, 0)
+        vertical = equal | minus
+        horizontal = ((((equal & plus) + plus) ^ plus) | equal) & everything
+        up, down = minus | (everything & ~(horizontal | plus)), plus & horizontal
+        distance += bool(up & last) - bool(down & last)
+        up, down = ((up << 1) | 1) & everything, (down << 1) & everything
+        plus, minus = down | (everything & ~(vertical | up)), up & vertical
+    return distance
+
+
+def character_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Edit distance in percent of the characters of the references."""
+    wrong = sum(edit_distance(h, r) for h, r in zip(hypotheses, references, strict=True))
+    return 100.0 * wrong / sum(len(reference) for reference in references)
