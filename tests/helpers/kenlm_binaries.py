@@ -50,6 +50,6 @@ def build_binary(arpa: Path, target: Path, kind: tuple[str, ...]) -> Path:
     """Writes `arpa` as a binary file of one of `BINARY_KINDS`."""
     # Without the sanitizers that the caller may run under: they belong to it, not to this program.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    command = [build_binary_program(), "-s", *kind, arpa, target]
+    command: list[str | Path] = [build_binary_program(), "-s", *kind, arpa, target]
     subprocess.run(command, check=True, capture_output=True, env=environment)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class Lines:
         with np.load(path) as archive:
             values = archive["log_probs"].astype(np.float32)
             starts = archive["starts"]
-            parts = [np.ascontiguousarray(values[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+            parts = [np.ascontiguousarray(values[a:b]) for a, b in itertools.pairwise(starts)]
             return cls(
                 [str(label) for label in archive["labels"]], parts, [str(text) for text in archive["text"]]
             )

@@ -79,7 +79,7 @@ def test_one_bad_item_leaves_the_others_alone(decoder: CtcBeamSearchDecoder, lin
     broken = lines[2].copy()
     broken[0, 0] = np.nan
     items = [lines[0], broken, np.zeros((2, 3), np.float32), [1.0], lines[1]]
-    got = decoder.decode_batch(items, return_exceptions=True)  # type: ignore[arg-type]
+    got = decoder.decode_batch(items, return_exceptions=True)  # type: ignore[call-overload]
     assert got[0] == decoder.decode(lines[0])
     assert got[4] == decoder.decode(lines[1])
     assert [type(item) for item in got[1:4]] == [ValueError, ValueError, TypeError]

@@ -20,7 +20,8 @@ def sure(path: str, labels: list[str] = LABELS) -> NDArray[np.float32]:
     probabilities = np.full((len(path), len(labels)), 0.001)
     for frame, character in enumerate(path):
         probabilities[frame, labels.index("" if character == "-" else character)] = 1.0
-    return np.log(probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
+    normalised: NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
+    return np.log(normalised).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_any_float_and_any_layout(dtype: str) -> None:
     for given in (line.astype(dtype), read_only, np.repeat(line, 2, axis=1)[:, ::2].astype(dtype)):
         got = decoder.decode(given)[0]
         assert got.text == expected.text
-        assert got.score == pytest.approx(expected.score, abs=0.02 if dtype == np.float16 else 1e-6)
+        assert got.score == pytest.approx(expected.score, abs=0.02 if np.dtype(dtype) == np.float16 else 1e-6)
 
 
 def test_an_array_that_is_not_aligned() -> None:
@@ -124,7 +125,7 @@ def test_bad_arrays_are_named(given: NDArray[Any], message: str) -> None:
 
 
 def test_what_is_no_array_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="numpy array .* got list"):
+    with pytest.raises(TypeError, match=r"numpy array .* got list"):
         CtcBeamSearchDecoder(LABELS).decode([[0.0]])  # type: ignore[arg-type]
 
 
