@@ -63,6 +63,12 @@ class Metrics:
             buckets=_SHARES,
             registry=self.registry,
         )
+        self._gpu = Gauge(
+            "longhand_gpu_memory_bytes",
+            "Memory that PyTorch holds on a device.",
+            ("device",),
+            registry=self.registry,
+        )
         self._children: dict[str, tuple[Counter, Histogram, tuple[Histogram, ...]]] = {}
         self._queue = Gauge(
             "longhand_queue_images", "Images that wait for a worker.", ("model",), registry=self.registry
@@ -104,6 +110,10 @@ class Metrics:
         """The network starts on lines of these widths in pixels. May be called from any thread."""
         self._batch_size.labels(model).observe(len(widths))
         self._padding.labels(model).observe(1 - sum(widths) / (len(widths) * max(widths)))
+
+    def watch_gpu(self, device: str, used: Callable[[], int]) -> None:
+        """Lets a GPU's memory be asked for, in bytes, when Prometheus asks."""
+        self._gpu.labels(device).set_function(used)
 
     def watch_queue(self, model: str, waiting: Callable[[], int]) -> None:
         """Lets the queue's length be asked for when Prometheus asks."""

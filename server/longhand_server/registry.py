@@ -15,7 +15,7 @@ from longhand_server.errors import InvalidModelError, LonghandError, ModelNotFou
 from longhand_server.metrics import Metrics
 from longhand_server.pipeline import RecognitionPipeline, make_pipeline
 from longhand_server.recognizer import Recognizer
-from longhand_server.runtime import choose_device, load_line_model
+from longhand_server.runtime import choose_device, gpu_memory, load_line_model
 
 _LOG = logging.getLogger(__name__)
 _SHIPPED = Path(__file__).parent / "models"
@@ -87,6 +87,8 @@ class ServedModel:
             threads=self._config.runtime.threads,
             on_batch=lambda widths: self._metrics.batch_started(self.name, widths),
         )
+        if self._device != "cpu":
+            self._metrics.watch_gpu(self._device, lambda: gpu_memory(self._device))
         self._metrics.watch_queue(self.name, lambda: pipeline.waiting)
         seconds = time.perf_counter() - begun
         _LOG.info("loaded model %s %s on %s in %.1f s", self.name, self.version, self._device, seconds)

@@ -201,6 +201,13 @@ def load_line_model(bundle: ModelBundle, device: str) -> LineModel:
     return model
 
 
+def gpu_memory(device: str) -> int:
+    """Bytes that PyTorch holds on a CUDA device."""
+    import torch
+
+    return torch.cuda.memory_reserved(torch.device(device))
+
+
 def _cuda_devices() -> int:
     if importlib.util.find_spec("torch") is None:
         return 0

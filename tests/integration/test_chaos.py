@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import json
 import os
 import random
 import signal
@@ -23,6 +24,21 @@ from longhand.v1 import recognition_pb2_grpc
 
 _SCALE = int(os.environ.get("LONGHAND_CHAOS", "1"))
 _METHOD = "/longhand.v1.RecognitionService/"
+# What gRPC does by itself for a client that asks for it.
+_RETRY = {
+    "methodConfig": [
+        {
+            "name": [{"service": "longhand.v1.RecognitionService"}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
 _IMAGE = draw_image("abc dec")
 
 
@@ -149,9 +165,11 @@ async def test_a_worker_killed_under_load(toy_bundle: Path, tmp_path: Path) -> N
         codes: set[grpc.StatusCode] = set()
         done = retried = 0
 
-        async def client(stop_at: float) -> None:
+        async def client(stop_at: float, *, retries: bool) -> None:
             nonlocal done, retried
-            options = [("grpc.use_local_subchannel_pool", 1)]
+            options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]
+            if retries:
+                options.append(("grpc.service_config", json.dumps(_RETRY)))
             async with grpc.aio.insecure_channel(server.address, options) as channel:
                 stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
                 while time.monotonic() < stop_at:
@@ -160,11 +178,14 @@ async def test_a_worker_killed_under_load(toy_bundle: Path, tmp_path: Path) -> N
                         assert answer.result.text == "abc dec"
                         done += 1
                     except grpc.aio.AioRpcError as error:
+                        if retries:
+                            raise  # whoever asked gRPC to retry must not see the death of a worker
                         codes.add(error.code())
                         retried += 1
                         await asyncio.sleep(0.05)
 
-        clients = [asyncio.create_task(client(time.monotonic() + 6 * min(_SCALE, 5))) for _ in range(8)]
+        stop_at = time.monotonic() + 6 * min(_SCALE, 5)
+        clients = [asyncio.create_task(client(stop_at, retries=n % 2 == 0)) for n in range(8)]
         await asyncio.sleep(1.5)
         victim = psutil.Process(server.process.pid).children()[0]
         os.kill(victim.pid, signal.SIGKILL)
