@@ -34,7 +34,7 @@ from longhand_server.bundle import load_bundle
 from longhand_server.image import load_line_image
 from longhand_server.options import RecognitionOptions
 from longhand_server.recognizer import Recognizer
-from longhand_server.runtime import load_line_model
+from longhand_server.runtime import choose_device, load_line_model
 
 _ROOT = Path(__file__).parents[3]
 _SHARES = (0.35, 0.55, 0.75, 1.0)
@@ -85,10 +85,10 @@ def make_images() -> list[bytes]:
     return images
 
 
-def pipeline_cpu(model: Path, images: list[bytes], lines: int) -> tuple[float, str]:
+def pipeline_cpu(model: Path, images: list[bytes], lines: int, device: str) -> tuple[float, str]:
     """CPU seconds a line of the pipeline called in process, on one thread, and the model's name."""
     bundle = load_bundle(model)
-    recognizer = Recognizer(bundle, load_line_model(bundle, "cpu"))
+    recognizer = Recognizer(bundle, load_line_model(bundle, choose_device(device)))
     options = [RecognitionOptions()]
 
     def read(index: int) -> None:
@@ -259,13 +259,16 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=_ROOT / "server" / "longhand_server" / "models" / "en")
+    parser.add_argument("--device", default="cpu", help="where both the pipeline and the server compute")
     parser.add_argument("--lines", type=int, default=150)
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
     images, report = make_images(), Report()
-    base, model = min(pipeline_cpu(arguments.model, images, arguments.lines) for _ in range(3))
+    base, model = min(
+        pipeline_cpu(arguments.model, images, arguments.lines, arguments.device) for _ in range(3)
+    )
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--metrics-port", "0", "--max-queue", str(_QUEUE)]
+        options = ["--metrics-port", "0", "--max-queue", str(_QUEUE), "--device", arguments.device]
         with ServerProcess(arguments.model, Path(folder), *options) as server:
             asyncio.run(measure(server, images, base, arguments.lines, report))
     if arguments.write:
