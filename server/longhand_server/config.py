@@ -156,6 +156,7 @@ class ListenConfig(Settings):
         high=600,
     )
     max_request_bytes: int = setting(32 << 20, "largest request message, bytes", low=1 << 12, high=1 << 30)
+    max_calls: int = setting(1000, "most calls and streams that are open at a time", low=1, high=1_000_000)
     max_batch_items: int = setting(256, "most images in one BatchRecognize call", low=1, high=10_000)
     max_stream_in_flight: int = setting(
         64,

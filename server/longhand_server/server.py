@@ -53,7 +53,9 @@ class LonghandServer:
         gate = CallGate(self._metrics, self._tracer, self._tokens, log_calls=config.observe.log_calls)
         self._servicer = RecognitionServicer(self.registry, config.listen, gate, self._metrics)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_channel_options(config))
+        self._server = grpc.aio.server(
+            options=_channel_options(config), maximum_concurrent_rpcs=config.listen.max_calls
+        )
         recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)

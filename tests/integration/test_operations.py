@@ -183,6 +183,25 @@ def test_a_full_disk_for_logs_stops_nothing(toy_bundle: Path, tmp_path: Path) ->
         process.wait()
 
 
+async def test_open_calls_are_bounded(toy_bundle: Path, tmp_path: Path) -> None:
+    with ServerProcess(toy_bundle, tmp_path, "--max-calls", "2") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+            streams = [stub.StreamingRecognize() for _ in range(2)]
+            image = pb.StreamingRecognizeRequest(image=pb.StreamingRecognizeImage(image=draw_image("a")))
+            for stream in streams:
+                await stream.write(pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig()))
+                await stream.write(image)
+                assert await stream.read() is not grpc.aio.EOF
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ListModels(pb.ListModelsRequest())
+            assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            await streams[0].done_writing()
+            assert await streams[0].code() == grpc.StatusCode.OK
+            await asyncio.sleep(0.5)  # the place is free a moment after the client has its status
+            assert (await stub.ListModels(pb.ListModelsRequest())).models
+
+
 async def test_deadlines_and_limits(toy_bundle: Path, tmp_path: Path) -> None:
     arguments = ["--threads", "1", "--max-queue", "2", "--max-request-bytes", "100000"]
     with ServerProcess(toy_bundle, tmp_path, *arguments) as server:
