@@ -14,6 +14,10 @@ from longhand_client.local_server import LocalServer
 from longhand_web.gateway import GatewayConfig, build_app
 
 
+# Each request may hold an image in memory.
+MOST_AT_ONCE = 64
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves the page until Ctrl-C.
 
@@ -31,7 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(
                 f"Longhand's page is at http://{options.host}:{options.port} (service: {address})", flush=True
             )
-            uvicorn.run(build_app(config), host=options.host, port=options.port, log_level="warning")
+            uvicorn.run(
+                build_app(config),
+                host=options.host,
+                port=options.port,
+                log_level="warning",
+                server_header=False,
+                limit_concurrency=MOST_AT_ONCE,
+            )
     except (LonghandError, ValueError) as error:
         print(f"longhand_web: {error}", file=sys.stderr)
         return 1
