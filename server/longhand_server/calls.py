@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, cast
 import grpc
 
 from longhand_server import messages
-from longhand_server.errors import LonghandError, ShuttingDownError
+from longhand_server.errors import LonghandError, OverloadedError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.security import Caller, TokenStore
 from longhand_server.tracing import CallSpan, Tracer
@@ -24,6 +24,8 @@ from longhand_server.tracing import CallSpan, Tracer
 _LOG = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("longhand_server.access")
 REQUEST_ID_KEY = "x-request-id"
+# When a place among the open calls may be free again.
+_RETRY_MS = 1000
 # What others may write into our log.
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 # grpc's own class is not generic at run time.
@@ -67,6 +69,7 @@ class CallGate:
         metrics: Counts them.
         tracer: Traces them.
         tokens: The callers known, None where everybody may call.
+        max_open: Most calls and streams that are open at a time.
         log_calls: Whether to log calls that succeed too.
     """
 
@@ -76,6 +79,7 @@ class CallGate:
         tracer: Tracer,
         tokens: TokenStore | None = None,
         *,
+        max_open: int = 1000,
         log_calls: bool = False,
     ) -> None:
         self._metrics = metrics
@@ -85,6 +89,7 @@ class CallGate:
         # Ids made up here are unique among processes, and cheaper than a random one for each call.
         self._id_prefix = uuid.uuid4().hex[:16]
         self._numbers = itertools.count(1)
+        self._max_open = max_open
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -131,6 +136,12 @@ class CallGate:
     def _let_in(self, metadata: dict[str, Any], request_id: str, context: Context) -> Call:
         if self._draining:
             raise ShuttingDownError("the server is stopping; ask another one", retry_after_ms=100)
+        if self._open > self._max_open:
+            raise OverloadedError(
+                f"{self._open - 1} calls are open already, at most {self._max_open} may be",
+                retry_after_ms=_RETRY_MS,
+                metadata={"max_calls": str(self._max_open)},
+            )
         holder = None if self._tokens is None else self._tokens.authenticate(metadata.get("authorization"))
         # Its stubs do not say so, but without a deadline gRPC gives None.
         remaining = cast(float | None, context.time_remaining())

@@ -50,12 +50,16 @@ class LonghandServer:
         self._metrics = Metrics()
         self.registry = ModelRegistry(config, self._metrics)
         self._tracer = make_tracer(config.observe.otlp_endpoint)
-        gate = CallGate(self._metrics, self._tracer, self._tokens, log_calls=config.observe.log_calls)
+        gate = CallGate(
+            self._metrics,
+            self._tracer,
+            self._tokens,
+            max_open=config.listen.max_calls,
+            log_calls=config.observe.log_calls,
+        )
         self._servicer = RecognitionServicer(self.registry, config.listen, gate, self._metrics)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(
-            options=_channel_options(config), maximum_concurrent_rpcs=config.listen.max_calls
-        )
+        self._server = grpc.aio.server(options=_channel_options(config))
         recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
