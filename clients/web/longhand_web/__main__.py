@@ -13,7 +13,6 @@ from longhand_client import DEFAULT_ADDRESS, LonghandError
 from longhand_client.local_server import LocalServer
 from longhand_web.gateway import GatewayConfig, build_app
 
-
 # Each request may hold an image in memory.
 MOST_AT_ONCE = 64
 
