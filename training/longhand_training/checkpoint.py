@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from longhand_server.bundle import load_bundle
 from longhand_server.config import NetworkConfig
 from longhand_server.network import LineNetwork
 
@@ -56,6 +58,25 @@ class Checkpoint:
         except Exception as error:
             # torch.load raises what pickle, zip and its own readers raise; all mean the same to a user.
             raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
+
+    @classmethod
+    def from_bundle(cls, directory: Path) -> Checkpoint:
+        """The weights of an exported model, to fine-tune from; its shortcut head starts anew.
+
+        Raises:
+            InvalidModelError: not a whole bundle (what is wrong is named).
+            ValueError: its weights do not fit its network.
+        """
+        bundle = load_bundle(directory)
+        config = NetworkConfig(**bundle.network)
+        network = LineNetwork(config)
+        with np.load(bundle.weights_path, allow_pickle=False) as arrays:
+            weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays}
+        try:
+            network.load_state_dict(weights, strict=False)
+        except RuntimeError as error:
+            raise ValueError(f"{bundle.weights_path}: {error}") from error
+        return cls(config, "".join(bundle.alphabet.characters), network.state_dict(), {}, {})
 
     def restore(self) -> LineNetwork:
         """The network with the averaged weights, in evaluation mode."""

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat, NetworkConfig
+from longhand_server.errors import InvalidModelError
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint, averaged
 from longhand_training.config import TrainingConfig, add_source_options
@@ -284,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the run: checkpoints, logs, curves"
     )
-    parser.add_argument("--init", type=Path, help="checkpoint to fine-tune from")
+    parser.add_argument("--init", type=Path, help="checkpoint (.pt) or model folder to fine-tune from")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda[:i]")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the network; 0: all cores")
     parser.add_argument("--workers", type=int, default=1, help="processes that make lines")
@@ -307,7 +308,7 @@ def main() -> int:
         )
     try:
         return _train(options)
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, InvalidModelError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
 
@@ -324,8 +325,9 @@ def _train(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     alphabet = Alphabet(DEFAULT_CHARACTERS)
-    saved = Checkpoint.load(options.init) if options.init else None
-    if saved is not None:
+    saved = None
+    if options.init is not None:
+        saved = (Checkpoint.from_bundle if options.init.is_dir() else Checkpoint.load)(options.init)
         alphabet = Alphabet(saved.characters)
     trainer = Trainer(config, alphabet, device, options.out)
     last = options.out / "last.pt"

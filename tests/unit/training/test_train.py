@@ -132,7 +132,11 @@ def test_the_command_trains_on_a_folder_stops_at_its_limit_and_exports(tmp_path:
     export = [*base, "longhand_training.export", str(run / "last.pt"), "--out", str(out), "--name", "mine"]
     done = subprocess.run(export, capture_output=True, text=True, check=False, env=_environment())
     assert done.returncode == 0, done.stderr
-    assert (out / "bundle.json").is_file()
+    tune = [*train, "--init", str(out)]
+    tune[tune.index(str(run))] = str(tmp_path / "tuned")
+    done = subprocess.run(tune, capture_output=True, text=True, check=False, env=_environment())
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tuned" / "last.pt").is_file()
 
 
 def test_no_lines_to_train_on_is_one_clear_line(tmp_path: Path) -> None:
