@@ -89,7 +89,7 @@ class LonghandServer:
             if self._tokens is not None:
                 self._tokens.reload()
             await self.registry.reload()
-        except LonghandError as error:
+        except (LonghandError, OSError) as error:
             _LOG.error("reload failed, everything stays as it was: %s", error)
         else:
             models = ", ".join(f"{model.name} {model.version}" for model in self.registry.all())
