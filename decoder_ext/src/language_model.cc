@@ -1,10 +1,15 @@
 #include "longhand_decoder/language_model.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <exception>
+#include <fstream>
 #include <utility>
 
 #include "language_model_implementation.h"
+#include "lm/binary_format.hh"
 #include "lm/enumerate_vocab.hh"
 #include "lm/model.hh"
 #include "unicode.h"
@@ -40,6 +45,87 @@ std::string plain_message(std::string text) {
     return text;
 }
 
+// KenLM maps a binary file and believes what stands in it. This refuses numbers in its header that cannot be
+// right, before they become addresses. The rest of the file is trusted: whoever fetches models checks their
+// hashes.
+void check_binary_header(const std::string& path) {
+    constexpr char kMagic[] = "mmap lm http://kheafield.com/code format version 5\n";
+    constexpr std::size_t kTestNumbers = 32;  // floats and integers that KenLM itself compares
+    constexpr std::size_t kHeader = (sizeof(kMagic) + 1 + 7) / 8 * 8 + kTestNumbers;
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    const auto size = static_cast<std::uint64_t>(std::max<std::streamoff>(file.tellg(), 0));
+    char magic[sizeof(kMagic)] = {};
+    file.seekg(0);
+    if (!file.read(magic, sizeof(kMagic) - 1) || std::memcmp(magic, kMagic, sizeof(kMagic) - 1) != 0) return;
+    // The fields of lm::ngram::FixedWidthParameters, read as bytes: a damaged file may hold no valid bool or
+    // enum.
+    using Fixed = lm::ngram::FixedWidthParameters;
+    unsigned char fixed[sizeof(Fixed)];
+    file.seekg(kHeader);
+    if (!file.read(reinterpret_cast<char*>(fixed), sizeof(fixed)))
+        throw std::runtime_error("the file is cut short");
+    float multiplier;
+    std::uint32_t type;
+    std::memcpy(&multiplier, fixed + offsetof(Fixed, probing_multiplier), sizeof(multiplier));
+    std::memcpy(&type, fixed + offsetof(Fixed, model_type), sizeof(type));
+    const unsigned order = fixed[offsetof(Fixed, order)];
+    const auto refuse = [](const std::string& what) {
+        throw std::runtime_error("its header is damaged: " + what);
+    };
+    if (order < 2 || order > KENLM_MAX_ORDER) refuse("order " + std::to_string(order) + ", needed 2 to 6");
+    if (!(multiplier >= 1.0f && multiplier <= 100.0f))
+        refuse("probing multiplier " + std::to_string(multiplier));
+    if (type > 5) refuse("model type " + std::to_string(type));
+    if (fixed[offsetof(Fixed, has_vocabulary)] > 1) refuse("no yes or no about the vocabulary");
+    std::vector<std::uint64_t> counts(order);
+    const auto read = [&file](void* to, std::size_t bytes) {
+        if (!file.read(static_cast<char*>(to), static_cast<std::streamsize>(bytes))) {
+            throw std::runtime_error("the file is cut short");
+        }
+    };
+    read(counts.data(), sizeof(std::uint64_t) * order);
+    for (const std::uint64_t count : counts) {
+        if (count > size * 8)
+            refuse(std::to_string(count) + " n-grams in " + std::to_string(size) + " bytes");
+    }
+    const std::size_t body = (kHeader + sizeof(Fixed) + sizeof(std::uint64_t) * order + 7) / 8 * 8;
+    if (type < lm::ngram::TRIE) {
+        // Hash tables that are not where KenLM looks for them may have no free place, and then its search
+        // never ends.
+        lm::ngram::Config config;
+        config.probing_multiplier = multiplier;
+        const std::uint64_t tables = type == lm::ngram::PROBING
+                                         ? lm::ngram::ProbingModel::Size(counts, config)
+                                         : lm::ngram::RestProbingModel::Size(counts, config);
+        char first_word[6] = {};
+        file.seekg(static_cast<std::streamoff>(body + tables));
+        read(first_word, sizeof(first_word));
+        if (std::memcmp(first_word, "<unk>", 6) != 0) refuse("the vocabulary is not where it should be");
+        return;
+    }
+    std::uint64_t words = 0;
+    file.seekg(static_cast<std::streamoff>(body));
+    read(&words, sizeof(words));
+    if (words > counts[0]) refuse(std::to_string(words) + " words in the vocabulary");
+    // The search for a word interpolates between these hashes: out of order they lead it out of the file.
+    std::vector<std::uint64_t> hashes(words);
+    read(hashes.data(), sizeof(std::uint64_t) * words);
+    if (!std::is_sorted(hashes.begin(), hashes.end())) throw std::runtime_error("its vocabulary is damaged");
+}
+
+// An error whose message is valid UTF-8, whatever a damaged file or an odd path had in it.
+LanguageModelError load_error(const std::string& path, std::string reason) {
+    std::string message = "cannot load the language model " + path + ": " + std::move(reason);
+    try {
+        decode_utf8(message, "message");
+    } catch (const std::invalid_argument&) {
+        for (char& c : message) {
+            if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+        }
+    }
+    return LanguageModelError(message);
+}
+
 }  // namespace
 
 NgramLanguageModel::Implementation::Implementation(const std::string& path) : path_(path) {
@@ -52,10 +138,10 @@ NgramLanguageModel::Implementation::Implementation(const std::string& path) : pa
     config.sentence_marker_missing = lm::SILENT;
     config.unknown_missing = lm::SILENT;
     try {
+        check_binary_header(path);
         model_.reset(lm::ngram::LoadVirtual(path.c_str(), config));
     } catch (const std::exception& problem) {
-        throw LanguageModelError("cannot load the language model " + path + ": " +
-                                 plain_message(problem.what()));
+        throw load_error(path, plain_message(problem.what()));
     }
     std::vector<std::pair<std::u32string, std::uint32_t>> words;
     words.reserve(vocabulary.words.size());
@@ -64,7 +150,7 @@ NgramLanguageModel::Implementation::Implementation(const std::string& path) : pa
         try {
             words.emplace_back(decode_utf8(text, "a word of its vocabulary"), number);
         } catch (const std::invalid_argument& problem) {
-            throw LanguageModelError("cannot use the language model " + path + ": " + problem.what());
+            throw load_error(path, problem.what());
         }
     }
     lexicon_ = Lexicon(std::move(words));
