@@ -133,8 +133,10 @@ def _finish(item: Item, outcome: Outcome, job: ReadJob, report: Report) -> str:
     """Writes one outcome; returns what is wrong with it, or ""."""
     try:
         transcription = outcome.result()
-        extra = _score(item.name, transcription.text, job, report)
+        extra, alignment = _score(item.name, transcription.text, job, report)
         job.writer.write(item.name, transcription, extra)
+        if alignment and job.align is not None:
+            job.align(alignment)
         report.read += 1
         if job.show is not None:
             _show(item, transcription, job.show)
@@ -145,17 +147,17 @@ def _finish(item: Item, outcome: Outcome, job: ReadJob, report: Report) -> str:
     return ""
 
 
-def _score(name: str, text: str, job: ReadJob, report: Report) -> dict[str, Any]:
+def _score(name: str, text: str, job: ReadJob, report: Report) -> tuple[dict[str, Any], str]:
+    """Scores one reading: further facts for its record, and its alignment for people."""
     if job.references is None:
-        return {}
+        return {}, ""
     expected = reference_of(name, job.references)
     if expected is None:
         report.score.without_reference.append(name)
-        return {}
+        return {}, ""
     steps, rate = report.score.add(expected, text)
-    if job.align is not None:
-        job.align(f"    {100 * rate:5.1f} %  {paint(steps, colour=job.colour)}")
-    return {"reference": expected, "cer": round(rate, 4)}
+    alignment = f"    {100 * rate:5.1f} %  {paint(steps, colour=job.colour)}"
+    return {"reference": expected, "cer": round(rate, 4)}, alignment
 
 
 def _show(item: Item, transcription: Transcription, target: Path) -> None:
