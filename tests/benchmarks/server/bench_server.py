@@ -39,6 +39,7 @@ from longhand_server.runtime import choose_device, load_line_model
 _ROOT = Path(__file__).parents[3]
 _SHARES = (0.35, 0.55, 0.75, 1.0)
 _QUEUE = 64
+_LOADS = (0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Report:
     """Rows of the table: what, target, measured."""
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
+    curve: list[tuple[float, float, float]] = field(default_factory=list)  # lines/s, p50 and p99 in ms
 
     def add(self, what: str, target: str, measured: str) -> None:
         """Adds a row and shows it."""
@@ -62,8 +64,25 @@ class Report:
             "machine, so throughput is compared by CPU time: of the bare pipeline, and of the server process.\n\n"
             f"Machine: {os.cpu_count()} x {_cpu_name()}, Python {platform.python_version()}, load average when done "
             f"{load} (other work than this runs on it where that is above 3). Model: {model}.\n\n"
-            f"| what | target | measured |\n|---|---|---|\n{table}\n"
+            f"| what | target | measured |\n|---|---|---|\n{table}\n\n"
+            "![latency against load](BENCHMARK.png)\n"
         )
+
+
+def draw(curve: list[tuple[float, float, float]], path: Path) -> None:
+    """Draws latency against load."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    rates, p50, p99 = zip(*curve, strict=True)
+    axes.plot(rates, p50, "o-", label="p50")
+    axes.plot(rates, p99, "s-", label="p99")
+    axes.set_xlabel("lines/s (random arrivals)")
+    axes.set_ylabel("ms, from the intended time of sending")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    figure.savefig(path, dpi=110)
 
 
 def _cpu_name() -> str:
@@ -201,8 +220,10 @@ async def measure(
         await client.unary(lines)
         capacity = lines / (time.perf_counter() - begun)
         report.add("capacity with a client on the same cores", "", f"{capacity:.0f} lines/s")
-        answered, _ = await client.open_loop(0.7 * capacity, 20)
-        p99 = percentile(answered, 0.99)
+        for share in _LOADS:
+            answered, _ = await client.open_loop(share * capacity, 15)
+            report.curve.append((share * capacity, percentile(answered, 0.5), percentile(answered, 0.99)))
+        p99 = report.curve[_LOADS.index(0.7)][2]
         report.add("unloaded p50", "", f"{p50:.0f} ms")
         report.add("p99 at 70 % load", "<= 3x unloaded p50", f"{p99:.0f} ms ({p99 / p50:.1f}x)")
         await _overload(server, client, capacity, report)
@@ -273,6 +294,7 @@ def main() -> int:
             asyncio.run(measure(server, images, base, arguments.lines, report))
     if arguments.write:
         arguments.write.write_text(report.text(model), encoding="utf-8")
+        draw(report.curve, arguments.write.with_suffix(".png"))
     return 0
 
 
