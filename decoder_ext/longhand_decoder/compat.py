@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    FloatArray = NDArray[np.floating[Any]]
+    _FloatArray = NDArray[np.floating[Any]]
 
 _BLANK = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
 _UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
@@ -57,7 +57,7 @@ class BeamSearchDecoderCTC:
 
     def decode(
         self,
-        logits: FloatArray,
+        logits: _FloatArray,
         beam_width: int = 100,
         beam_prune_logp: float = -10.0,
         token_min_logp: float = -5.0,
@@ -80,13 +80,13 @@ class BeamSearchDecoderCTC:
             ValueError: wrong shape, a NaN, or probabilities.
         """
         options = self._options(
-            beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, lm_start_state
+            beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, lm_start_state, True
         )
         return _normalised(self._decoder.decode(_checked(logits), options)[0].text)
 
     def decode_beams(
         self,
-        logits: FloatArray,
+        logits: _FloatArray,
         beam_width: int = 100,
         beam_prune_logp: float = -10.0,
         token_min_logp: float = -5.0,
@@ -102,7 +102,7 @@ class BeamSearchDecoderCTC:
             beam_width: prefixes kept after a frame.
             beam_prune_logp: prefixes scored below the best plus this are dropped.
             token_min_logp: labels below this log-probability start no prefix in a frame.
-            prune_history: accepted and without effect: nothing is gained by it here.
+            prune_history: keeps one prefix of those that the models cannot tell apart any more.
             hotwords: words to expect.
             hotword_weight: added to the score for each of them; log.
             lm_start_state: `last_lm_state` of the chunk before.
@@ -111,7 +111,13 @@ class BeamSearchDecoderCTC:
             ValueError: wrong shape, a NaN, or probabilities.
         """
         options = self._options(
-            beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, lm_start_state
+            beam_width,
+            beam_prune_logp,
+            token_min_logp,
+            hotwords,
+            hotword_weight,
+            lm_start_state,
+            prune_history,
         )
         options = dataclasses.replace(options, alternatives=beam_width)
         hypotheses = self._decoder.decode(_checked(logits), options)
@@ -120,7 +126,7 @@ class BeamSearchDecoderCTC:
     def decode_batch(
         self,
         pool: object,
-        logits_list: Sequence[FloatArray],
+        logits_list: Sequence[_FloatArray],
         beam_width: int = 100,
         beam_prune_logp: float = -10.0,
         token_min_logp: float = -5.0,
@@ -141,7 +147,7 @@ class BeamSearchDecoderCTC:
         Raises:
             ValueError: an item has the wrong shape, a NaN, or probabilities.
         """
-        options = self._options(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None)
+        options = self._options(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None, True)
         results = self._decoder.decode_batch([_checked(logits) for logits in logits_list], options)
         return [_normalised(hypotheses[0].text) for hypotheses in results]
 
@@ -153,6 +159,7 @@ class BeamSearchDecoderCTC:
         hotwords: Iterable[str] | None,
         hotword_weight: float,
         lm_start_state: str | None,
+        prune_history: bool,
     ) -> BeamSearchOptions:
         words = dict.fromkeys(word for hotword in hotwords or () for word in hotword.split())
         return dataclasses.replace(
@@ -163,6 +170,7 @@ class BeamSearchDecoderCTC:
             hotwords=tuple(words),
             hotword_boost=hotword_weight,
             context=lm_start_state or "",
+            merge_histories=prune_history,
         )
 
 
@@ -232,7 +240,7 @@ def _read_labels(labels: Sequence[str]) -> tuple[list[str], set[str]]:
     return names, forbidden
 
 
-def _checked(logits: FloatArray) -> FloatArray:
+def _checked(logits: _FloatArray) -> _FloatArray:
     if logits.ndim == 2 and logits.size and logits.min() >= 0 and abs(logits.sum(axis=1).mean() - 1) < 1e-3:
         raise ValueError("these look like probabilities: pass logits or log-probabilities, such as np.log(p)")
     return logits

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    FloatArray = NDArray[np.floating[Any]]
+    _FloatArray = NDArray[np.floating[Any]]
 
 _DEFAULT_OPTIONS = BeamSearchOptions()
 
@@ -68,7 +68,7 @@ class CtcBeamSearchDecoder:
         """What holds for calls that bring no options."""
         return self._options
 
-    def decode(self, log_probs: FloatArray, options: BeamSearchOptions | None = None) -> list[Hypothesis]:
+    def decode(self, log_probs: _FloatArray, options: BeamSearchOptions | None = None) -> list[Hypothesis]:
         """Reads one line.
 
         Args:
@@ -88,7 +88,7 @@ class CtcBeamSearchDecoder:
     @overload
     def decode_batch(
         self,
-        log_probs: Sequence[FloatArray],
+        log_probs: Sequence[_FloatArray],
         options: BeamSearchOptions | None = None,
         *,
         return_exceptions: Literal[False] = False,
@@ -97,7 +97,7 @@ class CtcBeamSearchDecoder:
     @overload
     def decode_batch(
         self,
-        log_probs: Sequence[FloatArray],
+        log_probs: Sequence[_FloatArray],
         options: BeamSearchOptions | None = None,
         *,
         return_exceptions: Literal[True],
@@ -105,7 +105,7 @@ class CtcBeamSearchDecoder:
 
     def decode_batch(
         self,
-        log_probs: Sequence[FloatArray],
+        log_probs: Sequence[_FloatArray],
         options: BeamSearchOptions | None = None,
         *,
         return_exceptions: bool = False,
@@ -128,7 +128,7 @@ class CtcBeamSearchDecoder:
         results = self._core.decode_batch(log_probs, self._prepare(options))
         return results if return_exceptions else _without_exceptions(results)
 
-    def decode_greedy(self, log_probs: FloatArray, options: BeamSearchOptions | None = None) -> Hypothesis:
+    def decode_greedy(self, log_probs: _FloatArray, options: BeamSearchOptions | None = None) -> Hypothesis:
         """Takes the best label of each frame: no search, no language model.
 
         Args:
@@ -146,7 +146,7 @@ class CtcBeamSearchDecoder:
         return self._core.decode_greedy(log_probs, self._prepare(options))
 
     def decode_greedy_batch(
-        self, log_probs: Sequence[FloatArray], options: BeamSearchOptions | None = None
+        self, log_probs: Sequence[_FloatArray], options: BeamSearchOptions | None = None
     ) -> list[Hypothesis]:
         """`decode_greedy` for many lines, on the decoder's threads.
 

@@ -72,6 +72,7 @@ BeamSearchOptions read_options(const py::object& options) {
     read("unknown_word_penalty", out.unknown_word_penalty);
     read("character_weight", out.character_weight);
     read("character_bonus", out.character_bonus);
+    read("merge_histories", out.merge_histories);
     read("closed_lexicon", out.closed_lexicon);
     read("sentence_start", out.sentence_start);
     read("sentence_end", out.sentence_end);

@@ -62,6 +62,26 @@ ModelState Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t 
     return state;
 }
 
+std::uint64_t Scorer::history(PrefixTree& tree, std::uint32_t node) {
+    std::uint64_t hash = tree[node].label;
+    const auto mix = [&hash](std::uint64_t value) {
+        hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
+        hash ^= hash >> 29;
+    };
+    if (options_.uses_characters) mix(character_state(tree, node));
+    const PrefixNode& own = tree[node];
+    // Behind "word'" either the word goes on or it ended before the apostrophe: both states count.
+    const bool two = own.state.pending == Pending::kWordApostrophe;
+    for (const ModelState* state : {&own.state, two ? &tree[own.parent].state : &own.state}) {
+        mix(state->words);
+        mix(state->lexicon);
+        mix(state->hotword_lexicon);
+        mix(state->hotword);
+        mix(static_cast<std::uint64_t>(state->pending) * 2 + state->penalised);
+    }
+    return hash;
+}
+
 void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
                           ModelState& state) {
     const Lexicon& lexicon = *options_.model->lexicon;

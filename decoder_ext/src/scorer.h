@@ -43,6 +43,9 @@ class Scorer {
     }
     double largest_gain() const { return largest_gain_; }
 
+    // Equal for prefixes that the models will score alike from here on.
+    std::uint64_t history(PrefixTree& tree, std::uint32_t node);
+
   private:
     std::uint32_t character_state(PrefixTree& tree, std::uint32_t node);
     void extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state);

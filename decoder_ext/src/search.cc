@@ -158,6 +158,8 @@ void BeamSearch::select() {
     };
     for (std::size_t slot = 0; slot < size_; ++slot) rank(new_score_[slot], slot);
     for (std::size_t i = 0; i < candidates_.size(); ++i) rank(candidates_[i].score, size_ + i);
+    const bool models = options_.uses_words || options_.uses_characters;
+    if (options_.options.merge_histories && models) merge_histories();
     if (ranked_.size() > width_) {
         const auto better = [](const Ranked& a, const Ranked& b) {
             return a.score != b.score ? a.score > b.score : a.index < b.index;
@@ -191,6 +193,30 @@ void BeamSearch::select() {
     nodes_.swap(next_nodes_);
     size_ = nodes_.size();
     rebuild();
+}
+
+void BeamSearch::merge_histories() {
+    constexpr std::uint32_t kFree = 0xFFFFFFFFu;
+    std::size_t size = 64;
+    while (size < 2 * ranked_.size()) size *= 2;
+    histories_.assign(size, {0, kFree});
+    std::size_t kept = 0;
+    for (const Ranked& entry : ranked_) {
+        const std::uint32_t index = entry.index;
+        const std::uint32_t node = index < size_ ? nodes_[index] : candidates_[index - size_].node;
+        const std::uint64_t history = scorer_.history(tree_, node);
+        std::size_t place = history & (size - 1);
+        while (histories_[place].second != kFree && histories_[place].first != history) {
+            place = (place + 1) & (size - 1);
+        }
+        if (histories_[place].second == kFree) {
+            histories_[place] = {history, static_cast<std::uint32_t>(kept)};
+            ranked_[kept++] = entry;
+        } else if (entry.score > ranked_[histories_[place].second].score) {
+            ranked_[histories_[place].second] = entry;
+        }
+    }
+    ranked_.resize(kept);
 }
 
 // The columns that depend on who is in the beam.

@@ -18,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "frames.h"
@@ -86,6 +87,7 @@ class BeamSearch {
     void consider(double path_score, double probability, std::uint32_t node);
     void note(double score);
     void select();
+    void merge_histories();
     void rebuild();
     void rescale();
     double joined(double a, double b) const { return sums_ ? a + b : (a > b ? a : b); }
@@ -113,7 +115,8 @@ class BeamSearch {
         std::uint32_t index;  // a slot, or size_ + a candidate
     };
     std::vector<Ranked> ranked_;
-    std::vector<std::uint32_t> child_of_label_;  // of the prefix that is being expanded
+    std::vector<std::pair<std::uint64_t, std::uint32_t>> histories_;  // hash table: history, place in ranked_
+    std::vector<std::uint32_t> child_of_label_;                       // of the prefix that is being expanded
 };
 
 }  // namespace longhand

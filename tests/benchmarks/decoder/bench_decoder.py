@@ -76,37 +76,29 @@ def contenders(labels: list[str], models: argparse.Namespace) -> list[Contender]
     words = NgramLanguageModel(models.word_model)
     characters = NgramLanguageModel(models.character_model)
     bonuses = {"word_bonus": [0.0, 0.5, 1.0], "unknown_word_penalty": [2.0, 3.5, 5.0]}
+    grid = {
+        "word_weight": [0.2, 0.3],
+        "character_weight": [0.3, 0.4],
+        "character_bonus": [1.2, 1.8],
+        **bonuses,
+    }
+    start = {"beam_width": 50, "word_weight": 0.28, "word_bonus": 0.5, "unknown_word_penalty": 3.4}
+    start |= {"character_weight": 0.34, "character_bonus": 1.8}
+    merged = {"merge_histories": True}
     found = [
+        ours("longhand_decoder", labels, words, characters, grid, start),
+        ours("longhand_decoder, merge_histories", labels, words, characters, grid, start, **merged),
         ours(
-            "longhand_decoder",
-            labels,
-            words,
-            characters,
-            {
-                "word_weight": [0.2, 0.3],
-                "character_weight": [0.3, 0.4],
-                "character_bonus": [1.2, 1.8],
-                **bonuses,
-            },
-            {
-                "beam_width": 50,
-                "word_weight": 0.28,
-                "word_bonus": 0.5,
-                "unknown_word_penalty": 3.4,
-                "character_weight": 0.34,
-                "character_bonus": 1.8,
-            },
-        ),
-        ours(
-            "longhand_decoder",
+            "longhand_decoder, merge_histories",
             labels,
             None,
             characters,
             {"character_weight": [0.3, 0.4, 0.5, 0.6, 0.7], "character_bonus": [0.5, 1.0, 1.5, 2.0]},
             {"beam_width": 50, "character_weight": 0.5, "character_bonus": 1.0},
+            **merged,
         ),
         ours(
-            "longhand_decoder",
+            "longhand_decoder, merge_histories",
             labels,
             words,
             None,
@@ -116,6 +108,7 @@ def contenders(labels: list[str], models: argparse.Namespace) -> list[Contender]
                 "unknown_word_penalty": [2.0, 5.0],
             },
             {"beam_width": 50, "word_weight": 0.5, "word_bonus": 1.5, "unknown_word_penalty": 4.0},
+            **merged,
         ),
     ]
     if models.peers:
@@ -207,17 +200,20 @@ def extremes(lines: Lines, models: argparse.Namespace, best: Settings) -> dict[s
     words, characters = NgramLanguageModel(models.word_model), NgramLanguageModel(models.character_model)
     values: dict[str, Any] = {**best, "beam_width": 50}
     both = BeamSearchOptions(**values)
+    merged = dataclasses.replace(both, merge_histories=True)
     decoder = CtcBeamSearchDecoder(lines.labels, word_model=words, character_model=characters)
     pair = CtcBeamSearchDecoder(lines.labels, word_model=words, character_model=characters, threads=2)
     wide = dataclasses.replace(both, beam_threshold=-20.0, token_threshold=-10.0)
     flat = dataclasses.replace(wide, temperature=1.5)
     every, count = lines.log_probs, len(lines)
     out = {"frames a line": lines.mean_frames, "labels": float(len(lines.labels))}
-    for name, options in (
-        ("both models, beam 50", both),
-        ("-20 / -10", wide),
-        ("-20 / -10, temperature 1.5", flat),
-    ):
+    kinds = {
+        "both models, beam 50": both,
+        "both models, beam 50, merge_histories": merged,
+        "both models, -20 / -10": wide,
+        "both models, -20 / -10, temperature 1.5": flat,
+    }
+    for name, options in kinds.items():
         out[name + ", ms"] = cpu_milliseconds(partial(_decode_each, decoder, every, options), 1) / count
     out["greedy, ms"] = cpu_milliseconds(lambda: [decoder.decode_greedy(x) for x in every], 1) / count
     for name, used in (("1 thread", decoder), ("2 threads", pair)):
@@ -254,10 +250,12 @@ def calibrate(
     }
     scale = min(errors, key=errors.__getitem__)
     tuned = dataclasses.replace(base, confidence_scale=scale)
+    merged = dataclasses.replace(tuned, merge_histories=True)
     return {
         "confidence_scale": scale,
         "ECE before, %": calibration_error(decoder, lines, base),
         "ECE after, %": calibration_error(decoder, lines, tuned),
+        "ECE after, with merge_histories, %": calibration_error(decoder, lines, merged),
     }
 
 
@@ -293,9 +291,8 @@ def main() -> None:
     lines = Lines.load(arguments.lines).first(arguments.count)
     found = contenders(lines.labels, arguments)
     rows = compare(lines, development.first(arguments.development_lines), found, arguments.trials)
-    tuned = {row.name: row.settings for row in rows}
     best = rows[0].settings
-    some = lines.first(150)
+    some = lines.first(60)
     curves = {f"{c.name}, {c.models}": curve(c, r.settings, some) for c, r in _with_tuned(found, rows)}
     arguments.out.mkdir(parents=True, exist_ok=True)
     plot(curves, arguments.out / "benchmark.svg")
@@ -306,7 +303,6 @@ def main() -> None:
         "lines": len(lines),
         "development_lines": arguments.development_lines,
         "trials": arguments.trials,
-        "tuned": tuned,
         "rows": [dataclasses.asdict(row) for row in rows],
         "extremes": extremes(lines, arguments, best),
         "calibration": calibrate(development, lines, arguments, best),

@@ -1,0 +1,78 @@
+"""Turns what `bench_decoder.py` measured into `BENCHMARK.md` and its plot: `report.py FROM TO`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def _settings(settings: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
+
+
+def render(result: dict[str, Any]) -> str:
+    """The page."""
+    rows = sorted(result["rows"], key=lambda row: row["error_rate"])
+    table = [
+        f"| {row['name']} | {row['models']} | {row['error_rate']:.2f} | {row['milliseconds']:.3f} "
+        f"| {_settings(row['settings'])} |"
+        for row in rows
+    ]
+    by_name = {row["name"]: row for row in result["rows"]}
+    ours, theirs = by_name.get("longhand_decoder as pyctcdecode"), by_name.get("pyctcdecode 0.5.0")
+    ratio = ""
+    if ours and theirs:
+        ratio = (
+            f"\nAt pyctcdecode's own settings (beam 100, word 4-gram) `build_ctcdecoder` is "
+            f"{theirs['milliseconds'] / ours['milliseconds']:.0f} times as fast as pyctcdecode, at "
+            f"{ours['error_rate']:.2f} % against {theirs['error_rate']:.2f} % errors.\n"
+        )
+    others = "\n".join(f"| {name} | {value:.3f} |" for name, value in result["extremes"].items())
+    calibration = "\n".join(f"| {name} | {value:.3g} |" for name, value in result["calibration"].items())
+    return f"""# The decoder beside its peers
+
+Written by `make bench-decoder` (`tests/benchmarks/decoder/`); do not edit by hand.
+
+- Machine: {result["processor"]}, one thread, CPU time (`time.process_time`), Python {result["python"]}.
+- Lines: {result["lines"]}, {result["note"]}.
+- Each contender was tuned with {result["trials"]} trials on the same {result["development_lines"]} development lines.
+- Error rate: edit distance over all characters of the references, in percent.
+
+| decoder | models | CER % | ms a line | settings |
+|---|---|---|---|---|
+{chr(10).join(table)}
+{ratio}
+![character error rate against time](benchmark.svg)
+
+Points of a curve are beam widths.
+
+## Other measurements
+
+| what | value |
+|---|---|
+{others}
+
+## Calibration of word confidences
+
+Expected calibration error (15 bins) of the words read, before and after `confidence_scale` is chosen on the
+development lines.
+
+| what | value |
+|---|---|
+{calibration}
+"""
+
+
+def main() -> None:
+    """Reads the one folder and writes into the other."""
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    result = json.loads((source / "benchmark.json").read_text())
+    (target / "BENCHMARK.md").write_text(render(result), encoding="utf-8")
+    shutil.copy(source / "benchmark.svg", target / "benchmark.svg")
+
+
+if __name__ == "__main__":
+    main()

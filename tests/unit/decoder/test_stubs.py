@@ -1,0 +1,28 @@
+"""The type stubs say what the compiled module has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mypy", reason="mypy is not installed")
+
+# pybind11's own metaclass (the members of these classes are compared all the same), and two classes that have no
+# constructor.
+ALLOWED = r"""
+longhand_decoder\._core\.(CharacterSpan|Decoder|DecoderStream|Hypothesis|NgramLanguageModel|PreparedOptions|WordSpan)
+longhand_decoder\._core\.(DecoderStream|PreparedOptions)\.__init__
+"""
+
+
+def test_stubtest_finds_no_difference(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.write_text(ALLOWED)
+    command = [sys.executable, "-m", "mypy.stubtest", "longhand_decoder", "--ignore-unused-allowlist"]
+    outcome = subprocess.run(
+        [*command, "--allowlist", str(allowed)], capture_output=True, text=True, check=False, timeout=110
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
