@@ -1,4 +1,5 @@
-// Decodes four frames over the labels blank, a, b. Give a word model (KenLM) as the first argument to use one.
+// Decodes four frames over the labels blank, a, b. Give a word model (KenLM) as the first argument to use
+// one.
 #include <cmath>
 #include <iostream>
 #include <memory>

@@ -147,15 +147,15 @@ def test_options_of_a_call_hold_for_that_call(decoder: CtcBeamSearchDecoder, lin
 
 
 def test_merged_histories_leave_the_best_text_alone(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
-    options = BeamSearchOptions(beam_width=200, beam_threshold=-30.0, alternatives=200)
+    options = BeamSearchOptions(beam_width=200, beam_threshold=-30.0, temperature=0.2, alternatives=200)
     merged = dataclasses.replace(options, merge_histories=True)
     plain = [decoder.decode(line, options) for line in lines]
     few = [decoder.decode(line, merged) for line in lines]
     assert sum(map(len, few)) < sum(map(len, plain))
     # A prefix that is merged away may have ended with a blank more often than the one that stays, so that a doubled
-    # character behind it would have been a little likelier: now and then that decides.
+    # character behind it would have been a little likelier: now and then that decides. (Real lines: 2 %.)
     same = [a[0].text == b[0].text for a, b in zip(plain, few, strict=True)]
-    assert sum(same) >= 0.9 * len(lines)
+    assert sum(same) >= 0.85 * len(lines)
 
 
 def test_results_are_values(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
