@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +40,7 @@ class LocalServer:
         if importlib.util.find_spec("longhand_server") is None:
             self._folder.cleanup()
             raise LonghandError("the server is not installed here: pip install 'longhand[server]'")
+        self._stop_when_terminated()
         port_file = Path(self._folder.name) / "port"
         command = [sys.executable, "-m", "longhand_server", "--port", "0", "--port-file", str(port_file)]
         with self._log.open("wb") as log:
@@ -61,6 +64,11 @@ class LocalServer:
         """What the server has printed so far."""
         return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
+    def _stop_when_terminated(self) -> None:
+        # By default SIGTERM ends a program without leaving its `with` blocks, and the server would stay behind.
+        if _handler_can_change() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _leave)
+
     def _wait_for_port(self, process: subprocess.Popen[bytes], port_file: Path) -> int:
         deadline = time.monotonic() + self._start_timeout_s
         while time.monotonic() < deadline:
@@ -75,6 +83,8 @@ class LocalServer:
         )
 
     def _stop(self) -> None:
+        if _handler_can_change() and signal.getsignal(signal.SIGTERM) is _leave:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -83,3 +93,11 @@ class LocalServer:
                 self._process.kill()
                 self._process.wait()
         self._folder.cleanup()
+
+
+def _handler_can_change() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from PIL import Image
 
 from helpers.server_process import ServerProcess
 from helpers.toy_model import draw_image, draw_text, write_bundle
+from helpers.web_process import free_port
 from longhand_client import (
     AsyncRecognizerClient,
     InvalidImageError,
@@ -259,6 +261,24 @@ def test_local_needs_no_server(scans: Path) -> None:
     outcome = run("--local", scans / "1.png")
     assert outcome.returncode == 0, outcome.stderr
     assert io.BytesIO(outcome.stdout).read().endswith(b"\n")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_local_server_ends_with_its_program(ending: signal.Signals) -> None:
+    if not _default_model_is_there():
+        pytest.skip("the default model is not part of this installation")
+    command = [sys.executable, "-m", "longhand_web", "--local", "--port", str(free_port())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        port = int(line.rpartition(":")[2].strip(" )\n"))
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
+            pass
+        time.sleep(0.5)  # the page's own server starts after it has said where it is
+        process.send_signal(ending)
+        process.wait(40)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), timeout=10)
 
 
 def _default_model_is_there() -> bool:
