@@ -59,23 +59,30 @@ const float* FrameReader::masked(const float* row, std::size_t index) {
     return masked_.data();
 }
 
+bool FrameReader::needs_normaliser() const {
+    return options_.options.input == InputKind::kLogits || options_.options.temperature != 1.0;
+}
+
 // The logarithm of what all labels of the row sum up to; 0 if the input is log-probabilities as they are.
-double FrameReader::normaliser(const float* row, double maximum) {
+// Leaves the probabilities relative to `maximum` in `relative`.
+double FrameReader::normaliser(const float* row, double maximum, std::vector<double>& relative) const {
+    if (!needs_normaliser()) return 0.0;
     const double scale = 1.0 / options_.options.temperature;
-    if (options_.options.input == InputKind::kLogProbs && scale == 1.0) return 0.0;
-    scratch_.resize(labels_);
-    exponentials(row, labels_, scale, maximum * scale, scratch_.data());
-    return maximum * scale + std::log(sum(scratch_.data(), labels_));
+    relative.resize(labels_ + 1);
+    exponentials(row, labels_, scale, maximum * scale, relative.data());
+    return maximum * scale + std::log(sum(relative.data(), labels_));
 }
 
 void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     const float maximum = checked_maximum(row, index);
-    frame.log_normaliser = normaliser(row, maximum);
+    frame.log_normaliser = normaliser(row, maximum, frame.probabilities);
     const float* usable = masked(row, index);
     const double scale = 1.0 / options_.options.temperature;
     const double best = (usable == row ? maximum : summarise(usable, labels_).maximum) * scale;
-    frame.probabilities.resize(labels_ + 1);
-    exponentials(usable, labels_, scale, best, frame.probabilities.data());
+    if (usable != row || !needs_normaliser()) {
+        frame.probabilities.resize(labels_ + 1);
+        exponentials(usable, labels_, scale, best, frame.probabilities.data());
+    }
     frame.probabilities[labels_] = 0.0;
     frame.log_scale = best - frame.log_normaliser;
     choose_tokens(usable, frame);
@@ -83,7 +90,7 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
 
 FrameReader::Best FrameReader::read_best(const float* row, std::size_t index) {
     float maximum = checked_maximum(row, index);
-    const double log_normaliser = normaliser(row, maximum);
+    const double log_normaliser = normaliser(row, maximum, scratch_);
     const float* usable = masked(row, index);
     if (usable != row) maximum = summarise(usable, labels_).maximum;
     const auto label = static_cast<std::uint32_t>(find_value(usable, labels_, maximum));

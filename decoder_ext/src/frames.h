@@ -43,7 +43,8 @@ class FrameReader {
 
   private:
     float checked_maximum(const float* row, std::size_t index) const;
-    double normaliser(const float* row, double maximum);
+    bool needs_normaliser() const;
+    double normaliser(const float* row, double maximum, std::vector<double>& relative) const;
     const float* masked(const float* row, std::size_t index);
     void choose_tokens(const float* row, Frame& frame);
 
