@@ -147,7 +147,9 @@ class BeamSearchDecoderCTC:
         Raises:
             ValueError: an item has the wrong shape, a NaN, or probabilities.
         """
-        options = self._options(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None, True)
+        options = self._options(
+            beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None, True
+        )
         results = self._decoder.decode_batch([_checked(logits) for logits in logits_list], options)
         return [_normalised(hypotheses[0].text) for hypotheses in results]
 

@@ -47,7 +47,8 @@ def make_peer_model(model: Path, unigrams: Path) -> None:
     """Writes a 4-gram over words that end at spaces, and the list of its words."""
     tools = kenlm_tools()
     arpa = model.with_suffix(".arpa")
-    command = [tools.lmplz, "-o", "4", "-S", "2G", "--prune", "0", "0", "1", "1", "--arpa", arpa]
+    command: list[str | Path] = [tools.lmplz, "-o", "4", "-S", "2G", "--arpa", arpa]
+    command += ["--prune", "0", "0", "1", "1"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as lmplz:
         assert lmplz.stdin is not None
         for name in CORPORA:
@@ -56,7 +57,19 @@ def make_peer_model(model: Path, unigrams: Path) -> None:
                     lmplz.stdin.write(block)
     if lmplz.returncode != 0:
         raise SystemExit(f"lmplz failed with status {lmplz.returncode}")
-    packed = [tools.build_binary, "-s", "-q", "8", "-b", "8", "-a", "22", "trie", arpa, model]
+    packed: list[str | Path] = [
+        tools.build_binary,
+        "-s",
+        "-q",
+        "8",
+        "-b",
+        "8",
+        "-a",
+        "22",
+        "trie",
+        arpa,
+        model,
+    ]
     subprocess.run(packed, check=True, capture_output=True)
     unigrams.write_text("\n".join(read_vocabulary(arpa)), encoding="utf-8")
     arpa.unlink()
