@@ -39,8 +39,8 @@ class BeamSearchOptions:
     path_merge: Literal["sum", "max"] = "sum"
     """How paths to one text are joined: their probability summed, or the best one's taken."""
     merge_histories: bool = False
-    """True: of prefixes that the models can no longer tell apart only the best is kept: faster, with the same best
-    text but for rare cases; alternatives and confidences know less of what lies far back."""
+    """True: of prefixes that the models can no longer tell apart only the best is kept, so that a beam reaches
+    further for the best text; alternatives and confidences know less of what lies far back."""
 
     word_weight: float = 0.3
     """Multiplies the word model's log-probability; at least 0."""
