@@ -42,9 +42,8 @@ struct BeamSearchOptions {
     double temperature = 1.0;      // > 0; log-probabilities become log_softmax(input / temperature)
     InputKind input = InputKind::kLogProbs;
     PathMerge path_merge = PathMerge::kSum;
-    // true: of prefixes that the models can no longer tell apart only the best one is kept. The best text
-    // hardly ever changes and the search is faster; alternatives and confidences know less of what lies far
-    // back.
+    // true: of prefixes that the models can no longer tell apart only the best one is kept, so that a beam
+    // reaches further for the best text; alternatives and confidences know less of what lies far back.
     bool merge_histories = false;
 
     double word_weight = 0.3;           // alpha: multiplies the word model's natural log-probability, >= 0

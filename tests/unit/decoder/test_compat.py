@@ -12,11 +12,17 @@ from numpy.typing import NDArray
 
 from longhand_decoder import build_ctcdecoder
 
-pyctcdecode = pytest.importorskip("pyctcdecode", reason="the yardstick pyctcdecode is not installed")
-logging.getLogger("pyctcdecode").setLevel(logging.ERROR)
 Lines = list[NDArray[np.float32]]
 LABELS = ["", "a", "b", "c", " ", "'", ",", "1", "é"]
 UNIGRAMS = ["a", "b", "ab", "cab", "abc", "bé", "a'b", ",", "1"]
+
+
+@pytest.fixture(scope="module")
+def pyctcdecode() -> Any:
+    for needed in ("kenlm", "pyctcdecode"):
+        pytest.importorskip(needed, reason=f"the yardstick {needed} is not installed")
+    logging.getLogger("pyctcdecode").setLevel(logging.ERROR)
+    return pytest.importorskip("pyctcdecode")
 
 
 WIDE: dict[str, Any] = {"beam_width": 3000, "beam_prune_logp": -80.0, "token_min_logp": -80.0}
@@ -25,7 +31,7 @@ WIDE: dict[str, Any] = {"beam_width": 3000, "beam_prune_logp": -80.0, "token_min
 NO_SPACE = [label for label in LABELS if label != " "]
 
 
-def test_the_same_texts_and_scores_without_a_language_model(lines: Lines) -> None:
+def test_the_same_texts_and_scores_without_a_language_model(lines: Lines, pyctcdecode: Any) -> None:
     ours, theirs = build_ctcdecoder(NO_SPACE), pyctcdecode.build_ctcdecoder(NO_SPACE)
     for line in lines[:15]:
         short = np.delete(line[:5], LABELS.index(" "), axis=1)
@@ -40,7 +46,9 @@ def test_the_same_texts_and_scores_without_a_language_model(lines: Lines) -> Non
     assert ours.decode_batch(None, [short]) == [ours.decode(short)]
 
 
-def test_the_same_words_and_scores_with_a_language_model(lines: Lines, word_arpa: Path) -> None:
+def test_the_same_words_and_scores_with_a_language_model(
+    lines: Lines, word_arpa: Path, pyctcdecode: Any
+) -> None:
     ours = build_ctcdecoder(NO_SPACE, word_arpa, UNIGRAMS)
     theirs = pyctcdecode.build_ctcdecoder(NO_SPACE, str(word_arpa), UNIGRAMS)
     for line in lines[:10]:
@@ -53,7 +61,7 @@ def test_the_same_words_and_scores_with_a_language_model(lines: Lines, word_arpa
 
 
 @pytest.mark.parametrize("path", ["-aa-bb--  c-a-b", "a , ab cc-abb", "b--é-  -a-'b- - -cab", "-ab-c"])
-def test_the_same_sentences_at_their_own_settings(path: str, word_arpa: Path) -> None:
+def test_the_same_sentences_at_their_own_settings(path: str, word_arpa: Path, pyctcdecode: Any) -> None:
     ours = build_ctcdecoder(LABELS, word_arpa, UNIGRAMS)
     theirs = pyctcdecode.build_ctcdecoder(LABELS, str(word_arpa), UNIGRAMS)
     rng = np.random.default_rng(len(path))

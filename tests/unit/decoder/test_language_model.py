@@ -15,8 +15,6 @@ from helpers.kenlm_binaries import BINARY_KINDS, build_binary
 from helpers.tiny_ngram import random_ngram
 from longhand_decoder import LanguageModelError, NgramLanguageModel, tokenize_words
 
-kenlm = pytest.importorskip("kenlm", reason="the yardstick kenlm is not installed")
-
 
 @settings(max_examples=300, deadline=None)
 @given(st.text("aé'’, .1२B\u0301-\n", max_size=12) | st.text(max_size=8))
@@ -25,6 +23,7 @@ def test_tokens_are_those_of_the_oracle(text: str) -> None:
 
 
 def test_scores_are_kenlms(word_arpa: Path) -> None:
+    kenlm = pytest.importorskip("kenlm", reason="the yardstick kenlm is not installed")
     ours, theirs = NgramLanguageModel(word_arpa), kenlm.Model(str(word_arpa))
     rng = np.random.default_rng(3)
     for _ in range(50):
