@@ -6,6 +6,7 @@ Each worker listens on the port by itself (SO_REUSEPORT): the kernel gives each 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -104,7 +105,9 @@ class Supervisor:
     def _forward(self, number: signal.Signals) -> None:
         for worker in self._workers.values():
             if worker.returncode is None:
-                worker.send_signal(number)
+                # worker.send_signal() polls first, and can take the exit code from under asyncio's own watcher.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, number)
 
     async def _stop(self) -> int:
         self._forward(signal.SIGTERM)
