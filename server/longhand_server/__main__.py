@@ -32,7 +32,8 @@ def main() -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(config, supervised=SUPERVISED in os.environ))
     except LonghandError as error:
-        print(f"longhand_server: {error}", file=sys.stderr)
+        # In one write: several workers may say it at once, and print() writes the end of the line separately.
+        sys.stderr.write(f"longhand_server: {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1
     except KeyboardInterrupt:
         return 130
