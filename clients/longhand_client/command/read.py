@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -129,15 +132,33 @@ def read_items(
             print(f"longhand: {item.name}: {problem}", file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Lets Ctrl-C take effect at the end of the block only (signals reach the main thread alone)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
 def _finish(item: Item, outcome: Outcome, job: ReadJob, report: Report) -> str:
     """Writes one outcome; returns what is wrong with it, or ""."""
     try:
         transcription = outcome.result()
         extra, alignment = _score(item.name, transcription.text, job, report)
-        job.writer.write(item.name, transcription, extra)
-        if alignment and job.align is not None:
-            job.align(alignment)
-        report.read += 1
+        # A reading is written and counted, or neither: Ctrl-C waits that long.
+        with _interrupts_held():
+            job.writer.write(item.name, transcription, extra)
+            if alignment and job.align is not None:
+                job.align(alignment)
+            report.read += 1
         if job.show is not None:
             _show(item, transcription, job.show)
     except InvalidImageError as error:
