@@ -102,7 +102,7 @@ class LineNetwork(nn.Module):
         """Unnormalised outputs of the main and of the shortcut head, each (N, T, V).
 
         Unlike :meth:`forward` it takes the padding for paper that belongs to the image: masks and packed
-        sequences cost a third of a training step, and width-bucketed batches have little padding.
+        sequences cost more than a tenth of a training step, and width-bucketed batches have little padding.
         """
         features = self.features(images, None)
         hidden, _ = self.rnn(features.transpose(1, 2))
