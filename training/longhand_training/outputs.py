@@ -58,10 +58,6 @@ class LineOutputs:
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(f"{path}: not an archive of network outputs: {error}") from error
 
-    def part(self, start: int, step: int) -> LineOutputs:
-        """Every ``step``-th line from ``start``: two parts that share no line."""
-        return LineOutputs(self.labels, self.log_probs[start::step], self.texts[start::step])
-
 
 def compute_outputs(bundle: ModelBundle, samples: Sequence[Sample], device: str = "cpu") -> LineOutputs:
     """Runs the bundle's network over normalised lines, 16 at a time, with progress on a terminal."""
