@@ -16,6 +16,7 @@ from longhand_server.metrics import Metrics
 from longhand_server.pipeline import RecognitionPipeline, make_pipeline
 from longhand_server.recognizer import Recognizer
 from longhand_server.runtime import choose_device, gpu_memory, load_line_model
+from longhand_server.statistics import ModelStatistics
 
 _LOG = logging.getLogger(__name__)
 _SHIPPED = Path(__file__).parent / "models"
@@ -30,6 +31,7 @@ class ServedModel:
         recognizer: The model in memory; None until it is loaded.
         loaded_at: When it was loaded, seconds since 1970.
         failed: Whether loading it went wrong.
+        statistics: What it has done.
     """
 
     def __init__(self, bundle: ModelBundle, config: ServerConfig, device: str, metrics: Metrics) -> None:
@@ -38,6 +40,7 @@ class ServedModel:
         self.recognizer: Recognizer | None = None
         self.loaded_at = 0.0
         self.failed = False
+        self.statistics = ModelStatistics()
         self._config = config
         self._device = device
         self._metrics = metrics
@@ -85,7 +88,7 @@ class ServedModel:
             self._config.batching,
             self._config.image,
             threads=self._config.runtime.threads,
-            on_batch=lambda widths: self._metrics.batch_started(self.name, widths),
+            on_batch=self._batch_started,
         )
         if self._device != "cpu":
             self._metrics.watch_gpu(self._device, lambda: gpu_memory(self._device))
@@ -93,6 +96,10 @@ class ServedModel:
         seconds = time.perf_counter() - begun
         _LOG.info("loaded model %s %s on %s in %.1f s", self.name, self.version, self._device, seconds)
         return pipeline
+
+    def _batch_started(self, widths: Sequence[int]) -> None:
+        self._metrics.batch_started(self.name, widths)
+        self.statistics.batch_started(len(widths))
 
     def _load_now(self) -> Recognizer:
         # Beam search threads serve whole batches, which only a GPU has.

@@ -11,67 +11,13 @@ from longhand.v1 import recognition_pb2_grpc
 from longhand_server import messages
 from longhand_server.calls import Call, CallGate, Context, as_known
 from longhand_server.config import ListenConfig
-from longhand_server.errors import InvalidImageError, InvalidRequestError, LonghandError, ShuttingDownError
+from longhand_server.errors import InvalidRequestError, LonghandError
 from longhand_server.metrics import Metrics
-from longhand_server.options import RecognitionOptions
-from longhand_server.recognizer import Transcription
-from longhand_server.registry import ModelRegistry, ServedModel
+from longhand_server.registry import ModelRegistry
 from longhand_server.streaming import AnswerStream
+from longhand_server.work import Work
 
 _MAX_REQUEST_ID_BYTES = 256
-
-
-class _Work:
-    """What one call or stream wants done with its images."""
-
-    def __init__(
-        self, message: pb.RecognitionOptions, registry: ModelRegistry, call: Call, metrics: Metrics
-    ) -> None:
-        self.options: RecognitionOptions = messages.read_options(message)
-        self.priority = messages.read_priority(message)
-        self.call = call
-        self._registry = registry
-        self._wanted = (message.model, message.model_version)
-        self.model: ServedModel = registry.find(*self._wanted)
-        self.options.check_characters(self.model.bundle.alphabet)
-        # Each stream takes its own fair turn, also beside others of the same client.
-        self.turn = call.caller
-        self._metrics = metrics
-
-    async def read(
-        self, image: bytes, field: str, message: pb.RecognitionResult, *, wait: bool = False
-    ) -> None:
-        """Reads an image into ``message``; ``field`` names the image in errors."""
-        try:
-            result = await self._read(image, wait)
-        except LonghandError as error:
-            self._metrics.line_failed(self.model.name, error.reason)
-            if isinstance(error, InvalidImageError):
-                error.field = field
-            raise
-        self._metrics.line_read(self.model.name, result)
-        self.call.span.line(result)
-        messages.write_result(result, self.model, message)
-
-    async def _read(self, image: bytes, wait: bool) -> Transcription:
-        while True:
-            pipeline = await self.model.pipeline()
-            try:
-                return await pipeline.recognize(
-                    image,
-                    self.options,
-                    deadline=self.call.deadline,
-                    priority=self.priority,
-                    caller=self.turn,
-                    wait=wait,
-                )
-            except ShuttingDownError:
-                # The model may have been replaced since this call or stream began.
-                successor = self._registry.find(*self._wanted)
-                if successor is self.model:
-                    raise
-                self.options.check_characters(successor.bundle.alphabet)
-                self.model = successor
 
 
 class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
@@ -99,8 +45,8 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         response = pb.RecognizeResponse()
         async with self._gate.call("Recognize", context) as call:
             call.spend(1)
-            work = _Work(request.options, self._registry, call, self._metrics)
-            await work.read(request.image, "image", response.result)
+            work = self._work(request.options, call)
+            await _read(work, request.image, "image", response.result)
         return response
 
     async def BatchRecognize(
@@ -113,7 +59,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             if not 1 <= count <= most:
                 raise InvalidRequestError(f"items: got {count} images, need 1 to {most}", field="items")
             call.spend(count)
-            work = _Work(request.options, self._registry, call, self._metrics)
+            work = self._work(request.options, call)
             (await work.model.pipeline()).check_room()
             outcomes = [response.outcomes.add(request_id=item.request_id) for item in request.items]
             await asyncio.gather(
@@ -132,7 +78,8 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             first = await anext(aiter(request_iterator), None)
             if first is None or first.WhichOneof("message") != "config":
                 raise InvalidRequestError("message: the first message must hold the config", field="message")
-            work = _Work(first.config.options, self._registry, call, self._metrics)
+            work = self._work(first.config.options, call)
+            # Each stream takes its own fair turn, also beside others of the same client.
             work.turn = f"{call.caller}#{next(self._stream_numbers)}"
             stream = AnswerStream(
                 aiter(request_iterator),
@@ -147,6 +94,11 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
                     yield answer
             finally:
                 self._streams.discard(stream)
+
+    def _work(self, options: pb.RecognitionOptions, call: Call) -> Work:
+        wanted = (options.model, options.model_version)
+        priority = messages.read_priority(options)
+        return Work(messages.read_options(options), priority, wanted, self._registry, call, self._metrics)
 
     async def drain(self) -> None:
         """Takes no more images and returns once those taken are answered; streams end with UNAVAILABLE."""
@@ -179,7 +131,16 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         return response
 
 
-async def _read_message(work: _Work, message: pb.StreamingRecognizeRequest) -> pb.StreamingRecognizeResponse:
+async def _read(
+    work: Work, image: bytes, field: str, message: pb.RecognitionResult, *, wait: bool = False
+) -> None:
+    """Reads an image into ``message``."""
+    with work.model.statistics.request():
+        result = await work.read(image, field, wait=wait)
+    messages.write_result(result, work.model, message)
+
+
+async def _read_message(work: Work, message: pb.StreamingRecognizeRequest) -> pb.StreamingRecognizeResponse:
     if message.WhichOneof("message") != "image":
         raise InvalidRequestError("message: every message but the first must hold an image", field="message")
     response = pb.StreamingRecognizeResponse(request_id=message.image.request_id)
@@ -189,7 +150,7 @@ async def _read_message(work: _Work, message: pb.StreamingRecognizeRequest) -> p
 
 async def _fill_outcome(
     outcome: pb.BatchRecognizeOutcome | pb.StreamingRecognizeResponse,
-    work: _Work,
+    work: Work,
     item: pb.BatchRecognizeItem | pb.StreamingRecognizeImage,
     field: str,
     *,
@@ -200,7 +161,7 @@ async def _fill_outcome(
         work.call.spend(spend)
         _check_request_id(item.request_id, f"{field}.request_id")
         # One call or stream holds a bounded number of images, so they may wait for room in the queue.
-        await work.read(item.image, f"{field}.image", outcome.result, wait=True)
+        await _read(work, item.image, f"{field}.image", outcome.result, wait=True)
     except Exception as error:
         outcome.error.CopyFrom(messages.write_status(as_known(error, work.call.request_id)))
 
