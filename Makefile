@@ -15,7 +15,7 @@ RUNTIME := $(VENV)/.stamp-runtime
 DEV := $(VENV)/.stamp-dev
 TRAINING := $(VENV)/.stamp-training
 CONFIGURATION := setup.py pyproject.toml constraints.txt decoder_ext/kenlm_build.py
-PROTOS := $(wildcard proto/longhand/v1/*.proto)
+PROTOS := $(wildcard proto/longhand/*/*.proto)
 CXX_SOURCES := $(wildcard decoder_ext/src/*.cc decoder_ext/src/*.h decoder_ext/include/longhand_decoder/*.h)
 
 .DEFAULT_GOAL := help
@@ -83,4 +83,4 @@ $(DEV): $(RUNTIME) pyproject.toml constraints.txt
 $(TRAINING): $(DEV) pyproject.toml constraints.txt
 	@if [ -z "$(filter-out $(DEV),$?)" ] || .ci/install requirements $(VENV) training; then touch $@; else exit 1; fi
 
--include decoder_ext/decoder.mk server/server.mk training/training.mk clients/clients.mk
+-include decoder_ext/decoder.mk server/server.mk server/scale.mk training/training.mk clients/clients.mk

@@ -1,0 +1,6 @@
+# Beyond one machine; included by the root Makefile.
+
+.PHONY: check-kubernetes
+check-kubernetes: $(DEV) ## check Kustomize folders against schemas and settings [FOLDERS=my/overlay]
+	@PYTHONPATH=tests $(PY) -m helpers.manifests $(if $(FOLDERS),$(FOLDERS),server/deploy/kubernetes/base \
+	    $(wildcard server/deploy/kubernetes/overlays/*))
