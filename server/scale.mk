@@ -4,3 +4,7 @@
 check-kubernetes: $(DEV) ## check Kustomize folders against schemas and settings [FOLDERS=my/overlay]
 	@PYTHONPATH=tests $(PY) -m helpers.manifests $(if $(FOLDERS),$(FOLDERS),server/deploy/kubernetes/base \
 	    $(wildcard server/deploy/kubernetes/overlays/*))
+
+.PHONY: test-scale
+test-scale: $(DEV) ## the tests that `make test` leaves out: many hosts, Ray, Triton's clients; minutes [ARGS="-k hosts"]
+	@$(PY) -m pytest -m scale --timeout 600 $(ARGS)

@@ -98,7 +98,9 @@ class Connection:
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
-            ("grpc.keepalive_timeout_ms", 10_000),
+            # Also the time that sent bytes may stay unconfirmed (TCP_USER_TIMEOUT): a host that vanished without a
+            # reset loses its calls after this, and they are tried elsewhere.
+            ("grpc.keepalive_timeout_ms", 3_000),
             # A server that has been restarted is found again within seconds, not after gRPC's two minutes.
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 3_000),

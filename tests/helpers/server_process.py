@@ -15,7 +15,7 @@ _START_SECONDS = 30.0
 
 
 class ServerProcess:
-    """Starts ``python -m longhand_server`` and waits until it answers.
+    """Starts ``python -m longhand_server`` (after ``prefix``, such as a network namespace's) and waits until it answers.
 
     Attributes:
         address: ``127.0.0.1:PORT``.
@@ -29,6 +29,7 @@ class ServerProcess:
         folder: Path,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "server.log"
@@ -37,7 +38,7 @@ class ServerProcess:
         command = server_command("--model", str(model), "--port", "0", "--port-file", str(port_file))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, *arguments],
+                [*prefix, *command, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
