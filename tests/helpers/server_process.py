@@ -15,7 +15,7 @@ _START_SECONDS = 30.0
 
 
 class ServerProcess:
-    """Starts ``python -m longhand_server`` (after ``prefix``, such as a network namespace's) and waits until it answers.
+    """Starts ``python -m longhand_server``, after ``prefix`` if there is one, and waits until it answers.
 
     Attributes:
         address: ``127.0.0.1:PORT``.
