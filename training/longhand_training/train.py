@@ -170,10 +170,10 @@ class Trainer:
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:
-    """bfloat16 pays on a GPU and on a CPU with matrix tiles (AMX); elsewhere it loses."""
+    """bfloat16 pays on a GPU and on a CPU that multiplies in it (AMX, AVX512-BF16); elsewhere it loses."""
     if device.type == "cuda":
         return True
-    return bool(torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]], limit_s: float) -> bool:
