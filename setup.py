@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "decoder_ext"))
 from kenlm_build import BuildExtension, decoder_extension  # noqa: E402
 
 PROTO_ROOT = "proto"
-PROTO_FILES = ("longhand/v1/recognition.proto",)
+PROTO_FILES = ("longhand/v1/recognition.proto", "longhand/oip/inference.proto")
 
 # Each importable package lies one level below the top folder that owns it.
 PACKAGE_ROOTS = {
@@ -36,7 +36,7 @@ PACKAGE_ROOTS = {
 
 
 class BuildStubs(Command):
-    """Writes `longhand/v1/*_pb2*.py` and their type stubs from the .proto files.
+    """Writes `longhand/*/*_pb2*.py` and their type stubs from the .proto files.
 
     A wheel gets them through the build folder; an editable install gets them beside their .proto file.
     """
@@ -141,7 +141,7 @@ setup(
     packages=_packages(),
     package_dir={package: f"{root}/{package}" for package, root in PACKAGE_ROOTS.items()},
     package_data={
-        "longhand": ["py.typed", "v1/*.proto"],
+        "longhand": ["py.typed", "*/*.proto"],
         "longhand_client": ["py.typed"],
         "longhand_decoder": ["py.typed", "*.pyi"],
         "longhand_server": ["py.typed", "models/**/*"],

@@ -14,11 +14,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
+from longhand.oip import inference_pb2, inference_pb2_grpc
 from longhand.v1 import recognition_pb2, recognition_pb2_grpc
 from longhand_server.calls import CallGate
 from longhand_server.config import ObserveConfig, ServerConfig
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.metrics import Metrics
+from longhand_server.oip_servicer import InferenceServicer
 from longhand_server.ports import write_port
 from longhand_server.registry import ModelRegistry
 from longhand_server.security import TokenStore, check_exposure, server_credentials
@@ -29,6 +31,7 @@ from longhand_server.tracing import make_tracer
 _SETTLE_S = 0.3
 _LOG = logging.getLogger(__name__)
 SERVICE_NAME: str = recognition_pb2.DESCRIPTOR.services_by_name["RecognitionService"].full_name
+_INFERENCE_NAME: str = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
 class LonghandServer:
@@ -58,11 +61,13 @@ class LonghandServer:
             log_calls=config.observe.log_calls,
         )
         self._servicer = RecognitionServicer(self.registry, config.listen, gate, self._metrics)
+        self._inference = InferenceServicer(self.registry, config, gate, self._metrics)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_channel_options(config))
         recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(self._servicer, self._server)
+        inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (SERVICE_NAME, _INFERENCE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.port = 0
         self.metrics_port = -1
@@ -80,7 +85,7 @@ class LonghandServer:
         if observe.metrics_port >= 0:
             self.metrics_port = _serve_metrics(observe, self._metrics)
         await self._server.start()
-        for name in ("", SERVICE_NAME):
+        for name in ("", SERVICE_NAME, _INFERENCE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def reload(self) -> None:
@@ -99,10 +104,12 @@ class LonghandServer:
         """Says NOT_SERVING, refuses new calls, lets accepted ones finish for up to ``grace_s`` seconds."""
         end = asyncio.get_running_loop().time() + grace_s
         await self._health.enter_graceful_shutdown()
+        self._inference.say_not_ready()
         # Load balancers get a moment to notice; until it is over new calls are still welcome.
         await asyncio.sleep(min(self._config.listen.drain_delay_s, grace_s))
         # gRPC would cancel calls that have arrived but whose handlers have not begun, so for a moment the
         # handlers themselves turn new calls away, with UNAVAILABLE, which clients retry elsewhere.
+        self._inference.drain_streams()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await asyncio.gather(self._servicer.drain(), asyncio.sleep(min(_SETTLE_S, grace_s)))

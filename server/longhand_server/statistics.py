@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class ModelStatistics:
         fail: Requests that failed.
         queue: Waiting of images that were read.
         decode_image: Decoding their files.
-        infer: Running the network on them; images of one batch count the whole batch's time.
+        infer: Running the network on those that were not blank; images of one batch count the whole batch's time.
         beam: Decoding its output into text; likewise.
     """
 
@@ -57,6 +57,7 @@ class ModelStatistics:
     infer: Duration = field(default_factory=Duration)
     beam: Duration = field(default_factory=Duration)
     _batches: Counter[int] = field(default_factory=Counter)
+    _batch_ms: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
@@ -77,8 +78,10 @@ class ModelStatistics:
         timings = result.timings
         self.queue.add(timings.queue_ms / 1000)
         self.decode_image.add(timings.decode_image_ms / 1000)
-        self.infer.add(timings.infer_ms / 1000)
-        self.beam.add(timings.beam_ms / 1000)
+        if timings.batch_size:
+            self.infer.add(timings.infer_ms / 1000)
+            self.beam.add(timings.beam_ms / 1000)
+            self._batch_ms[timings.batch_size] += timings.infer_ms / timings.batch_size
 
     def batch_started(self, size: int) -> None:
         """The network starts on that many lines. May be called from any thread."""
@@ -86,7 +89,11 @@ class ModelStatistics:
             self._batches[size] += 1
 
     @property
-    def batches(self) -> dict[int, int]:
-        """Runs of the network by the number of lines in them."""
+    def batches(self) -> dict[int, Duration]:
+        """Runs of the network by the number of lines in them, with the time of those whose lines were answered."""
         with self._lock:
-            return dict(self._batches)
+            started = dict(self._batches)
+        return {
+            size: Duration(count, round(self._batch_ms.get(size, 0.0) * 1e6))
+            for size, count in sorted(started.items())
+        }

@@ -58,6 +58,12 @@ SERVER_ORDER = [
     "calls",
     "work",
     "servicer",
+    "oip_tensors",
+    "oip_parameters",
+    "oip_models",
+    "oip_stream",
+    "oip_refusals",
+    "oip_servicer",
     "server",
     "__main__",
 ]
