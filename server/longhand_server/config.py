@@ -155,6 +155,13 @@ class ListenConfig(Settings):
         low=0,
         high=600,
     )
+    max_connection_age_s: float = setting(
+        0.0,
+        "seconds after which a client is asked to connect again, so that it learns of new servers; open calls may "
+        "finish; 0 = never",
+        low=0,
+        high=86_400,
+    )
     max_request_bytes: int = setting(32 << 20, "largest request message, bytes", low=1 << 12, high=1 << 30)
     max_calls: int = setting(1000, "most calls and streams that are open at a time", low=1, high=1_000_000)
     max_batch_items: int = setting(256, "most images in one BatchRecognize call", low=1, high=10_000)

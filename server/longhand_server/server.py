@@ -198,6 +198,7 @@ def _serve_metrics(observe: ObserveConfig, metrics: Metrics) -> int:
 
 
 def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
+    age_ms = round(config.listen.max_connection_age_s * 1000)
     return [
         ("grpc.max_receive_message_length", config.listen.max_request_bytes),
         # A client that is gone without a word is noticed; one that stays idle may ping every 10 s.
@@ -205,6 +206,8 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # A client that connects again asks DNS again. gRPC spreads the time by 10 %; INT_MAX means never.
+        ("grpc.max_connection_age_ms", age_ms or 2**31 - 1),
         # Nobody holds a place without saying anything.
         ("grpc.server_handshake_timeout_ms", 20_000),
         ("grpc.max_metadata_size", 16 * 1024),

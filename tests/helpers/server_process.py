@@ -30,12 +30,14 @@ class ServerProcess:
         *arguments: str,
         environment: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        module: Sequence[str] = ("longhand_server",),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "server.log"
         port_file = folder / "port"
         port_file.unlink(missing_ok=True)
-        command = server_command("--model", str(model), "--port", "0", "--port-file", str(port_file))
+        command = [sys.executable, "-m", *module]
+        command += ["--model", str(model), "--port", "0", "--port-file", str(port_file)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [*prefix, *command, *arguments],
