@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+
 from benchmarks.scale.stations import Floats, Integers, SerialStations
 
 STEP_S = 0.05

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import yaml
+
 from benchmarks.scale.fleet import Autoscaler, Fleet, Record, Scenario
 from benchmarks.scale.stations import Floats
 
 ROOT = Path(__file__).parents[3]
 REPLICAS, WORKERS = 1000, 32
+# Replicas are alike and every rule is a share, so a quarter of the fleet surges as the whole one does.
+_SURGE_REPLICAS = 250
 # A replica's first second fills its queues; it is left out.
-_SECONDS, _SINCE = 6, 3
-_SURGE_AT_S, _SURGE_SECONDS = 20, 240
+_SECONDS, _SINCE = 4, 2
+SURGE_AT_S, _SURGE_SECONDS = 20, 160
 
 
 @dataclass(frozen=True)
@@ -84,21 +87,23 @@ def queue_bounds(service_s: Floats, bounds: tuple[int, ...], load: float) -> dic
     """The same overload with other bounds of the replicas' queues."""
     base = balancers(service_s)["round robin, 2,000 clients alike"]
     # Long enough for the largest queue to fill.
-    longer = replace(base, seconds=12)
+    longer = replace(base, seconds=8)
     return {bound: sweep(replace(longer, max_queue=bound), (load,))[0] for bound in bounds}
 
 
 def surges(service_s: Floats) -> dict[str, Record]:
     """A load that triples at once, under the shipped autoscaler, for what an operator can turn."""
-    rates = ((0.0, 0.3 * capacity(service_s)), (float(_SURGE_AT_S), 0.9 * capacity(service_s)))
+    full = _SURGE_REPLICAS * WORKERS / float(service_s.mean())
+    rates = ((0.0, 0.3 * full), (float(SURGE_AT_S), 0.9 * full))
     scaler = shipped_autoscaler()
     base = Scenario(
         rates=rates,
         seconds=_SURGE_SECONDS,
         service_s=service_s,
-        replicas=2 * REPLICAS,
-        first_replicas=math.ceil(0.3 * REPLICAS / scaler.cpu_target),
+        replicas=2 * _SURGE_REPLICAS,
+        first_replicas=math.ceil(0.3 * _SURGE_REPLICAS / scaler.cpu_target),
         workers=WORKERS,
+        clients=500,
         resolve_s=30.0,
         autoscaler=scaler,
     )
@@ -111,7 +116,7 @@ def surges(service_s: Floats) -> dict[str, Record]:
         ),
         "every 30 s, autoscaler aims at 45 % CPU": replace(
             base,
-            first_replicas=math.ceil(0.3 * REPLICAS / 0.45),
+            first_replicas=math.ceil(0.3 * _SURGE_REPLICAS / 0.45),
             autoscaler=replace(scaler, cpu_target=0.45),
         ),
     }

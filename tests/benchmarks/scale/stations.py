@@ -92,21 +92,25 @@ class _Batcher:
 class BatchStations:
     """Replicas whose network takes batches of lines of like size (the server on a GPU, or told to).
 
-    A batch takes ``cost_share`` times its number of lines times the service time of its longest one, because the
-    others are padded to that.
+    A batch takes as long as its longest line alone, to which the others are padded, and ``share`` of that for each
+    further line.
 
     Args:
         replicas: How many.
         max_batch_size: Lines in a batch.
         max_queue: Lines that may wait in one of them.
-        cost_share: Time of a line within a batch, as a share of its time alone.
+        share: What a further line adds.
+        seconds_a_pixel: Of the network; tells a line's width, and so its lane, from its service time.
     """
 
     _BUCKET_RATIO = 1.25
 
-    def __init__(self, replicas: int, max_batch_size: int, max_queue: int, cost_share: float) -> None:
+    def __init__(
+        self, replicas: int, max_batch_size: int, max_queue: int, share: float, seconds_a_pixel: float
+    ) -> None:
         self._replicas = [_Batcher() for _ in range(replicas)]
-        self._max_batch_size, self._max_queue, self._cost_share = max_batch_size, max_queue, cost_share
+        self._max_batch_size, self._max_queue, self._share = max_batch_size, max_queue, share
+        self._seconds_a_pixel = seconds_a_pixel
 
     def run(self, replica: Integers, arrival: Floats, service: Floats) -> tuple[Floats, Floats]:
         """Takes lines in and finishes them all; see :class:`SerialStations`."""
@@ -115,7 +119,7 @@ class BatchStations:
             one, now = self._replicas[replica[number]], arrival[number]
             self._advance(one, now, start, end)
             if one.waiting < self._max_queue:
-                lane = int(math.log(service[number] * 1e4, self._BUCKET_RATIO))
+                lane = int(math.log(service[number] / self._seconds_a_pixel, self._BUCKET_RATIO))
                 one.lanes.setdefault(lane, deque()).append((now, number, service[number]))
                 one.waiting += 1
         for one in self._replicas:
@@ -134,6 +138,6 @@ class BatchStations:
             ]
             one.waiting -= len(batch)
             longest = max(service for _, _, service in batch)
-            one.free_at = begun + self._cost_share * len(batch) * longest
+            one.free_at = begun + longest * (1 + self._share * (len(batch) - 1))
             for _, number, _ in batch:
                 start[number], end[number] = begun, one.free_at

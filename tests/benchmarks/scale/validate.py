@@ -1,8 +1,7 @@
 """Holds the simulated replica against a real server on this machine, under the very same lines.
 
-The benchmark's arrival times and choice of images follow from its seed, so the simulation gets the same trace and
-only the server differs. What a line takes is measured image by image before each run, one line at a time; it holds
-the client's share too, because client and server share one core here.
+The benchmark's arrival times and its choice of images follow from its seed, so the simulation gets the same trace
+and only the server differs. What a line takes is measured just before, image by image, one line at a time.
 """
 
 from __future__ import annotations
@@ -19,47 +18,99 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from benchmarks.scale.stations import BatchStations, Floats, SerialStations, Stations
 
+from benchmarks.scale.stations import BatchStations, Floats, SerialStations, Stations
 from helpers.server_process import ServerProcess
+from helpers.toy_model import write_bundle
 from longhand_client import RecognizerClient
 from longhand_client.bench.lines import draw_lines
 from longhand_client.bench.load import arrivals
 
 ROOT = Path(__file__).parents[3]
-_IMAGES, _SEED, _WARM_UP_S = 64, 5, 2.0
-_MAX_QUEUE, _MAX_BATCH_SIZE = 64, 8
-_ROUNDS = 3
+_IMAGES, _SEED, _WARM_UP_S, _ROUNDS = 64, 5, 2.0, 2
+_MAX_QUEUE, _MAX_BATCH_SIZE, _BATCH_SHARE, _WORKERS = 64, 16, 0.1, 16
+# Long waits: what a busy machine adds to a line, some ms, then counts for little.
+_SECONDS_A_PIXEL = 300e-6
 # Below this share of the cores' time for other programs a run counts at once.
 _QUIET = 0.03
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One load, measured and simulated.
+class Kind:
+    """A server to hold the simulation against.
 
     Attributes:
-        server: "serial" or "batches".
-        share: the load as a share of what one line at a time would allow.
-        rate: lines a second that were sent.
-        service_s: time of each image alone, measured just before.
+        name: what it is.
+        model: a shipped model; "" = the network that waits (timed_server.py).
+        workers: lines worked on at a time.
+        max_batch_size: 1 = a line at a time.
+        capacity: about how many lines a second it does for one that a single line at a time would allow.
+    """
+
+    name: str
+    model: str = ""
+    workers: int = 1
+    max_batch_size: int = 1
+    capacity: float = 1.0
+
+    def stations(self) -> Stations:
+        """The simulated replica."""
+        if self.max_batch_size > 1:
+            return BatchStations(1, self.max_batch_size, _MAX_QUEUE, _BATCH_SHARE, _SECONDS_A_PIXEL)
+        return SerialStations(1, self.workers, _MAX_QUEUE)
+
+    def start(self, folder: Path) -> ServerProcess:
+        """The real one."""
+        options = ["--threads", str(self.workers), "--max-queue", str(_MAX_QUEUE)]
+        if self.max_batch_size > 1:
+            options += ["--max-batch-size", str(self.max_batch_size)]
+        if self.model:
+            return ServerProcess(self.model, folder, *options)
+        module = ("benchmarks.scale.timed_server", repr(_SECONDS_A_PIXEL), repr(_BATCH_SHARE))
+        path = {"PYTHONPATH": str(ROOT / "tests")}
+        return ServerProcess(write_bundle(folder / "toy"), folder, *options, module=module, environment=path)
+
+
+KINDS = (
+    Kind("shipped model, 1 worker", model="en"),
+    Kind(f"timed network, {_WORKERS} workers", workers=_WORKERS, capacity=_WORKERS),
+    Kind(f"timed network, batches of up to {_MAX_BATCH_SIZE}", max_batch_size=_MAX_BATCH_SIZE, capacity=2.0),
+)
+
+
+@dataclass(frozen=True)
+class LineTimes:
+    """What each image takes.
+
+    Attributes:
+        work_s: time of a worker (of the network, where it works in batches).
+        delay_s: what a line takes besides, on average; it holds up no other line.
         server_cpu_s: CPU time of the server, a line.
-        lines_per_s: (measured, simulated).
-        p50_ms: likewise, of the lines that were answered.
-        p99_ms: likewise.
-        refused: shares of the lines.
+    """
+
+    work_s: Floats
+    delay_s: float
+    server_cpu_s: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One load on one kind of server, measured and simulated.
+
+    Attributes:
+        kind: which server.
+        load: as a share of the server's capacity.
+        times: what single lines took just before.
+        measured: lines_per_s, p50_ms and p99_ms of the answered lines, refused (share of the lines).
+        simulated: the same.
         disturbed: share of the cores' time that other programs took meanwhile.
     """
 
-    server: str
-    share: float
-    rate: float
-    service_s: Floats
-    server_cpu_s: float
-    lines_per_s: tuple[float, float]
-    p50_ms: tuple[float, float]
-    p99_ms: tuple[float, float]
-    refused: tuple[float, float]
+    kind: str
+    load: float
+    times: LineTimes
+    measured: dict[str, float]
+    simulated: dict[str, float]
     disturbed: float
 
 
@@ -72,12 +123,9 @@ class Watch:
 
     def disturbed(self) -> float:
         """The share since the watch was made."""
-        cores = len(os.sched_getaffinity(0))
-        elapsed, busy, own = (
-            now - then
-            for now, then in zip((time.monotonic(), self._busy_s(), self._own_s()), self._begun, strict=True)
-        )
-        return max(0.0, (busy - own) / (elapsed * cores))
+        now = time.monotonic(), self._busy_s(), self._own_s()
+        elapsed, busy, own = (after - before for after, before in zip(now, self._begun, strict=True))
+        return max(0.0, (busy - own) / (elapsed * len(os.sched_getaffinity(0))))
 
     def _own_s(self) -> float:
         return self._server.cpu_seconds() + sum(os.times()[:4])
@@ -90,27 +138,35 @@ class Watch:
         return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def measure_service(address: str, images: Sequence[bytes], rounds: int = _ROUNDS) -> Floats:
-    """The mean time of each image, one line at a time, in seconds."""
-    with RecognizerClient(address) as client:
+def measure_lines(server: ServerProcess, images: Sequence[bytes], kind: Kind) -> LineTimes:
+    """The times of each image, one line at a time."""
+    rounds = _ROUNDS if kind.model else 1  # waiting takes the same time every time
+    latency, work = np.zeros((rounds, len(images))), np.zeros((rounds, len(images)))
+    with RecognizerClient(server.address) as client:
         client.recognize(images[0])
-        taken = np.zeros((rounds, len(images)))
+        cpu_s = server.cpu_seconds()
         for turn in range(rounds):
             for number, image in enumerate(images):
                 begun = time.perf_counter()
-                client.recognize(image)
-                taken[turn, number] = time.perf_counter() - begun
-    return taken.mean(axis=0)
+                timings = client.recognize(image).timings
+                latency[turn, number] = time.perf_counter() - begun
+                busy_ms = timings.infer_ms if kind.max_batch_size > 1 else timings.total_ms - timings.queue_ms
+                work[turn, number] = busy_ms / 1000
+        cpu_s = (server.cpu_seconds() - cpu_s) / latency.size
+    if kind.model and len(os.sched_getaffinity(0)) == 1:
+        # Client and server share a core: what the client computes holds up the next line as well.
+        return LineTimes(latency.mean(axis=0), 0.0, cpu_s)
+    return LineTimes(work.mean(axis=0), float((latency - work).mean()), cpu_s)
 
 
 def measure_load(address: str, rate: float, duration_s: float) -> dict[str, float]:
     """What clients/benchmark.py measures under that load."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "run.json"
-        options = ("--rate", repr(rate), "--duration", str(duration_s), "--warm-up", str(_WARM_UP_S))
+        options = ["--rate", repr(rate), "--duration", str(duration_s), "--warm-up", str(_WARM_UP_S)]
+        options += ["--address", address, "--seed", str(_SEED), "--json", str(file)]
         subprocess.run(
-            [sys.executable, str(ROOT / "clients" / "benchmark.py"), "--address", address, *options]
-            + ["--seed", str(_SEED), "--json", str(file)],
+            [sys.executable, str(ROOT / "clients" / "benchmark.py"), *options],
             check=True,
             stdout=subprocess.DEVNULL,
         )
@@ -124,7 +180,7 @@ def measure_load(address: str, rate: float, duration_s: float) -> dict[str, floa
     }
 
 
-def simulate_load(stations: Stations, rate: float, duration_s: float, service_s: Floats) -> dict[str, float]:
+def simulate_load(stations: Stations, rate: float, duration_s: float, times: LineTimes) -> dict[str, float]:
     """The same for a simulated replica: the benchmark's own trace."""
     until = _WARM_UP_S + duration_s
     due = []
@@ -133,9 +189,10 @@ def simulate_load(stations: Stations, rate: float, duration_s: float, service_s:
             break
         due.append(moment)
     chooser = random.Random(_SEED)
-    service = service_s[[chooser.randrange(len(service_s)) for _ in due]]
+    service = times.work_s[[chooser.randrange(len(times.work_s)) for _ in due]]
     arrival = np.array(due)
     _, end = stations.run(np.zeros(len(due), np.int64), arrival, service)
+    end += times.delay_s
     counted = arrival >= _WARM_UP_S
     refused = np.isnan(end)
     latencies = (end - arrival)[counted & ~refused] * 1000
@@ -147,78 +204,31 @@ def simulate_load(stations: Stations, rate: float, duration_s: float, service_s:
     }
 
 
-def compare(
-    model: str, shares: Sequence[float], duration_s: float, *, batches: bool, attempts: int = 4
-) -> list[Comparison]:
-    """Measures and simulates each share of the load; of several attempts the least disturbed one counts.
-
-    With batches the cost of a line within a batch is fitted to the first share, which must be an overload; the
-    others are predictions. Without batches everything is predicted from the times of single lines.
-    """
+def compare(kind: Kind, loads: Sequence[float], duration_s: float, attempts: int) -> list[Run]:
+    """Measures and simulates each load; of several attempts the least disturbed one counts."""
     images = draw_lines(_IMAGES, median_width=900, spread=0.4, seed=_SEED)
-    options = ["--threads", "1", "--max-queue", str(_MAX_QUEUE)]
-    options += ["--max-batch-size", str(_MAX_BATCH_SIZE)] if batches else []
-    found: list[Comparison] = []
-    cost_share = 1.0 if batches else None
-    with tempfile.TemporaryDirectory() as folder, ServerProcess(model, Path(folder), *options) as server:
-        for share in shares:
-            tried: list[_Run] = []
+    found = []
+    times = None
+    with tempfile.TemporaryDirectory() as folder, kind.start(Path(folder)) as server:
+        for load in loads:
+            tried: list[Run] = []
             while len(tried) < attempts and (not tried or tried[-1].disturbed > _QUIET):
-                tried.append(_run(server, images, share, duration_s))
-            run = min(tried, key=lambda one: one.disturbed)
-            if batches and not found:
-                cost_share = _fitted_cost(run)
-            found.append(_compared(run, cost_share))
-            print(found[-1], flush=True)
+                watch = Watch(server)
+                if times is None or kind.model:
+                    times = measure_lines(server, images, kind)
+                tried.append(_run(kind, server, times, load, duration_s, watch))
+            found.append(min(tried, key=lambda one: one.disturbed))
     return found
 
 
-@dataclass(frozen=True)
-class _Run:
-    share: float
-    rate: float
-    duration_s: float
-    service_s: Floats
-    server_cpu_s: float
-    measured: dict[str, float]
-    disturbed: float
-
-    def simulated(self, cost_share: float | None) -> dict[str, float]:
-        """The same run without a server; a cost of a line within a batch means batches."""
-        stations: Stations = SerialStations(1, 1, _MAX_QUEUE)
-        if cost_share is not None:
-            stations = BatchStations(1, _MAX_BATCH_SIZE, _MAX_QUEUE, cost_share)
-        return simulate_load(stations, self.rate, self.duration_s, self.service_s)
-
-
-def _run(server: ServerProcess, images: Sequence[bytes], share: float, duration_s: float) -> _Run:
-    watch, cpu_s = Watch(server), server.cpu_seconds()
-    service_s = measure_service(server.address, images)
-    rate = share / float(service_s.mean())
-    cpu_s = (server.cpu_seconds() - cpu_s) / (1 + _ROUNDS * len(images))
+def _run(
+    kind: Kind, server: ServerProcess, times: LineTimes, load: float, duration_s: float, watch: Watch
+) -> Run:
+    rate = load * kind.capacity / float(times.work_s.mean())
     measured = measure_load(server.address, rate, duration_s)
-    return _Run(share, rate, duration_s, service_s, cpu_s, measured, watch.disturbed())
-
-
-def _fitted_cost(run: _Run) -> float:
-    costs = np.arange(0.5, 1.6, 0.01)
-    throughputs = np.array([run.simulated(cost)["lines_per_s"] for cost in costs])
-    return float(costs[np.abs(throughputs - run.measured["lines_per_s"]).argmin()])
-
-
-def _compared(run: _Run, cost_share: float | None) -> Comparison:
-    predicted = run.simulated(cost_share)
-    pairs = {name: (run.measured[name], predicted[name]) for name in predicted}
-    kind = "serial" if cost_share is None else f"batches of up to {_MAX_BATCH_SIZE}"
-    return Comparison(
-        server=kind,
-        share=run.share,
-        rate=run.rate,
-        service_s=run.service_s,
-        server_cpu_s=run.server_cpu_s,
-        lines_per_s=pairs["lines_per_s"],
-        p50_ms=pairs["p50_ms"],
-        p99_ms=pairs["p99_ms"],
-        refused=pairs["refused"],
-        disturbed=run.disturbed,
+    disturbed = watch.disturbed()
+    run = Run(
+        kind.name, load, times, measured, simulate_load(kind.stations(), rate, duration_s, times), disturbed
     )
+    print(f"{kind.name}, load {load:g}, disturbed {disturbed:.1%}: {measured} {run.simulated}", flush=True)
+    return run

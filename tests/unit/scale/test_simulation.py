@@ -70,13 +70,15 @@ def test_batches_take_what_waits_in_one_lane() -> None:
     # 1.0 starts at once; meanwhile two short lines (one lane) and a long one wait; a batch costs its longest.
     arrival = np.array([0.0, 0.1, 0.2, 0.3])
     service = np.array([1.0, 0.50, 0.9, 0.51])
-    start, end = BatchStations(1, 8, 10, cost_share=0.5).run(np.zeros(4, np.int64), arrival, service)
-    np.testing.assert_allclose(start, [0.0, 0.5, 1.01, 0.5])
-    np.testing.assert_allclose(end, [0.5, 1.01, 1.46, 1.01])
+    start, end = BatchStations(1, 8, 10, share=0.5, seconds_a_pixel=1e-4).run(
+        np.zeros(4, np.int64), arrival, service
+    )
+    np.testing.assert_allclose(start, [0.0, 1.0, 1.765, 1.0])
+    np.testing.assert_allclose(end, [1.0, 1.765, 2.665, 1.765])
 
 
 def test_batches_are_bounded_and_so_is_their_queue() -> None:
-    start, end = BatchStations(1, 2, 3, cost_share=1.0).run(
+    start, end = BatchStations(1, 2, 3, share=1.0, seconds_a_pixel=1e-4).run(
         np.zeros(5, np.int64), np.array([0.0, 0.1, 0.2, 0.3, 0.4]), np.ones(5)
     )
     np.testing.assert_allclose(start, [0.0, 1.0, 1.0, 3.0, math.nan])
