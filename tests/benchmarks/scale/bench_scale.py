@@ -53,7 +53,7 @@ def read_runs(measured: Mapping[str, Any]) -> list[Run]:
 
 
 def service_times(runs: Sequence[Run]) -> Floats:
-    """CPU time of each image: the shape of single lines here, the mean of `make bench-server`, which is less disturbed.
+    """CPU time of each image: the shape of single lines here, the mean of `make bench-server`, less disturbed.
 
     Raises:
         ValueError: server/BENCHMARK.md has no such row.
