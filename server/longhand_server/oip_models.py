@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from longhand.oip import inference_pb2 as oip
 from longhand_server.config import ServerConfig
+from longhand_server.errors import ModelNotFoundError
 from longhand_server.oip_parameters import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from longhand_server.oip_tensors import INPUT, OUTPUTS
-from longhand_server.registry import ServedModel
+from longhand_server.registry import ModelRegistry, ServedModel
 from longhand_server.statistics import Duration
 
 # What runs a model, in the protocol's words.
@@ -18,6 +19,27 @@ EXTENSIONS = ("model_configuration", "model_repository", "parameters", "schedule
 # Any number of images.
 _SHAPE = [-1]
 _TYPES = {"BYTES": oip.TYPE_STRING, "FP32": oip.TYPE_FP32}
+
+
+def find_model(registry: ModelRegistry, name: str, version: str) -> ServedModel:
+    """The model of that name and version; the protocol's clients like a version to be one number.
+
+    Args:
+        registry: The models served.
+        name: Its name; empty = the default model.
+        version: Its version, or the leading part of it ("1" of "1.2.0"); empty = the newest one.
+
+    Raises:
+        ModelNotFoundError: It is not served.
+    """
+    try:
+        return registry.find(name, version)
+    except ModelNotFoundError:
+        wanted = name or registry.default.name
+        for model in registry.all():
+            if model.name == wanted and model.version.startswith(f"{version}."):
+                return model
+        raise
 
 
 def write_metadata(model: ServedModel, versions: Sequence[str]) -> oip.ModelMetadataResponse:
@@ -79,13 +101,15 @@ def write_config(model: ServedModel, config: ServerConfig, device: str) -> oip.M
     )
 
 
-def write_statistics(model: ServedModel) -> oip.ModelStatistics:
-    """What a model has done."""
+def write_statistics(model: ServedModel, registry: ModelRegistry) -> oip.ModelStatistics:
+    """What a model has done. perf_analyzer looks for it under the leading number of its version."""
+    number = model.version.partition(".")[0]
+    short = number.isdigit() and find_model(registry, model.name, number) is model
     counts = model.statistics
     batches = counts.batches
     return oip.ModelStatistics(
         name=model.name,
-        version=model.version,
+        version=number if short else model.version,
         last_inference=counts.last_ms,
         inference_count=counts.images,
         execution_count=sum(batch.count for batch in batches.values()),

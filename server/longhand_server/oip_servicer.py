@@ -64,7 +64,7 @@ class InferenceServicer(RefusingServicer):
     async def ModelReady(self, request: oip.ModelReadyRequest, context: Context) -> oip.ModelReadyResponse:
         """Says whether requests for a model are welcome; one that is loaded lazily counts as ready."""
         try:
-            model = self._registry.find(request.name, request.version)
+            model = oip_models.find_model(self._registry, request.name, request.version)
         except ModelNotFoundError:
             return oip.ModelReadyResponse(ready=False)
         return oip.ModelReadyResponse(ready=self._ready and not model.failed)
@@ -108,16 +108,14 @@ class InferenceServicer(RefusingServicer):
         response = oip.ModelStatisticsResponse()
         async with self._gate.call("ModelStatistics", context):
             models = self._registry.all()
-            if request.version and not request.name:
-                raise InvalidRequestError("name: got a version without a name, need both", field="name")
-            if request.name:
-                self._find(request.name, request.version)
-                models = [
-                    model
-                    for model in models
-                    if model.name == request.name and request.version in ("", model.version)
-                ]
-            response.model_stats.extend(oip_models.write_statistics(model) for model in models)
+            if request.version:
+                models = [self._find(request.name, request.version)]
+            elif request.name:
+                self._find(request.name, "")
+                models = [model for model in models if model.name == request.name]
+            response.model_stats.extend(
+                oip_models.write_statistics(model, self._registry) for model in models
+            )
         return response
 
     async def RepositoryIndex(
@@ -207,6 +205,9 @@ class InferenceServicer(RefusingServicer):
             wishes = read_parameters(request.parameters)
             call.spend(len(images))
             wanted = (request.model_name, request.model_version)
+            if request.model_version:
+                model = oip_models.find_model(self._registry, *wanted)
+                wanted = (model.name, model.version)
             work = Work(wishes.options, wishes.priority, wanted, self._registry, call, self._metrics)
         work.turn = turn
         if wishes.timeout_s:
@@ -218,7 +219,7 @@ class InferenceServicer(RefusingServicer):
 
     def _find(self, name: str, version: str) -> ServedModel:
         try:
-            return self._registry.find(name, version)
+            return oip_models.find_model(self._registry, name, version)
         except ModelNotFoundError as error:
             error.field = "version" if error.field == "options.model_version" else "name"
             raise

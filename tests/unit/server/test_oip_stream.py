@@ -1,0 +1,79 @@
+"""Answers of an Open Inference Protocol stream: in order, and with a bound on the images between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from longhand.oip import inference_pb2 as oip
+from longhand_server.oip_stream import OrderedInference
+from longhand_server.streaming import AnswerStream
+
+
+def request_of(number: int, images: int = 1) -> oip.ModelInferRequest:
+    request = oip.ModelInferRequest(id=str(number))
+    request.inputs.add(name="image", shape=[images])
+    return request
+
+
+async def numbered(count: int, images: int = 1) -> AsyncIterator[oip.ModelInferRequest]:
+    for number in range(count):
+        yield request_of(number, images)
+
+
+async def test_answers_come_in_the_order_of_the_requests() -> None:
+    finished: list[str] = []
+
+    async def infer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
+        await asyncio.sleep(0.02 * (7 - int(request.id) % 8))
+        finished.append(request.id)
+        return oip.ModelStreamInferResponse(infer_response=oip.ModelInferResponse(id=request.id))
+
+    ordered = OrderedInference(infer, 8, 4)
+    stream = AnswerStream(ordered.paced(numbered(24)), ordered.answer, 8)
+    answers = [answer.infer_response.id async for answer in stream.answers()]
+    assert answers == [str(number) for number in range(24)]
+    assert finished != answers  # they were worked on at the same time
+
+
+async def test_no_more_is_read_while_many_images_are_in_flight() -> None:
+    in_flight = most = 0
+
+    async def infer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
+        nonlocal in_flight, most
+        in_flight += 10
+        most = max(most, in_flight)
+        await asyncio.sleep(0.002)
+        in_flight -= 10
+        return oip.ModelStreamInferResponse()
+
+    ordered = OrderedInference(infer, 15, 256)
+    stream = AnswerStream(ordered.paced(numbered(30, 10)), ordered.answer, 64)
+    assert len([answer async for answer in stream.answers()]) == 30
+    assert most == 20
+
+
+async def test_a_request_that_lies_about_its_size_blocks_nothing() -> None:
+    async def infer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
+        return oip.ModelStreamInferResponse(error_message="no")
+
+    ordered = OrderedInference(infer, 8, 4)
+    for images in (-(1 << 63), 0, (1 << 63) - 1):
+        stream = AnswerStream(ordered.paced(numbered(5, images)), ordered.answer, 2)
+        assert len([answer async for answer in stream.answers()]) == 5
+
+
+async def test_a_cancelled_stream_leaves_nobody_waiting() -> None:
+    async def infer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
+        await asyncio.Event().wait()
+        return oip.ModelStreamInferResponse()
+
+    ordered = OrderedInference(infer, 8, 4)
+    stream = AnswerStream(ordered.paced(numbered(5)), ordered.answer, 8)
+    reading = asyncio.create_task(anext(stream.answers()))
+    await asyncio.sleep(0.05)
+    reading.cancel()
+    await asyncio.wait([reading])
+    await asyncio.sleep(0.05)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not others
