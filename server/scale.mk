@@ -5,8 +5,21 @@ check-kubernetes: $(DEV) ## check Kustomize folders against schemas and settings
 	@PYTHONPATH=tests $(PY) -m helpers.manifests $(if $(FOLDERS),$(FOLDERS),server/deploy/kubernetes/base \
 	    $(wildcard server/deploy/kubernetes/overlays/*))
 
+# Triton's clients, each in an environment of its own: their message types have the names of ours. The older one is the
+# last with perf_analyzer in it, which needs CUDA's runtime and Debian's libb64-0d besides.
+TRITONCLIENTS := $(patsubst %,build/tritonclient/%/.done,2.40.0 2.73.0)
+TRITON_2.40.0 := protobuf==3.20.3 nvidia-cuda-runtime-cu12==12.9.79
+TRITON_2.73.0 := protobuf==6.33.6
+
+build/tritonclient/%/.done: server/scale.mk | $(PY)
+	@echo "longhand: installing tritonclient $* ..."
+	@$(PY) -m venv build/tritonclient/$*
+	@build/tritonclient/$*/bin/python -m pip install -q --disable-pip-version-check \
+	    "tritonclient[grpc]==$*" grpcio==1.85.3 numpy==2.4.6 $(TRITON_$*)
+	@touch $@
+
 .PHONY: test-scale
-test-scale: $(DEV) ## the tests that `make test` leaves out: many hosts, Ray, Triton's clients; minutes [ARGS="-k hosts"]
+test-scale: $(DEV) $(TRITONCLIENTS) ## the tests that `make test` leaves out: many hosts, Ray, Triton's clients; minutes [ARGS="-k hosts"]
 	@$(PY) -m pytest -m scale --timeout 600 $(ARGS)
 
 .PHONY: bench-scale

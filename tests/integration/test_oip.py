@@ -7,7 +7,7 @@ import hashlib
 import json
 import signal
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,7 +124,7 @@ async def test_a_wrong_request_is_refused_by_name(
 
 
 async def test_what_is_not_offered_says_why(inference: GRPCInferenceServiceAsyncStub) -> None:
-    calls = [
+    calls: list[Awaitable[object]] = [
         inference.RepositoryModelLoad(oip.RepositoryModelLoadRequest()),
         inference.RepositoryModelUnload(oip.RepositoryModelUnloadRequest()),
         inference.SystemSharedMemoryStatus(oip.SystemSharedMemoryStatusRequest()),
@@ -238,11 +238,12 @@ async def test_tokens_and_rates_hold_here_as_well(toy_bundle: Path, tmp_path: Pa
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
             assert (await stub.ServerReady(oip.ServerReadyRequest())).ready
-            for call in (
+            calls: tuple[Awaitable[object], ...] = (
                 stub.ModelInfer(request_of(draw_image("ace"))),
                 stub.ModelMetadata(oip.ModelMetadataRequest(name="toy")),
                 stub.ModelStatistics(oip.ModelStatisticsRequest()),
-            ):
+            )
+            for call in calls:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await call
                 assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
