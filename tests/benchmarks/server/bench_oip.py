@@ -19,10 +19,9 @@ from pathlib import Path
 
 import grpc
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]  # tests/, and beside this file
+sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, for helpers and benchmarks
 
-from bench_server import make_images
-
+from benchmarks.server.bench_server import make_images
 from helpers.server_process import ServerProcess
 from longhand.oip import inference_pb2 as oip
 from longhand.oip import inference_pb2_grpc
