@@ -167,6 +167,12 @@ def test_the_server_starts_without_torch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_a_program_with_the_client_can_use_tritonclient() -> None:
+    """Its message types have the names of ours, so the client must not load them."""
+    script = "import sys, longhand_client; sys.exit(any('oip' in name for name in sys.modules))"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_the_rules_see_every_kind_of_import(tmp_path: Path) -> None:
     file = tmp_path / "module.py"
     file.write_text(
