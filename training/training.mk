@@ -30,6 +30,14 @@ language-models: $(TRAINING) ## build word.klm and char.klm from DATA/text into 
 evaluate: $(TRAINING) ## measure BUNDLE on the validation lines of DATA, every decoder setting
 	@$(TRAIN).evaluate $(BUNDLE) --data $(DATA) --out runs/evaluation $(ARGS)
 
+.PHONY: ablate
+ablate: $(TRAINING) ## what sources and parts are worth: small networks in runs/ablate [ARGS="--lines 16000"]
+	@$(TRAIN).ablate --data $(DATA) $(if $(wildcard $(FONTS)),--fonts $(FONTS)) $(ARGS)
+
+.PHONY: card
+card: $(TRAINING) ## the figures of runs/evaluation into BUNDLE's model card
+	@$(TRAIN).card $(BUNDLE) runs/evaluation/accuracy.txt
+
 .PHONY: model
 model: $(TRAINING) ## RUN's best weights and runs/lm's language models into BUNDLE, tuned [VERSION=...]
 	@$(TRAIN).export $(RUN)/best.pt --out $(BUNDLE) --name en --version $(or $(VERSION),0) \

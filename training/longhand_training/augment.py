@@ -24,9 +24,9 @@ def augment_scan(grey: Grey, rng: np.random.Generator) -> Grey:
     if rng.random() < 0.5:
         grey = elastic(grey, rng)
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.08:
         grey = np.asarray(cv2.erode(grey, np.ones((2, 2), np.uint8)), np.uint8)
-    elif kind < 0.3:
+    elif kind < 0.16:
         grey = np.asarray(cv2.dilate(grey, np.ones((2, 2), np.uint8)), np.uint8)
     if rng.random() < 0.4:
         grey = _contrast(grey, rng)

@@ -15,9 +15,13 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """One training run. The schedule runs over ``minutes`` of training time, summed over resumed pieces."""
+    """One training run. The schedule runs over ``minutes`` of training time, summed over resumed pieces.
+
+    ``lines`` makes it run over a number of lines instead, whatever the machine: for comparisons.
+    """
 
     minutes: float = _option(120.0, "length of the whole run, minutes of training (validation not counted)")
+    lines: int = _option(0, "length of the whole run in lines, instead of minutes; 0: minutes count")
     learning_rate: float = _option(1.5e-3, "peak learning rate of AdamW")
     weight_decay: float = _option(1e-2, "decoupled weight decay")
     warm_up: float = _option(0.03, "part of the run in which the learning rate rises to its peak")

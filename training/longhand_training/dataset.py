@@ -201,6 +201,7 @@ class LineDataset(IterableDataset[Batch]):
         pixels_per_batch: N times the widest image of a batch, px of width; bounds memory.
         seed: of everything.
         round: further part of the seed: a resumed run draws new lines.
+        replica: further part of the seed: processes that train together draw different lines.
     """
 
     sources: Sequence[tuple[str, float, Maker]]
@@ -209,6 +210,7 @@ class LineDataset(IterableDataset[Batch]):
     pixels_per_batch: int
     seed: int = 0
     round: int = 0
+    replica: int = 0
     pool: int = 192
     _probabilities: NDArray[np.float64] = field(init=False)
 
@@ -233,7 +235,7 @@ class LineDataset(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        rng = np.random.default_rng([self.seed, self.round, worker.id if worker else 0])
+        rng = np.random.default_rng([self.seed, self.round, worker.id if worker else 0, self.replica])
         while True:
             samples = [self.sample(rng) for _ in range(self.pool)]
             batches = list(by_width(samples, self.pixels_per_batch))

@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +40,7 @@ from longhand_training.dataset import (
 )
 from longhand_training.greedy import greedy_texts
 from longhand_training.metrics import character_error_rate
+from longhand_training.replicas import Replicas, others_started
 
 # glibc gives memory back after every step and takes page faults to get it again; keeping it saves 15 % of
 # a CPU step (measured; see EXPERIMENTS.md). Read by the C library at start only, hence the re-execution.
@@ -50,8 +51,16 @@ _MOST_SKIPPED = 20
 class Trainer:
     """Network, averaged weights, optimiser and the loop."""
 
-    def __init__(self, config: TrainingConfig, alphabet: Alphabet, device: torch.device, out: Path) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        alphabet: Alphabet,
+        device: torch.device,
+        out: Path,
+        replicas: Replicas | None = None,
+    ) -> None:
         self.config, self.alphabet, self.device, self.out = config, alphabet, device, out
+        self.replicas = replicas or Replicas()
         torch.manual_seed(config.seed)
         size = NetworkConfig(
             labels=len(alphabet),
@@ -62,12 +71,16 @@ class Trainer:
             dropout=config.dropout,
         )
         network = LineNetwork(size).to(device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.memory_format = _memory_format(config.channels)
+        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
         self.ctc = nn.CTCLoss(zero_infinity=True)
+        self.bfloat16 = _has_fast_bfloat16(device)
+        # The same weights in every process, but not the same dropout.
+        torch.manual_seed(config.seed + self.replicas.rank)
         self.seconds, self.step, self.lines, self.rounds = 0.0, 0, 0, 0
         self.best = math.inf
         self.stale = 0
@@ -75,6 +88,8 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Part of the run that is done, 0 to 1."""
+        if self.config.lines:
+            return min(self.lines / self.config.lines, 1.0)
         return min(self.seconds / (60.0 * self.config.minutes), 1.0)
 
     def learning_rate(self) -> float:
@@ -95,8 +110,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
         images = batch.images.to(self.device, non_blocking=True).float().mul_(1.0 / 255.0)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=_has_fast_bfloat16(self.device)):
+        images = images.contiguous(memory_format=self.memory_format)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             main, shortcut = self.network.training_logits(images)
         frames = torch.div(batch.widths + 3, 4, rounding_mode="floor")
         loss = self._ctc(main, batch, frames)
@@ -105,17 +120,24 @@ class Trainer:
             total = loss + self.config.shortcut_weight * self._ctc(shortcut, batch, frames)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        mean_loss = self.replicas.average_gradients(self.network.parameters(), float(loss.detach()))
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        if not math.isfinite(float(loss.detach()) + float(norm)):
+        if not math.isfinite(mean_loss + float(norm)):
             for buffer, before in zip(self.network.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             return math.nan
         self.optimiser.step()
         self.step += 1
-        self.lines += len(batch.widths)
+        self.lines += len(batch.widths) * self.replicas.count
         decay = min(self.config.ema, (1.0 + self.step) / (10.0 + self.step))
         averaged(self.average, self.network.state_dict(), decay)
-        return float(loss.detach())
+        return mean_loss
+
+    def agree(self, stop: bool) -> bool:
+        """Makes the clocks of all processes one; whether any of them wants to stop."""
+        self.seconds, lines, stops = self.replicas.mean([self.seconds, self.lines, stop])
+        self.lines = round(lines)
+        return stops > 0
 
     def _ctc(self, logits: Tensor, batch: Batch, frames: Tensor) -> Tensor:
         log_probs = logits.float().log_softmax(-1).transpose(0, 1)
@@ -176,6 +198,16 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
+def _memory_format(channels: Sequence[int]) -> torch.memory_format:
+    """Channels last is faster, but only for whole blocks of 16 channels.
+
+    With others oneDNN 3.12 (PyTorch 2.13) writes outside its buffers in the backward pass of a strided 1x1
+    convolution on a CPU: the heap is damaged and the process dies, or worse, does not.
+    """
+    whole = all(count % 16 == 0 for count in channels)
+    return torch.channels_last if whole else torch.contiguous_format
+
+
 def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]], limit_s: float) -> bool:
     """Trains until the schedule ends, patience is out, or ``limit_s`` seconds passed; True when finished."""
     config, started = trainer.config, time.monotonic()
@@ -185,11 +217,14 @@ def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]
     skipped = 0
     shown = started
     piece_lines, piece_seconds = trainer.lines, trainer.seconds
-    log = _Log(trainer.out)
-    while trainer.progress < 1.0 and time.monotonic() - started < limit_s:
+    log = _Log(trainer.out) if trainer.replicas.rank == 0 else None
+    stop = enough = False
+    while trainer.progress < 1.0 and not stop:
         begin = time.monotonic()
         loss = trainer.train_batch(next(batches))
         trainer.seconds += time.monotonic() - begin
+        # From here on every process has the same clock, so that all end at the same step.
+        stop = trainer.agree(enough or time.monotonic() - started >= limit_s)
         if math.isfinite(loss):
             losses.append(loss)
             skipped = 0
@@ -198,6 +233,8 @@ def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]
             print(f"step {trainer.step} left out: loss or gradient not finite", flush=True)
             if skipped == _MOST_SKIPPED:
                 raise ArithmeticError(f"{skipped} steps in a row not finite; try a lower --learning-rate")
+            continue
+        if log is None:
             continue
         if time.monotonic() - shown > 10:
             shown = time.monotonic()
@@ -211,16 +248,16 @@ def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]
             _validate(trainer, sets, log, sum(losses[-300:]) / len(losses[-300:]))
             if config.patience and trainer.stale >= config.patience:
                 print(f"no better for {trainer.stale} validations: stopped")
-                break
-    else:
+                enough = True
+    if log is not None:
         trainer.checkpoint().save(trainer.out / "last.pt")
-        return trainer.progress >= 1.0
-    trainer.checkpoint().save(trainer.out / "last.pt")
-    return True
+    return enough or trainer.progress >= 1.0
 
 
 def _show(trainer: Trainer, loss: float, rate: float) -> None:
     left = 60 * trainer.config.minutes - trainer.seconds
+    if trainer.config.lines:
+        left = (trainer.config.lines - trainer.lines) / max(rate, 1e-9)
     print(
         f"{100 * trainer.progress:5.1f} %  step {trainer.step}  {trainer.lines} lines  loss {loss:.3f}"
         f"  {rate:.1f} lines/s  {left / 60:.0f} min left",
@@ -290,6 +327,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the network; 0: all cores")
     parser.add_argument("--workers", type=int, default=1, help="processes that make lines")
     parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="train in this many processes that share their gradients; on a CPU as many as cores, --threads 1",
+    )
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument(
         "--limit-minutes", type=float, default=math.inf, help="end this piece of the run then"
     )
     add_source_options(parser)
@@ -306,14 +350,20 @@ def main() -> int:
             [sys.executable, "-m", "longhand_training.train", *sys.argv[1:]],
             {**os.environ, **_MALLOC},
         )
+    others = options.processes if options.rank == 0 else 1
+    meeting_point = options.out / "meeting_point"
     try:
-        return _train(options)
+        if others > 1:
+            options.out.mkdir(parents=True, exist_ok=True)
+            meeting_point.unlink(missing_ok=True)
+        with others_started(others, "longhand_training.train", sys.argv[1:], os.environ):
+            return _train(options, Replicas(options.rank, options.processes, meeting_point))
     except (ValueError, ArithmeticError, InvalidModelError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace, replicas: Replicas) -> int:
     config = TrainingConfig.from_options(options)
     # OpenCV's threads do not survive the fork of the loader's workers, and would only get in their way.
     cv2.setNumThreads(0)
@@ -329,7 +379,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.init is not None:
         saved = (Checkpoint.from_bundle if options.init.is_dir() else Checkpoint.load)(options.init)
         alphabet = Alphabet(saved.characters)
-    trainer = Trainer(config, alphabet, device, options.out)
+    trainer = Trainer(config, alphabet, device, options.out, replicas)
     last = options.out / "last.pt"
     if last.exists():
         trainer.resume(Checkpoint.load(last))
@@ -350,10 +400,10 @@ def _train(options: argparse.Namespace) -> int:
     )
     line = LineFormat()
     dataset = LineDataset(
-        make_sources(source_config), alphabet, line, config.batch_pixels, config.seed, trainer.rounds
+        make_sources(source_config), alphabet, line, config.batch_pixels, config.seed, trainer.rounds, replicas.rank
     )
     sets: dict[str, list[Sample]] = {}
-    if options.data is not None:
+    if options.data is not None and replicas.rank == 0:
         every = validation_sets(options.data, line)
         sets = {name: _spread(samples, config.validation_lines) for name, samples in every.items()}
     loader = DataLoader(
@@ -368,7 +418,8 @@ def _train(options: argparse.Namespace) -> int:
     try:
         finished = run(trainer, iter(loader), sets, 60 * options.limit_minutes)
     except KeyboardInterrupt:
-        trainer.checkpoint().save(last)
+        if replicas.rank == 0:
+            trainer.checkpoint().save(last)
         print("stopped; the same command goes on")
         return 130
     print("finished" if finished else "piece done; the same command goes on")

@@ -28,7 +28,7 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {
     "word_bonus": (-0.5, 3.0, False),
     "unknown_word_penalty": (0.0, 6.0, False),
     "character_weight": (0.1, 1.2, False),
-    "character_bonus": (0.0, 1.5, False),
+    "character_bonus": (0.0, 2.5, False),
     "temperature": (0.8, 2.5, True),
 }
 # Wide enough that pruning costs nothing while the other settings are sought; narrowed afterwards.

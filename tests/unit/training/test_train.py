@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,11 +15,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
 from longhand_server.alphabet import Alphabet
+from longhand_training import ablate
 from longhand_training.checkpoint import Checkpoint, averaged
 from longhand_training.config import TrainingConfig
 from longhand_training.dataset import Sample, collate
 from longhand_training.greedy import greedy_texts
-from longhand_training.train import Trainer
+from longhand_training.train import Trainer, _parser
 
 TINY = TrainingConfig(
     minutes=1.0,
@@ -149,3 +152,30 @@ def test_no_lines_to_train_on_is_one_clear_line(tmp_path: Path) -> None:
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONWARNINGS": "ignore"}
+
+
+def test_a_schedule_over_lines_does_not_hang_on_the_clock(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, lines=40, minutes=1e-9)
+    trainer = Trainer(config, ALPHABET, torch.device("cpu"), tmp_path)
+    trainer.seconds = 1e6
+    for _ in range(5):
+        trainer.train_batch(collate(marks(), ALPHABET))
+    assert trainer.progress == 0.5
+    for _ in range(6):
+        trainer.train_batch(collate(marks(), ALPHABET))
+    assert trainer.progress == 1.0
+    assert trainer.learning_rate() == pytest.approx(0.01 * TINY.learning_rate)
+
+
+@pytest.mark.parametrize("variant", list(ablate.VARIANTS))
+def test_every_variant_of_the_ablation_is_a_run_that_training_understands(
+    variant: str, tmp_path: Path
+) -> None:
+    options = argparse.Namespace(
+        data=tmp_path, fonts=None, out=tmp_path / "out", lines=10, validation_lines=2, threads=1
+    )
+    _, _, module, *arguments = ablate.command(variant, options)
+    assert module == "longhand_training.train"
+    config = TrainingConfig.from_options(_parser().parse_args(arguments))
+    assert config.lines == 10
+    assert len(config.channels) == len(config.blocks) + 1

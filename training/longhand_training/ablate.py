@@ -1,0 +1,97 @@
+"""Trains variants of a small network, each on as many lines: ``python -m longhand_training.ablate --out runs/ablate``.
+
+Says what a source of lines, a part of the network or of the training is worth. Every variant is an ordinary run of
+:mod:`longhand_training.train` in a folder of its own and goes on after a stop; ``ablations.tsv`` holds the greedy
+CER of each on every validation set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_SMALL = ("--channels", "8", "16", "32", "64", "--blocks", "1", "2", "2", "--hidden", "96")
+_NO_SCANS = ("--copiste-share", "0", "--historical-share", "0")
+
+# What each variant adds to the command line of the small network with every source.
+VARIANTS: Mapping[str, Sequence[str]] = {
+    "strokes": (*_NO_SCANS, "--font-share", "0", "--no-recompose"),
+    "strokes-copiste": ("--historical-share", "0", "--font-share", "0", "--no-recompose"),
+    "strokes-copiste-historical": ("--font-share", "0", "--no-recompose"),
+    "strokes-copiste-historical-fonts": ("--no-recompose",),
+    "all": (),
+    "no-shortcut": ("--shortcut-weight", "0"),
+    "no-average": ("--ema", "0.0"),
+    "1-gmac": ("--channels", "12", "24", "48", "96", "--hidden", "160"),
+    "2-gmac": ("--channels", "16", "32", "64", "128", "--hidden", "256"),
+    "4-gmac": ("--channels", "32", "64", "96", "192", "--hidden", "256"),
+}
+
+
+def command(variant: str, options: argparse.Namespace) -> list[str]:
+    """The command line that trains a variant; a later option overrides an earlier one."""
+    fonts = ["--fonts", str(options.fonts)] if options.fonts else []
+    return [
+        *(sys.executable, "-m", "longhand_training.train", "--data", str(options.data), *fonts),
+        *("--out", str(options.out / variant), "--lines", str(options.lines), "--minutes", "1000000"),
+        *("--validate-every", "1000000", "--validation-lines", str(options.validation_lines)),
+        *("--threads", str(options.threads), *_SMALL, *VARIANTS[variant]),
+    ]
+
+
+def result(folder: Path) -> dict[str, str] | None:
+    """The last row of a finished run's log, or None."""
+    log = folder / "log.csv"
+    if not log.exists():
+        return None
+    with log.open(newline="") as file:
+        return list(csv.DictReader(file))[-1]
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--fonts", type=Path, help="folder made by python -m longhand_training.fonts")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablate"))
+    parser.add_argument("--lines", type=int, default=16_000, help="that each variant is trained on")
+    parser.add_argument("--validation-lines", type=int, default=200, help="of each validation set")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for variant in options.variants:
+        folder = options.out / variant
+        if result(folder) is None:
+            folder.mkdir(exist_ok=True)
+            with (folder / "output.txt").open("ab") as output:
+                done = subprocess.run(command(variant, options), stdout=output, stderr=output, env=os.environ)
+            if done.returncode:
+                print(
+                    f"ablate: {variant} failed ({done.returncode}); see {folder}/output.txt", file=sys.stderr
+                )
+                return done.returncode
+        row = result(folder)
+        assert row is not None  # a run that ends well has validated
+        rates = {
+            name[4:]: f"{100 * float(rate):.2f}" for name, rate in row.items() if name.startswith("cer_")
+        }
+        rows.append({"variant": variant, "lines": row["lines"], **rates})
+        print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+        with (options.out / "ablations.tsv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], delimiter="\t")
+            writer.writeheader()
+            writer.writerows(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Processes that train one network together, each on lines of its own; gradients are averaged step by step.
+
+On a CPU two processes of one thread do more than one process of two threads: threads wait for each other in every
+layer, processes once a step.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed
+
+# The others wait while the first process validates.
+_PATIENCE = timedelta(minutes=30)
+
+
+class Replicas:
+    """This process's place among those that train together; by itself when ``count`` is 1.
+
+    Args:
+        rank: 0 for the process that validates, saves and prints.
+        count: how many there are.
+        meeting_point: file through which they find each other; not there before the first starts.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1, meeting_point: Path | None = None) -> None:
+        self.rank, self.count = rank, count
+        if count > 1:
+            assert meeting_point is not None
+            distributed.init_process_group(
+                "gloo",
+                init_method=meeting_point.absolute().as_uri(),
+                rank=rank,
+                world_size=count,
+                timeout=_PATIENCE,
+            )
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """The mean of each value over all processes, the same in every one."""
+        if self.count == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(total)
+        return (total / self.count).tolist()  # type: ignore[no-any-return]
+
+    def average_gradients(self, parameters: Iterable[Tensor], loss: float) -> float:
+        """Replaces every gradient by its mean over all processes; gives the mean loss."""
+        if self.count == 1:
+            return loss
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([*(g.flatten().cpu() for g in gradients), torch.tensor([loss])])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        at = 0
+        for gradient in gradients:
+            gradient.copy_(flat[at : at + gradient.numel()].view(gradient.shape))
+            at += gradient.numel()
+        return float(flat[-1])
+
+
+@contextmanager
+def others_started(
+    count: int, module: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[None]:
+    """Starts processes 1 to ``count`` - 1 of a command; ends them when the block ends."""
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, *arguments, "--rank", str(rank)],
+            env=dict(environment),
+            stdout=subprocess.DEVNULL,
+        )
+        for rank in range(1, count)
+    ]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.terminate()
+        for other in others:
+            other.wait()
