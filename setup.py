@@ -145,7 +145,7 @@ setup(
         "longhand_client": ["py.typed"],
         "longhand_decoder": ["py.typed", "*.pyi"],
         "longhand_server": ["py.typed", "models/**/*"],
-        "longhand_training": ["py.typed"],
+        "longhand_training": ["py.typed", "iam_partitions/*.txt"],
         "longhand_web": ["py.typed", "static/*"],
     },
     ext_modules=[decoder_extension()],

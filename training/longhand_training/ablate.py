@@ -1,4 +1,4 @@
-"""Trains variants of a small network, each on as many lines: ``python -m longhand_training.ablate --out runs/ablate``.
+"""Trains variants of a small network, each on as many lines: ``python -m longhand_training.ablate``.
 
 Says what a source of lines, a part of the network or of the training is worth. Every variant is an ordinary run of
 :mod:`longhand_training.train` in a folder of its own and goes on after a stop; ``ablations.tsv`` holds the greedy

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from longhand_server.config import NetworkConfig
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -84,6 +86,35 @@ class TrainingConfig:
         return cls(**values)
 
 
+def sized_like(config: TrainingConfig, network: NetworkConfig) -> TrainingConfig:
+    """The configuration with the size of a given network, which is to be trained further.
+
+    Raises:
+        ValueError: another size was asked for in so many words.
+    """
+    sizes: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        if item.name in ("channels", "blocks", "hidden", "layers"):
+            wanted, there = getattr(config, item.name), getattr(network, item.name)
+            if wanted not in (item.default, there):
+                raise ValueError(f"--{item.name}: got {wanted}, but the network of --init has {there}")
+            sizes[item.name] = there
+    return dataclasses.replace(config, **sizes)
+
+
+def source_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of :func:`add_source_options` as plain values: shares, and which sources there were."""
+    return {
+        **{name: value for name, value in vars(options).items() if name.endswith("_share")},
+        "recompose": not options.no_recompose,
+        "fonts": options.fonts is not None,
+        "own_lines": [str(path) for path in options.folder],
+        "hold_out": options.hold_out,
+        "iam": options.iam is not None,
+        "iam_ids": options.iam_ids,
+    }
+
+
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """The options that say where training lines come from."""
     group = parser.add_argument_group("training lines")
@@ -91,6 +122,17 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fonts", type=Path, help="folder made by python -m longhand_training.fonts")
     group.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
     group.add_argument("--iam", type=Path, help="root of the IAM database (lines.txt, lines/)")
+    group.add_argument(
+        "--iam-ids",
+        default="aachen_train",
+        help="its lines: aachen_train (validates on aachen_validation), all, or a file of ids (default: %(default)s)",
+    )
+    group.add_argument(
+        "--hold-out",
+        type=float,
+        default=0.1,
+        help="share of the lines of each --folder to validate on, 0 to 0.5 (default: %(default)s)",
+    )
     group.add_argument("--no-recompose", action="store_true", help="take pen lines only as written")
     for name, share in (("pen", 0.52), ("font", 0.13), ("copiste", 0.22), ("historical", 0.13)):
         group.add_argument(f"--{name}-share", type=float, default=share, help=f"(default: {share})")

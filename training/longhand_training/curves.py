@@ -25,7 +25,8 @@ def draw_curves(log: Path, out: Path) -> None:
             right.plot(minutes, rates, marker=".", label=f"{name[4:]} ({rates[-1]:.1f} %)")
     right.set(xlabel="minutes", ylabel="greedy CER, %", yscale="log")
     right.grid(True, which="both", alpha=0.3)
-    right.legend()
+    if right.lines:
+        right.legend()
     figure.tight_layout()
     figure.savefig(out, dpi=110)
     plt.close(figure)

@@ -21,8 +21,16 @@ from longhand_server.image import normalise_line
 from longhand_server.network import frame_count
 from longhand_training.augment import augment_pixels, augment_scan, elastic
 from longhand_training.fonts import FontBank
+from longhand_training.iam import EVERY_LINE, iam_ids, read_iam
 from longhand_training.ink import Grey, draw_ink, draw_plain, on_paper
-from longhand_training.packs import LabelledImage, Skipped, read_folder, read_iam, read_tar, report_skipped
+from longhand_training.packs import (
+    LabelledImage,
+    Skipped,
+    held_out,
+    read_folder,
+    read_tar,
+    report_skipped,
+)
 from longhand_training.strokes import PenLine, WriterBank, load_pen_lines
 from longhand_training.text import PhraseSource
 
@@ -69,6 +77,8 @@ class SourceConfig:
         fonts: folder of handwriting fonts.
         folders: a user's own folders or TSV files of line images.
         iam: root of the IAM database in its own layout.
+        iam_ids: its lines to train on (:func:`longhand_training.iam.iam_ids`).
+        hold_out: share of the lines of each folder that are not trained on, but validated.
         pen, font, copiste, historical, folder: share of each kind, relative to their sum.
         recompose: whether pen lines are joined and recomposed, or taken as written only.
     """
@@ -77,6 +87,8 @@ class SourceConfig:
     fonts: Path | None = None
     folders: tuple[Path, ...] = ()
     iam: Path | None = None
+    iam_ids: str = "aachen_train"
+    hold_out: float = 0.0
     pen: float = 0.52
     font: float = 0.13
     copiste: float = 0.22
@@ -180,11 +192,12 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
     if data is not None and config.fonts is not None and config.font > 0:
         phrases = PhraseSource.from_folder(data / "text", extra=extra)
         sources.append(("font", config.font, FontSource(FontBank(config.fonts), phrases)))
-    sources.extend(
-        ("folder", config.folder, ScanSource(read_folder(folder), folder)) for folder in config.folders
-    )
+    for folder in config.folders:
+        own, _ = held_out(read_folder(folder), config.hold_out)
+        sources.append(("folder", config.folder, ScanSource(own, folder)))
     if config.iam is not None:
-        sources.append(("iam", config.folder, ScanSource(read_iam(config.iam), config.iam)))
+        lines = read_iam(config.iam, iam_ids(config.iam_ids))
+        sources.append(("iam", config.folder, ScanSource(lines, config.iam)))
     if not sources:
         raise ValueError("no training lines: name --data, --folder or --iam")
     return sources
@@ -282,9 +295,15 @@ def folder_samples(path: Path, line: LineFormat) -> list[Sample]:
     return _normalised(read_folder(path), line, path)
 
 
-def iam_samples(root: Path, line: LineFormat, ids: frozenset[str] | None = None) -> list[Sample]:
-    """Normalised lines of the IAM database (:func:`longhand_training.packs.read_iam`)."""
-    return _normalised(read_iam(root, ids), line, root)
+def iam_samples(root: Path, line: LineFormat, part: str = EVERY_LINE) -> list[Sample]:
+    """Normalised lines of a part of the IAM database (:mod:`longhand_training.iam`)."""
+    return _normalised(read_iam(root, iam_ids(part)), line, root)
+
+
+def held_out_samples(path: Path, line: LineFormat, share: float) -> list[Sample]:
+    """Normalised lines of a folder that :func:`make_sources` leaves out; none where there are too few."""
+    _, kept_back = held_out(read_folder(path), share)
+    return _normalised(kept_back, line, path) if kept_back else []
 
 
 def _normalised(images: Sequence[LabelledImage], line: LineFormat, source: Path) -> list[Sample]:

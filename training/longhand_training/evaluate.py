@@ -24,6 +24,7 @@ import numpy as np
 from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_training.dataset import Sample, folder_samples, iam_samples, validation_sets
+from longhand_training.iam import EVERY_LINE, IAM_PARTITIONS
 from longhand_training.metrics import (
     ErrorRates,
     alignment,
@@ -129,8 +130,7 @@ def _sets(options: argparse.Namespace, bundle: ModelBundle) -> dict[str, list[Sa
     for folder in options.folder:
         sets[folder.name] = folder_samples(folder, bundle.line)
     if options.iam is not None:
-        ids = frozenset(options.iam_ids.read_text("utf-8").split()) if options.iam_ids else None
-        sets["iam"] = iam_samples(options.iam, bundle.line, ids)
+        sets["iam"] = iam_samples(options.iam, bundle.line, options.iam_ids)
     if options.sets:
         unknown = set(options.sets) - set(sets)
         if unknown:
@@ -186,7 +186,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of the packs: reads their validation lines")
     parser.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
     parser.add_argument("--iam", type=Path, help="root of the IAM database")
-    parser.add_argument("--iam-ids", type=Path, help="file of form or line ids: a partition")
+    parser.add_argument(
+        "--iam-ids",
+        default="aachen_test",
+        help=f"its lines: {', '.join((*IAM_PARTITIONS, EVERY_LINE))} or a file of ids (default: aachen_test)",
+    )
     parser.add_argument("--sets", nargs="+", help="only these sets (pen ink copiste hooker, or folder names)")
     parser.add_argument("--every", type=int, default=1, help="take every N-th line")
     parser.add_argument("--decoder", nargs="+", choices=SETTINGS, default=list(SETTINGS))

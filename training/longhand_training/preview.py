@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
@@ -31,13 +32,14 @@ def contact_sheet(config: SourceConfig, count: int, seed: int, width: int = 700)
         made = cv2.resize(grey, (max(int(grey.shape[1] * scale), 1), 64), interpolation=cv2.INTER_AREA)
         seen = (255 - 255 * np.clip(pixels, 0, 1)).astype(np.uint8)
         pair = np.hstack([_fitted(np.asarray(made, np.uint8), width), _fitted(seen, width)])
-        label = np.full((18, pair.shape[1]), 225, np.uint8)
-        ascii_text = text.encode("ascii", "replace").decode()
-        cv2.putText(
-            label, f"{name}: {ascii_text}", (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 0, 1, cv2.LINE_AA
-        )
-        rows += [label, pair]
+        rows += [_caption(f"{name}: {text}", pair.shape[1]), pair]
     return np.vstack(rows)
+
+
+def _caption(text: str, width: int) -> NDArray[np.uint8]:
+    label = Image.new("L", (width, 18), 225)
+    ImageDraw.Draw(label).text((4, 2), text, fill=0, font=ImageFont.load_default(13))
+    return np.asarray(label, np.uint8)
 
 
 def _fitted(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

@@ -44,10 +44,10 @@ class Replicas:
     def mean(self, values: Sequence[float]) -> list[float]:
         """The mean of each value over all processes, the same in every one."""
         if self.count == 1:
-            return list(values)
+            return [float(value) for value in values]
         total = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(total)
-        return (total / self.count).tolist()  # type: ignore[no-any-return]
+        return (total / self.count).tolist()
 
     def average_gradients(self, parameters: Iterable[Tensor], loss: float) -> float:
         """Replaces every gradient by its mean over all processes; gives the mean loss."""

@@ -21,7 +21,7 @@ from longhand_training.config import TrainingConfig
 from longhand_training.dataset import DEFAULT_CHARACTERS, Sample, by_width, collate, fits
 from longhand_training.ink import draw_plain
 from longhand_training.strokes import load_pen_lines
-from longhand_training.train import Trainer
+from longhand_training.trainer import Trainer
 
 LINES = 200
 _LONGEST = 12

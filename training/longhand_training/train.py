@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from longhand_server.alphabet import Alphabet
-from longhand_server.config import LineFormat, NetworkConfig
+from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
-from longhand_server.network import LineNetwork
-from longhand_training.checkpoint import Checkpoint, averaged
-from longhand_training.config import TrainingConfig, add_source_options
+from longhand_training.checkpoint import Checkpoint
+from longhand_training.config import TrainingConfig, add_source_options, sized_like, source_options
 from longhand_training.curves import draw_curves
 from longhand_training.dataset import (
     DEFAULT_CHARACTERS,
@@ -35,177 +32,18 @@ from longhand_training.dataset import (
     LineDataset,
     Sample,
     SourceConfig,
+    held_out_samples,
+    iam_samples,
     make_sources,
     validation_sets,
 )
-from longhand_training.greedy import greedy_texts
-from longhand_training.metrics import character_error_rate
 from longhand_training.replicas import Replicas, others_started
+from longhand_training.trainer import Trainer
 
 # glibc gives memory back after every step and takes page faults to get it again; keeping it saves 15 % of
 # a CPU step (measured; see EXPERIMENTS.md). Read by the C library at start only, hence the re-execution.
 _MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
 _MOST_SKIPPED = 20
-
-
-class Trainer:
-    """Network, averaged weights, optimiser and the loop."""
-
-    def __init__(
-        self,
-        config: TrainingConfig,
-        alphabet: Alphabet,
-        device: torch.device,
-        out: Path,
-        replicas: Replicas | None = None,
-    ) -> None:
-        self.config, self.alphabet, self.device, self.out = config, alphabet, device, out
-        self.replicas = replicas or Replicas()
-        torch.manual_seed(config.seed)
-        size = NetworkConfig(
-            labels=len(alphabet),
-            channels=cast(Any, config.channels),
-            blocks=cast(Any, config.blocks),
-            hidden=config.hidden,
-            layers=config.layers,
-            dropout=config.dropout,
-        )
-        network = LineNetwork(size).to(device)
-        self.memory_format = _memory_format(config.channels)
-        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
-        )
-        self.ctc = nn.CTCLoss(zero_infinity=True)
-        self.bfloat16 = _has_fast_bfloat16(device)
-        # The same weights in every process, but not the same dropout.
-        torch.manual_seed(config.seed + self.replicas.rank)
-        self.seconds, self.step, self.lines, self.rounds = 0.0, 0, 0, 0
-        self.best = math.inf
-        self.stale = 0
-
-    @property
-    def progress(self) -> float:
-        """Part of the run that is done, 0 to 1."""
-        if self.config.lines:
-            return min(self.lines / self.config.lines, 1.0)
-        return min(self.seconds / (60.0 * self.config.minutes), 1.0)
-
-    def learning_rate(self) -> float:
-        """Linear warm-up, then a half cosine to 1 % of the peak."""
-        done, warm = self.progress, self.config.warm_up
-        if done < warm:
-            return self.config.learning_rate * (0.05 + 0.95 * done / warm)
-        share = (done - warm) / (1.0 - warm)
-        return self.config.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * share)))
-
-    def train_batch(self, batch: Batch) -> float:
-        """One optimiser step; gives the mean CTC loss per label, or NaN when the step was left out.
-
-        A step whose loss or gradient is not finite changes nothing: half-precision arithmetic overflows now
-        and then (and bfloat16 matrix tiles under some hypervisors give a rare NaN of their own).
-        """
-        buffers = [buffer.clone() for buffer in self.network.buffers()]
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate()
-        images = batch.images.to(self.device, non_blocking=True).float().mul_(1.0 / 255.0)
-        images = images.contiguous(memory_format=self.memory_format)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            main, shortcut = self.network.training_logits(images)
-        frames = torch.div(batch.widths + 3, 4, rounding_mode="floor")
-        loss = self._ctc(main, batch, frames)
-        total = loss
-        if self.config.shortcut_weight:
-            total = loss + self.config.shortcut_weight * self._ctc(shortcut, batch, frames)
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        mean_loss = self.replicas.average_gradients(self.network.parameters(), float(loss.detach()))
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        if not math.isfinite(mean_loss + float(norm)):
-            for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-                buffer.copy_(before)
-            return math.nan
-        self.optimiser.step()
-        self.step += 1
-        self.lines += len(batch.widths) * self.replicas.count
-        decay = min(self.config.ema, (1.0 + self.step) / (10.0 + self.step))
-        averaged(self.average, self.network.state_dict(), decay)
-        return mean_loss
-
-    def agree(self, stop: bool) -> bool:
-        """Makes the clocks of all processes one; whether any of them wants to stop."""
-        self.seconds, lines, stops = self.replicas.mean([self.seconds, self.lines, stop])
-        self.lines = round(lines)
-        return stops > 0
-
-    def _ctc(self, logits: Tensor, batch: Batch, frames: Tensor) -> Tensor:
-        log_probs = logits.float().log_softmax(-1).transpose(0, 1)
-        return cast(Tensor, self.ctc(log_probs, batch.targets.to(self.device), frames, batch.target_lengths))
-
-    def validate(self, sets: dict[str, list[Sample]]) -> dict[str, float]:
-        """Greedy CER of each set, with the averaged weights."""
-        network = LineNetwork(self.network.config)
-        network.load_state_dict(self.average)
-        network.eval().to(self.device)
-        rates = {}
-        for name, samples in sets.items():
-            texts = greedy_texts(network, [s.pixels for s in samples], self.alphabet, self.device)
-            rates[name] = character_error_rate([s.text for s in samples], texts)
-        return rates
-
-    def checkpoint(self) -> Checkpoint:
-        """The state as it is now."""
-        training = {
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            **{name: getattr(self, name) for name in ("seconds", "step", "lines", "rounds", "best", "stale")},
-        }
-        characters = "".join(self.alphabet.characters)
-        settings = dataclasses.asdict(self.config)
-        return Checkpoint(self.network.config, characters, self.average, training, settings)
-
-    def resume(self, saved: Checkpoint) -> None:
-        """Goes on where a checkpoint left off.
-
-        Raises:
-            ValueError: another network or alphabet than this run's.
-        """
-        self._take_weights(saved, saved.training["network"])
-        self.optimiser.load_state_dict(saved.training["optimiser"])
-        for name in ("seconds", "step", "lines", "rounds", "best", "stale"):
-            setattr(self, name, saved.training[name])
-        self.rounds += 1
-
-    def initialise(self, saved: Checkpoint) -> None:
-        """Starts a new run from another run's averaged weights (fine-tuning)."""
-        self._take_weights(saved, saved.weights)
-
-    def _take_weights(self, saved: Checkpoint, weights: dict[str, Tensor]) -> None:
-        mine = "".join(self.alphabet.characters)
-        if dataclasses.replace(saved.network, dropout=self.config.dropout) != self.network.config:
-            raise ValueError(f"checkpoint has the network {saved.network}, this run {self.network.config}")
-        if saved.characters != mine:
-            raise ValueError(f"checkpoint has the alphabet {saved.characters!r}, this run {mine!r}")
-        self.network.load_state_dict(weights)
-        self.average = {k: v.to(self.device).clone() for k, v in saved.weights.items()}
-
-
-def _has_fast_bfloat16(device: torch.device) -> bool:
-    """bfloat16 pays on a GPU and on a CPU that multiplies in it (AMX, AVX512-BF16); elsewhere it loses."""
-    if device.type == "cuda":
-        return True
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
-def _memory_format(channels: Sequence[int]) -> torch.memory_format:
-    """Channels last is faster, but only for whole blocks of 16 channels.
-
-    With others oneDNN 3.12 (PyTorch 2.13) writes outside its buffers in the backward pass of a strided 1x1
-    convolution on a CPU: the heap is damaged and the process dies, or worse, does not.
-    """
-    whole = all(count % 16 == 0 for count in channels)
-    return torch.channels_last if whole else torch.contiguous_format
 
 
 def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]], limit_s: float) -> bool:
@@ -371,6 +209,8 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if replicas.count > 1 and device.type != "cpu":
+        raise ValueError(f"--processes: got {replicas.count}; more than one is for --device cpu, not {name}")
     if options.threads:
         torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -379,7 +219,9 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
     if options.init is not None:
         saved = (Checkpoint.from_bundle if options.init.is_dir() else Checkpoint.load)(options.init)
         alphabet = Alphabet(saved.characters)
+        config = sized_like(config, saved.network)
     trainer = Trainer(config, alphabet, device, options.out, replicas)
+    trainer.sources = source_options(options)
     last = options.out / "last.pt"
     if last.exists():
         trainer.resume(Checkpoint.load(last))
@@ -391,6 +233,8 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
         fonts=options.fonts,
         folders=tuple(options.folder),
         iam=options.iam,
+        iam_ids=options.iam_ids,
+        hold_out=options.hold_out,
         pen=options.pen_share,
         font=options.font_share,
         copiste=options.copiste_share,
@@ -400,12 +244,15 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
     )
     line = LineFormat()
     dataset = LineDataset(
-        make_sources(source_config), alphabet, line, config.batch_pixels, config.seed, trainer.rounds, replicas.rank
+        make_sources(source_config),
+        alphabet,
+        line,
+        config.batch_pixels,
+        config.seed,
+        trainer.rounds,
+        replicas.rank,
     )
-    sets: dict[str, list[Sample]] = {}
-    if options.data is not None and replicas.rank == 0:
-        every = validation_sets(options.data, line)
-        sets = {name: _spread(samples, config.validation_lines) for name, samples in every.items()}
+    sets = _validation(source_config, line, config.validation_lines) if replicas.rank == 0 else {}
     loader = DataLoader(
         dataset,
         batch_size=None,
@@ -424,6 +271,19 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
         return 130
     print("finished" if finished else "piece done; the same command goes on")
     return 0
+
+
+def _validation(sources: SourceConfig, line: LineFormat, count: int) -> dict[str, list[Sample]]:
+    """Lines that no source trains on: of the packs, of each folder, and of IAM's validation part."""
+    sets: dict[str, list[Sample]] = {}
+    if sources.data is not None:
+        sets.update(validation_sets(sources.data, line))
+    for folder in sources.folders:
+        if samples := held_out_samples(folder, line, sources.hold_out):
+            sets[folder.name] = samples
+    if sources.iam is not None and sources.iam_ids == "aachen_train":
+        sets["iam"] = iam_samples(sources.iam, line, "aachen_validation")
+    return {name: _spread(samples, count) for name, samples in sets.items()}
 
 
 def _spread(samples: list[Sample], count: int) -> list[Sample]:

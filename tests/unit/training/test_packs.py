@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
 from longhand_training.dataset import ScanSource
-from longhand_training.packs import LabelledImage, parse_iam_row, read_folder, read_iam, read_tar
+from longhand_training.iam import IAM_PARTITIONS, iam_ids, parse_iam_row, read_iam
+from longhand_training.packs import LabelledImage, held_out, read_folder, read_tar
 
 
 def png() -> bytes:
@@ -82,6 +83,28 @@ def test_an_iam_partition_is_a_list_of_lines_or_forms(tmp_path: Path) -> None:
     assert len(read_iam(tmp_path, frozenset({"a01-000u-00"}))) == 1
     with pytest.raises(ValueError, match="no usable line image"):
         read_iam(tmp_path, frozenset({"z99"}))
+
+
+def test_the_partition_of_iam_is_whole_and_without_overlap(tmp_path: Path) -> None:
+    parts = [iam_ids(name) for name in IAM_PARTITIONS]
+    assert [len(part or ()) for part in parts] == [747, 116, 336]
+    assert len(frozenset().union(*(part or () for part in parts))) == 747 + 116 + 336
+    assert iam_ids("all") is None
+    own = tmp_path / "own.txt"
+    own.write_text("a01-000u\nb01-004-03\n")
+    assert iam_ids(str(own)) == frozenset({"a01-000u", "b01-004-03"})
+    with pytest.raises(
+        ValueError, match="--iam-ids aachen: need aachen_train, aachen_validation, aachen_test, all or a file"
+    ):
+        iam_ids("aachen")
+
+
+def test_lines_are_held_out_evenly() -> None:
+    lines = [LabelledImage(str(i), b"", "x") for i in range(25)]
+    training, validation = held_out(lines, 0.1)
+    assert [line.name for line in validation] == ["9", "19"]
+    assert len(training) == 23
+    assert held_out(lines, 0.0) == (lines, [])
 
 
 def test_no_iam_database_there(tmp_path: Path) -> None:

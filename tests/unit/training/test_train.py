@@ -15,12 +15,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
 from longhand_server.alphabet import Alphabet
+from longhand_server.config import NetworkConfig
 from longhand_training import ablate
 from longhand_training.checkpoint import Checkpoint, averaged
-from longhand_training.config import TrainingConfig
+from longhand_training.config import TrainingConfig, sized_like
 from longhand_training.dataset import Sample, collate
 from longhand_training.greedy import greedy_texts
-from longhand_training.train import Trainer, _parser
+from longhand_training.train import _parser
+from longhand_training.trainer import Trainer
 
 TINY = TrainingConfig(
     minutes=1.0,
@@ -140,6 +142,56 @@ def test_the_command_trains_on_a_folder_stops_at_its_limit_and_exports(tmp_path:
     done = subprocess.run(tune, capture_output=True, text=True, check=False, env=_environment())
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tuned" / "last.pt").is_file()
+
+
+def test_processes_that_train_together_end_at_the_same_step_with_the_same_weights(tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    cv2.imwrite(str(lines / "0.png"), np.where(np.eye(60, 240, 20) > 0, 0, 255).astype(np.uint8))
+    (lines / "0.txt").write_text("abc")
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "longhand_training.train", "--folder", str(lines), "--out", str(run)]
+    command += ["--workers", "0", "--threads", "1", "--processes", "2", "--lines", "300"]
+    command += ["--hidden", "8", "--channels", "4", "4", "4", "4", "--batch-pixels", "8000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    assert done.returncode == 0, done.stderr
+    saved = Checkpoint.load(run / "last.pt")
+    assert saved.settings["processes"] == 2
+    assert saved.training["lines"] >= 300
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_gradients_are_averaged_over_processes(count: int, tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from pathlib import Path\n"
+        "from longhand_training.replicas import Replicas\n"
+        "rank, count = int(sys.argv[1]), int(sys.argv[2])\n"
+        "replicas = Replicas(rank, count, Path(sys.argv[3]))\n"
+        "a, b = torch.zeros(2, 2, requires_grad=True), torch.zeros(1, requires_grad=True)\n"
+        "a.grad, b.grad = torch.full((2, 2), float(rank)), torch.tensor([10.0 * rank])\n"
+        "loss = replicas.average_gradients([a, torch.zeros(3), b], 100.0 * rank)\n"
+        "print(a.grad.flatten().tolist(), b.grad.tolist(), loss, replicas.mean([rank, 1.0]))\n"
+    )
+    mean = (count - 1) / 2
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(rank), str(count), str(tmp_path / "meet")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    for other in others:
+        out, _ = other.communicate(timeout=60)
+        assert out.strip() == f"{[mean] * 4} {[10 * mean]} {100 * mean} {[mean, 1.0]}"
+
+
+def test_fine_tuning_keeps_the_size_of_the_network() -> None:
+    small = NetworkConfig(labels=5, channels=(4, 8, 8, 16), hidden=24)
+    config = sized_like(TrainingConfig(), small)
+    assert (config.channels, config.hidden) == ((4, 8, 8, 16), 24)
+    with pytest.raises(ValueError, match="--hidden: got 96, but the network of --init has 24"):
+        sized_like(TrainingConfig(hidden=96), small)
 
 
 def test_no_lines_to_train_on_is_one_clear_line(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""The IAM handwriting database in its own layout, and its writer-independent partition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from longhand_server.alphabet import fold_text
+from longhand_training.packs import LabelledImage, Skipped, report_skipped
+
+# The RWTH (Aachen) partition that most papers report: 6,482, 976 and 2,915 lines; no writer is in two parts.
+IAM_PARTITIONS = ("aachen_train", "aachen_validation", "aachen_test")
+EVERY_LINE = "all"
+# Files of the IAM database that are known to be damaged (0 or truncated bytes) in every copy.
+IAM_DAMAGED = frozenset({"a01-117-05", "r06-022-03"})
+
+
+def iam_ids(name: str) -> frozenset[str] | None:
+    """The ids of a part of the database; None for every line.
+
+    Args:
+        name: one of :data:`IAM_PARTITIONS`, ``all``, or a file of line or form ids (such as the database's own
+            ``trainset.txt``).
+
+    Raises:
+        ValueError: neither a known part nor a readable file.
+    """
+    if name == EVERY_LINE:
+        return None
+    path = (
+        Path(__file__).with_name("iam_partitions") / f"{name}.txt" if name in IAM_PARTITIONS else Path(name)
+    )
+    try:
+        return frozenset(path.read_text("utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join((*IAM_PARTITIONS, EVERY_LINE))
+        raise ValueError(f"--iam-ids {name}: need {known} or a file of ids ({error})") from error
+
+
+def parse_iam_row(row: str) -> tuple[str, str, str]:
+    """Line id, ``ok`` or ``err``, and text of a row of IAM's ``lines.txt``.
+
+    A row is ``id status grey-level components x y w h text``, words joined by ``|``. The text may hold
+    spaces, so a row can split into more than nine fields; copies without the component count have eight.
+
+    Raises:
+        ValueError: not such a row.
+    """
+    fields = row.split(" ")
+    if len(fields) < 8 or fields[1] not in ("ok", "err"):
+        raise ValueError(f"need ID ok|err 5-6 numbers TEXT, got {row[:60]!r}")
+    start = 2
+    while start < len(fields) - 1 and start < 8 and fields[start].lstrip("-").isdigit():
+        start += 1
+    if start < 7:
+        raise ValueError(f"need 5 or 6 numbers after {fields[1]!r}, got {start - 2}: {row[:60]!r}")
+    text = fold_text(" ".join(fields[start:]).replace("|", " "))
+    if not text:
+        raise ValueError(f"no text: {row[:60]!r}")
+    return fields[0], fields[1], text
+
+
+def read_iam(
+    root: Path, line_ids: frozenset[str] | None = None, keep_err: bool = True
+) -> list[LabelledImage]:
+    """Lines of the IAM database in its own layout.
+
+    Args:
+        root: holds ``lines.txt`` (or ``ascii/lines.txt``) and ``lines/a01/a01-000u/a01-000u-00.png``.
+        line_ids: the lines or forms wanted (such as a partition's list); None takes all.
+        keep_err: whether lines whose *word segmentation* is marked ``err`` are kept (their text is right).
+
+    Raises:
+        ValueError: no ``lines.txt``, or nothing usable.
+    """
+    table = next((p for p in (root / "lines.txt", root / "ascii" / "lines.txt") if p.is_file()), None)
+    if table is None:
+        raise ValueError(f"{root}: neither lines.txt nor ascii/lines.txt is there")
+    images: list[LabelledImage] = []
+    skipped: list[Skipped] = []
+    for number, row in enumerate(table.read_text("utf-8", errors="replace").splitlines(), 1):
+        if not row.strip() or row.startswith("#"):
+            continue
+        try:
+            line_id, status, text = parse_iam_row(row)
+        except ValueError as error:
+            skipped.append(Skipped(f"row {number}", str(error)))
+            continue
+        form = line_id.rsplit("-", 1)[0]
+        if line_ids is not None and line_id not in line_ids and form not in line_ids:
+            continue
+        file = root / "lines" / form.split("-")[0] / form / f"{line_id}.png"
+        if line_id in IAM_DAMAGED:
+            skipped.append(Skipped(line_id, "known to be damaged"))
+        elif status == "err" and not keep_err:
+            skipped.append(Skipped(line_id, "marked err"))
+        elif not file.is_file() or not file.stat().st_size:
+            skipped.append(Skipped(line_id, f"{file} is missing or empty"))
+        else:
+            images.append(LabelledImage(line_id, file.read_bytes(), text))
+    report_skipped(table, len(images), skipped)
+    return images
