@@ -39,6 +39,8 @@ class RecognizerClient:
         retries: how often a call is tried again while the server is unavailable or full; 0 = never.
         keepalive_s: seconds of silence after which a call in progress pings the server.
         max_image_bytes: larger image files are refused before they are sent.
+        channel: a channel of one's own, such as one with interceptors; the address then only names it in messages,
+            and encryption, keepalive and the retries of single calls are its own affair. Closed with the client.
 
     Raises:
         ValueError: an address that makes no sense.
@@ -60,18 +62,14 @@ class RecognizerClient:
         retries: int = 3,
         keepalive_s: float = 30.0,
         max_image_bytes: int = MAX_IMAGE_BYTES,
+        channel: grpc.Channel | None = None,
     ) -> None:
         self._connection = Connection(
             address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
         )
         self._timeout_s = timeout_s
         self._max_image_bytes = max_image_bytes
-        target, options = self._connection.target(), self._connection.options()
-        credentials = self._connection.credentials()
-        if credentials is None:
-            self._channel = grpc.insecure_channel(target, options)
-        else:
-            self._channel = grpc.secure_channel(target, credentials, options)
+        self._channel = _open_channel(self._connection) if channel is None else channel
         self._stub = rpc.RecognitionServiceStub(self._channel)
 
     @property
@@ -229,3 +227,10 @@ class RecognizerClient:
             return method(request, timeout=self._timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
+
+
+def _open_channel(connection: Connection) -> grpc.Channel:
+    target, options, credentials = connection.target(), connection.options(), connection.credentials()
+    if credentials is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, credentials, options)

@@ -25,6 +25,9 @@ ALLOWED = {
     "longhand_training": {"longhand_decoder", "longhand_server"},
     "longhand_client": {"longhand"},
 }
+# The one exception: `longhand --local` reads without a server. The import stands inside a function.
+IN_PROCESS = PACKAGES["longhand_client"] / "command" / "in_process.py"
+IN_PROCESS_USES = {"longhand_server.config", "longhand_server.errors", "longhand_server.in_process"}
 # What training may take from the server: what a model is, not how it is served. The runtime is among it so that an
 # evaluation measures the exported files as the server runs them.
 TRAINING_USES = {"errors", "config", "alphabet", "image", "image_file", "network", "bundle", "runtime"}
@@ -64,6 +67,7 @@ SERVER_ORDER = [
     "oip_stream",
     "oip_refusals",
     "oip_servicer",
+    "in_process",
     "server",
     "__main__",
 ]
@@ -128,8 +132,25 @@ def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
 def test_packages_import_only_what_lies_below(package: str) -> None:
     assert PACKAGES[package].is_dir()
     for path, inner in files_of(package):
+        if path == IN_PROCESS:
+            continue
         ours = {name.split(".")[0] for name in imports_of(path, inner)} & set(PACKAGES)
         assert ours <= ALLOWED[package] | {package}, f"{path} imports {ours - ALLOWED[package] - {package}}"
+
+
+def test_the_client_reaches_into_the_server_at_one_place_only() -> None:
+    inner = "longhand_client.command"
+    server = {name for name in imports_of(IN_PROCESS, inner) if name.startswith("longhand_server")}
+    assert {".".join(name.split(".")[:2]) for name in server} == IN_PROCESS_USES
+    at_the_top = {name.split(".")[0] for name in imports_of(IN_PROCESS, inner, top_level_only=True)}
+    assert at_the_top & set(PACKAGES) == {"longhand_client"}
+
+
+def test_the_command_line_starts_without_the_server() -> None:
+    script = (
+        "import sys, longhand_client.cli; sys.exit(any('longhand_server' in name for name in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_training_takes_only_the_model_from_the_server() -> None:

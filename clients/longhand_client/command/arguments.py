@@ -54,7 +54,7 @@ def read_parser() -> argparse.ArgumentParser:
         help="an image of one line, a folder (searched recursively), a pattern, or - for standard input",
     )
     parser.add_argument("--manifest", metavar="TSV", help="read the images in the first column, too")
-    parser.add_argument("--local", action="store_true", help="start a server for this run only")
+    parser.add_argument("--local", action="store_true", help="read in this process, without a server")
     _add_output(parser.add_argument_group("output"))
     _add_recognition(parser.add_argument_group("how to read"))
     return parser
@@ -76,7 +76,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_recognition(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--model", default="", help="name of the model (default: the server's)")
+    group.add_argument(
+        "--model", default="", help="name of the model (default: the server's); with --local also a folder"
+    )
     group.add_argument("--decoder", choices=("greedy", "beam"), help="default: the model's choice")
     group.add_argument("--beam-width", type=_count, metavar="N", help="hypotheses kept after each frame")
     group.add_argument("--alternatives", type=_count, default=1, metavar="N", help="readings to give")

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from longhand_client.client import RecognizerClient
 from longhand_client.command.arguments import make_client, read_parser, recognition_options
+from longhand_client.command.in_process import in_process_client
 from longhand_client.command.inputs import STANDARD_INPUT, find_items, read_references
 from longhand_client.command.outputs import (
     Details,
@@ -24,7 +25,6 @@ from longhand_client.command.outputs import (
 )
 from longhand_client.command.progress import Progress
 from longhand_client.command.read import ArchiveWriter, ReadJob, Report, read_items
-from longhand_client.local_server import LocalServer
 
 EXIT_OK, EXIT_IMAGE_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -47,9 +47,7 @@ def read(arguments: Sequence[str]) -> int:
         try:
             finished = finished_names(Path(options.out), options.format) if options.resume else set()
             references = None if options.reference is None else read_references(options.reference)
-            if options.local:
-                options.address = [resources.enter_context(LocalServer()).address]
-            client = resources.enter_context(make_client(options))
+            client = resources.enter_context(_client(options))
             request = recognition_options(options, client)
             stream = resources.enter_context(_output(options))
         except (ValueError, OSError) as error:
@@ -65,6 +63,16 @@ def read(arguments: Sequence[str]) -> int:
             look_ahead=options.look_ahead,
         )
         return _read(client, options, job, report)
+
+
+def _client(options: argparse.Namespace) -> RecognizerClient:
+    if not options.local:
+        return make_client(options)
+    folder = ""
+    if options.model and Path(options.model).is_dir():
+        # It becomes the default model, whatever its own name is.
+        folder, options.model = options.model, ""
+    return in_process_client(folder, options.timeout)
 
 
 def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, report: Report) -> int:
@@ -85,6 +93,8 @@ def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, r
 def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not options.images and options.manifest is None:
         usage.error("name at least one image, folder or pattern, or a --manifest")
+    if options.local and options.address is not None:
+        usage.error("--local reads in this process: leave out --address")
     if options.resume and (options.out is None or options.format not in ("json", "tsv")):
         usage.error("--resume needs --out FILE with --json or --tsv: only these say which files are done")
     if options.format in ("alto", "page") and options.out is None and _several(options):
