@@ -70,7 +70,7 @@ async def test_a_cancelled_stream_leaves_nobody_waiting() -> None:
 
     ordered = OrderedInference(infer, 8, 4)
     stream = AnswerStream(ordered.paced(numbered(5)), ordered.answer, 8)
-    reading = asyncio.create_task(anext(stream.answers()))
+    reading = asyncio.ensure_future(anext(stream.answers()))
     await asyncio.sleep(0.05)
     reading.cancel()
     await asyncio.wait([reading])
