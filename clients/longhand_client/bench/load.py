@@ -9,7 +9,7 @@ hide the lines that queued (Tene's "coordinated omission").
 from __future__ import annotations
 
 import asyncio
-import itertools
+import math
 import random
 import time
 from collections import Counter
@@ -17,10 +17,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from longhand_client.aio import AsyncRecognizerClient
+import grpc
+
+from longhand.v1 import recognition_pb2 as pb
+from longhand_client.bench.wire import Wire, WireStream
 from longhand_client.errors import LonghandError
 from longhand_client.options import RecognitionOptions
-from longhand_client.results import Outcome, Timings
 
 # More lines than this on their way would measure the client's memory; further ones are counted as not sent.
 MOST_ON_THE_WAY = 20_000
@@ -89,35 +91,48 @@ class _Recorder:
         self.end = self.begin + load.duration_s
         self.sample = Sample(duration_s=load.duration_s)
         self._open_loop = load.rate > 0
-        self._cpu = [0.0, 0.0]
+        self._cpu: list[float] = []
         loop = asyncio.get_running_loop()
-        for place, moment in enumerate((load.warm_up_s, load.warm_up_s + load.duration_s)):
-            loop.call_later(moment, self._note_cpu, place)
+        for moment in (load.warm_up_s, load.warm_up_s + load.duration_s):
+            loop.call_later(moment, self._note_cpu)
 
     @property
     def over(self) -> bool:
         return time.perf_counter() >= self.end
 
-    def read(self, started: float, timings: Timings) -> None:
+    def record(self, started: float, outcome: pb.Timings | LonghandError) -> None:
+        """One line has come back, or failed."""
+        if isinstance(outcome, LonghandError):
+            self.failed(started, outcome.code)
+        else:
+            self._read(started, outcome)
+
+    def failed(self, started: float, code: str, lines: int = 1) -> None:
+        """So many lines that left together have failed."""
+        if self._counts(started, time.perf_counter()):
+            self.sample.errors[code] += lines
+
+    def _read(self, started: float, timings: pb.Timings) -> None:
         now = time.perf_counter()
         if self.begin <= now < self.end:
             self.sample.completed += 1
-        if self.begin <= (started if self._open_loop else now) < self.end:
+        if self._counts(started, now):
             self.sample.latencies_ms.append(1000 * (now - started))
             stages = self.sample.stages
             for name in STAGES:
                 stages[name] += getattr(timings, name)
 
-    def failed(self, started: float, error: LonghandError | None) -> None:
-        if self.begin <= (started if self._open_loop else time.perf_counter()) < self.end:
-            self.sample.errors[error.code if error is not None else "UNKNOWN"] += 1
+    def _counts(self, started: float, now: float) -> bool:
+        return self.begin <= (started if self._open_loop else now) < self.end
 
     def finish(self) -> Sample:
+        while len(self._cpu) < 2:  # the last line was back before the end
+            self._note_cpu()
         self.sample.cpu_s = self._cpu[1] - self._cpu[0]
         return self.sample
 
-    def _note_cpu(self, place: int) -> None:
-        self._cpu[place] = time.process_time()
+    def _note_cpu(self) -> None:
+        self._cpu.append(time.process_time())
 
 
 def measure(load: Load, images: Sequence[bytes]) -> Sample:
@@ -147,24 +162,25 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _measure(load: Load, images: Sequence[bytes]) -> Sample:
-    chosen = _choices(images, load.seed)
-    async with AsyncRecognizerClient(load.address, timeout_s=load.timeout_s, retries=0) as client:
-        await client.model()  # a server that is not there ends the run here
+    wire = Wire(
+        load.address,
+        images,
+        load.options,
+        batch_size=load.batch_size,
+        timeout_s=load.timeout_s,
+        seed=load.seed,
+    )
+    async with wire:
+        await wire.check()  # a server that is not there ends the run here
         recorder = _Recorder(load)
         if load.call == "stream":
-            await _stream(client, load, chosen, recorder)
+            await _stream(wire, load, recorder)
         elif load.rate > 0:
-            await _open_loop(client, load, chosen, recorder)
+            await _open_loop(wire, load, recorder)
         else:
-            workers = (_closed_loop(client, load, chosen, recorder) for _ in range(load.concurrency))
+            workers = (_closed_loop(wire, load, recorder) for _ in range(load.concurrency))
             await asyncio.gather(*workers)
         return recorder.finish()
-
-
-def _choices(images: Sequence[bytes], seed: int) -> Iterator[bytes]:
-    generator = random.Random(seed)
-    while True:
-        yield images[generator.randrange(len(images))]
 
 
 def arrivals(rate: float, seed: int) -> Iterator[float]:
@@ -184,51 +200,51 @@ def arrivals(rate: float, seed: int) -> Iterator[float]:
         yield moment
 
 
-async def _call(
-    client: AsyncRecognizerClient, load: Load, chosen: Iterator[bytes], recorder: _Recorder, started: float
-) -> None:
+async def due_times(rate: float, seed: int, end: float) -> AsyncIterator[float]:
+    """Waits for each arrival and gives the time at which it was due (`time.perf_counter`), until `end`.
+
+    An event loop's timers know milliseconds only. Nothing goes out early: what is due within one of them goes out
+    together, late by up to that much, which its latency then holds.
+    """
+    first = time.perf_counter()
+    for moment in arrivals(rate, seed):
+        due = first + moment
+        if due >= end:
+            return
+        delay = due - time.perf_counter()
+        if delay <= 0:
+            await asyncio.sleep(0)  # answers get their turn, too
+        while delay > 0:
+            await asyncio.sleep(math.ceil(1000 * delay) / 1000)
+            delay = due - time.perf_counter()
+        yield due
+
+
+async def _call(wire: Wire, load: Load, recorder: _Recorder, started: float) -> None:
     try:
         if load.call == "unary":
-            transcription = await client.recognize(next(chosen), load.options)
-            recorder.read(started, transcription.timings)
+            recorder.record(started, await wire.single())
             return
-        images = list(itertools.islice(chosen, load.batch_size))
-        for outcome in await client.recognize_batch(images, load.options):
-            _record(recorder, outcome, started)
+        for outcome in await wire.batch():
+            recorder.record(started, outcome)
     except LonghandError as error:
-        for _ in range(load.batch_size if load.call == "batch" else 1):
-            recorder.failed(started, error)
+        recorder.failed(started, error.code, load.batch_size if load.call == "batch" else 1)
 
 
-def _record(recorder: _Recorder, outcome: Outcome, started: float) -> None:
-    if outcome.transcription is not None:
-        recorder.read(started, outcome.transcription.timings)
-    else:
-        recorder.failed(started, outcome.error)
-
-
-async def _closed_loop(
-    client: AsyncRecognizerClient, load: Load, chosen: Iterator[bytes], recorder: _Recorder
-) -> None:
+async def _closed_loop(wire: Wire, load: Load, recorder: _Recorder) -> None:
     while not recorder.over:
-        await _call(client, load, chosen, recorder, time.perf_counter())
+        await _call(wire, load, recorder, time.perf_counter())
 
 
-async def _open_loop(
-    client: AsyncRecognizerClient, load: Load, chosen: Iterator[bytes], recorder: _Recorder
-) -> None:
-    first = time.perf_counter()
+async def _open_loop(wire: Wire, load: Load, recorder: _Recorder) -> None:
     lines = load.batch_size if load.call == "batch" else 1
     running: set[asyncio.Task[None]] = set()
-    for moment in arrivals(load.rate / lines, load.seed):
-        due = first + moment
-        if due >= recorder.end:
-            break
-        await asyncio.sleep(due - time.perf_counter())
+    async for due in due_times(load.rate / lines, load.seed, recorder.end):
         if len(running) * lines >= MOST_ON_THE_WAY:
-            recorder.failed(due, LonghandError("too many lines on their way", code="NOT_SENT"))
+            recorder.failed(due, "NOT_SENT", lines)
+            await asyncio.sleep(0)
             continue
-        task = asyncio.create_task(_call(client, load, chosen, recorder, due))
+        task = asyncio.create_task(_call(wire, load, recorder, due))
         running.add(task)
         task.add_done_callback(running.discard)
     # A line that left in time counts although it comes back late.
@@ -236,26 +252,47 @@ async def _open_loop(
         await asyncio.wait(running)
 
 
-async def _stream(
-    client: AsyncRecognizerClient, load: Load, chosen: Iterator[bytes], recorder: _Recorder
-) -> None:
+async def _stream(wire: Wire, load: Load, recorder: _Recorder) -> None:
+    stream = wire.stream(load.warm_up_s + load.duration_s + load.timeout_s)
     started: dict[int, float] = {}
+    slots = asyncio.Semaphore(load.concurrency if load.rate <= 0 else MOST_ON_THE_WAY)
 
-    async def images() -> AsyncIterator[bytes]:
-        first = time.perf_counter()
-        for index, moment in enumerate(arrivals(load.rate or 1.0, load.seed)):
-            if load.rate > 0:
-                started[index] = first + moment
-                if started[index] >= recorder.end:
-                    return
-                await asyncio.sleep(started[index] - time.perf_counter())
-            else:
-                if recorder.over:
-                    return
-                started[index] = time.perf_counter()
-            yield next(chosen)
+    async def receive() -> None:
+        async for number, outcome in stream.answers():
+            slots.release()
+            recorder.record(started.pop(number), outcome)
 
-    look_ahead = load.concurrency if load.rate <= 0 else MOST_ON_THE_WAY
-    outcomes = client.recognize_stream(images(), load.options, ordered=False, look_ahead=look_ahead)
-    async for outcome in outcomes:
-        _record(recorder, outcome, started.pop(outcome.index))
+    sender = asyncio.create_task(_send(stream, load, recorder, started, slots))
+    receiver = asyncio.create_task(receive())
+    try:
+        await receiver
+        await sender
+    finally:
+        stream.cancel()
+        sender.cancel()
+
+
+async def _send(
+    stream: WireStream,
+    load: Load,
+    recorder: _Recorder,
+    started: dict[int, float],
+    slots: asyncio.Semaphore,
+) -> None:
+    times = due_times(load.rate, load.seed, recorder.end) if load.rate > 0 else _at_once(recorder)
+    number = 0
+    try:
+        await stream.open()
+        async for due in times:
+            await slots.acquire()
+            started[number] = due if load.rate > 0 else time.perf_counter()
+            await stream.send(number)
+            number += 1
+        await stream.end()
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        return  # the receiver learns why the stream ended
+
+
+async def _at_once(recorder: _Recorder) -> AsyncIterator[float]:
+    while not recorder.over:
+        yield time.perf_counter()
