@@ -8,6 +8,10 @@ WEB := $(VENV)/.stamp-web
 bench: $(DEV) ## measure a server started for it: lines/s and latency [ARGS="--rate 20"]
 	@$(PY) clients/benchmark.py --local --call $(BENCH_CALL) $(ARGS)
 
+.PHONY: bench-clients
+bench-clients: $(DEV) ## what the clients themselves cost, against servers that do nothing [ARGS=FILES]
+	@PYTHONPATH=tests $(PY) tests/benchmarks/client/bench_client.py $(ARGS)
+
 .PHONY: web
 web: $(WEB) ## serve the web page, with a server of its own [WEB_PORT=8080] [ARGS="--address HOST:PORT"]
 	@exec $(PY) -m longhand_web --port $(WEB_PORT) $(if $(ARGS),$(ARGS),--local)

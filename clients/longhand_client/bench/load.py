@@ -148,12 +148,12 @@ def measure(load: Load, images: Sequence[bytes]) -> Sample:
     Raises:
         LonghandError: the server does not answer at all.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
         return runner.run(_measure(load, images))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    # The less the client costs, the less it measures itself.
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the event loop: uvloop's, where it is installed; the less the client costs, the better."""
     try:
         import uvloop
     except ImportError:

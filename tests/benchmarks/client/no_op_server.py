@@ -1,4 +1,7 @@
-"""A server that answers at once, so that only the client is measured: python no_op_server.py PORT."""
+"""A server that does nothing, so that only the client is measured: python no_op_server.py PORT [PLACES SECONDS].
+
+It answers at once; or it has so many places, on each of which a line takes so many seconds, without using the CPU.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import grpc
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
+from longhand_server.streaming import AnswerStream
 
 RESULT = pb.RecognitionResult(text="as long as a usual line of handwriting is", confidence=0.9, model="none")
 
@@ -18,7 +22,17 @@ RESULT = pb.RecognitionResult(text="as long as a usual line of handwriting is", 
 class NoOp(rpc.RecognitionServiceServicer):
     """Gives the same text for everything."""
 
+    def __init__(self, places: int = 0, seconds: float = 0.0) -> None:
+        self._places = asyncio.Semaphore(places) if places else None
+        self._seconds = seconds
+
+    async def _work(self) -> None:
+        if self._places is not None:
+            async with self._places:
+                await asyncio.sleep(self._seconds)
+
     async def Recognize(self, request: pb.RecognizeRequest, context: Any) -> pb.RecognizeResponse:
+        await self._work()
         return pb.RecognizeResponse(result=RESULT)
 
     async def BatchRecognize(
@@ -32,9 +46,18 @@ class NoOp(rpc.RecognitionServiceServicer):
     async def StreamingRecognize(
         self, request_iterator: Any, context: Any
     ) -> AsyncIterator[pb.StreamingRecognizeResponse]:
-        async for request in request_iterator:
-            if request.HasField("image"):
-                yield pb.StreamingRecognizeResponse(request_id=request.image.request_id, result=RESULT)
+        await anext(request_iterator)  # the settings
+        if self._places is None:
+            async for request in request_iterator:
+                yield await self._answer(request)
+        else:
+            # As on the real server: at most 64 images of a stream are in work.
+            async for answer in AnswerStream(request_iterator, self._answer, 64).answers():
+                yield answer
+
+    async def _answer(self, request: pb.StreamingRecognizeRequest) -> pb.StreamingRecognizeResponse:
+        await self._work()
+        return pb.StreamingRecognizeResponse(request_id=request.image.request_id, result=RESULT)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[pb.Model(name="none")])
@@ -43,14 +66,15 @@ class NoOp(rpc.RecognitionServiceServicer):
         return pb.GetModelResponse(model=pb.Model(name="none"))
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, places: int = 0, seconds: float = 0.0) -> None:
     """Serves until it is ended."""
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
-    rpc.add_RecognitionServiceServicer_to_server(NoOp(), server)
+    rpc.add_RecognitionServiceServicer_to_server(NoOp(places, seconds), server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    port, places, seconds = (*sys.argv[1:], "0", "0")[:3]
+    asyncio.run(serve(int(port), int(places), float(seconds)))
