@@ -102,6 +102,26 @@ def test_other_readings_and_saving(page: Page, images: list[str]) -> None:
     assert Path(download.value.path()).read_text().strip() == page.inner_text("#text").strip()
 
 
+def test_the_sample_is_read(page: Page) -> None:
+    with page.expect_response("**/api/recognize*") as answer:
+        page.click("#sample")
+    assert answer.value.ok
+    page.wait_for_selector("#facts:has-text('sample.png')")
+
+
+def test_a_result_below_the_fold_is_brought_into_view(page: Page, images: list[str]) -> None:
+    page.set_viewport_size({"width": 360, "height": 420})
+    for file, place in ((images[0], "#text"), (images[2], "#problem")):
+        page.reload()
+        page.set_input_files("#files", file)
+        page.wait_for_selector(f"{place}:visible")
+        page.wait_for_function(
+            "selector => { const box = document.querySelector(selector).getBoundingClientRect();"
+            " return box.top >= 0 && box.top < innerHeight; }",
+            arg=place,
+        )
+
+
 def test_a_bad_file_is_explained(page: Page, images: list[str]) -> None:
     page.set_input_files("#files", images[2])
     page.wait_for_selector("#problem:visible")

@@ -42,6 +42,7 @@ FILES = {
     "/reading.js": ("reading.js", "text/javascript; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/sample.png": ("sample.png", "image/png"),
 }
 SECURITY_HEADERS = {
     "content-security-policy": (

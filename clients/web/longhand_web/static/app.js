@@ -44,13 +44,22 @@ async function read(item) {
   try {
     item.reading = await recognize(await shrink(item.image, largest), options());
     item.problem = "";
-    if (items.at(-1) === item || items.length === 1) show(item);
+    if (items.at(-1) === item || items.length === 1) bring(item);
   } catch (error) {
     item.reading = null;
     item.problem = error.message;
-    if (items.length === 1) say(item.problem);
+    if (items.length === 1) {
+      say(item.problem);
+      $("problem").scrollIntoView({ block: "nearest" });
+    }
   }
   list();
+}
+
+// Shows a reading where it can be seen: on a phone it stands below the fold.
+function bring(item) {
+  show(item);
+  $("result").scrollIntoView({ block: "nearest" });
 }
 
 function list() {
@@ -66,7 +75,7 @@ function list() {
     text.className = item.problem ? "text failed" : "text";
     if (item.reading && !text.querySelector("button")) {
       const button = document.createElement("button");
-      button.addEventListener("click", () => { show(item); $("result").scrollIntoView({ block: "nearest" }); });
+      button.addEventListener("click", () => bring(item));
       text.replaceChildren(button);
     }
     const target = text.querySelector("button") ?? text;
@@ -157,6 +166,10 @@ function startSources() {
     $(button).addEventListener("click", () => $(input).click());
     $(input).addEventListener("change", () => { add($(input).files); $(input).value = ""; });
   }
+  $("sample").addEventListener("click", async () => {
+    const answer = await fetch("/sample.png").catch(() => null);
+    if (answer?.ok) add([new File([await answer.blob()], "sample.png", { type: "image/png" })]);
+  });
   addEventListener("paste", (event) => { if (event.clipboardData?.files.length) add(event.clipboardData.files); });
   // The whole window takes drops, so that a near miss does not open the image instead of the page.
   addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });

@@ -11,9 +11,10 @@ export function show(item) {
   $("shown").alt = `The image that was read: ${item.name}`;
   $("mark").hidden = true;
   const { reading } = item;
+  $("legend").hidden = !reading.words.length;
   const time = reading.timings;
   $("facts").textContent =
-    `${item.name} · sure to ${percent(reading.confidence)} · ${Math.round(time.total_ms)} ms on the server ` +
+    `${item.name} · ${percent(reading.confidence)} sure · ${Math.round(time.total_ms)} ms on the server ` +
     `(network ${Math.round(time.infer_ms)} ms) · model ${reading.model} ${reading.model_version}`;
   showWords(reading);
   showAlternatives(reading);
@@ -27,7 +28,7 @@ function showWords(reading) {
     const button = document.createElement("button");
     button.className = `word c${Math.min(Math.floor(word.confidence * 5), 4)}`;
     button.textContent = word.text;
-    button.title = `sure to ${percent(word.confidence)}`;
+    button.title = `${percent(word.confidence)} sure`;
     for (const name of ["pointerenter", "focus", "click"]) button.addEventListener(name, () => mark(word, reading));
     for (const name of ["pointerleave", "blur"]) button.addEventListener(name, () => { $("mark").hidden = true; });
     text.append(button, " ");
