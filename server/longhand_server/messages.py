@@ -128,12 +128,12 @@ def write_model(model: ServedModel, *, is_default: bool) -> pb.Model:
         has_character_model=bundle.character_model_path is not None,
         line_height_px=bundle.line.height,
     )
-    recognizer = model.recognizer
-    if recognizer is not None:
+    loaded = model.loaded
+    if loaded is not None:
         message.state = pb.MODEL_STATE_READY
-        message.device = recognizer.line_model.device
-        message.loaded_at.FromMilliseconds(int(model.loaded_at * 1000))
-        settings = {name: getattr(recognizer.defaults, name) for name in _DECODER_FIELDS}
+        message.device = loaded.device
+        message.loaded_at.FromMilliseconds(int(loaded.at * 1000))
+        settings = {name: getattr(loaded.defaults, name) for name in _DECODER_FIELDS}
         message.default_options.CopyFrom(pb.DecoderOptions(kind=pb.DECODER_KIND_BEAM, **settings))
     return message
 

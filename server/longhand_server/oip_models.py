@@ -135,7 +135,7 @@ def write_index(model: ServedModel) -> oip.RepositoryIndexResponse.ModelIndex:
     reason = ""
     if model.failed:
         reason = "it could not be loaded; the server's log says why"
-    elif model.recognizer is None:
+    elif model.loaded is None:
         reason = "not in memory yet: the first request loads it"
     return oip.RepositoryIndexResponse.ModelIndex(
         name=model.name,

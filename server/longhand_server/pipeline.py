@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longhand_server.batching import DynamicBatcher
-from longhand_server.config import BatchingConfig, ImageLimits
+from longhand_server.config import BatchingConfig, ImageLimits, LineFormat
 from longhand_server.errors import LonghandError, RecognitionFailedError
 from longhand_server.image import LineImage, load_line_image
 from longhand_server.options import RecognitionOptions
@@ -34,8 +34,8 @@ _GPU_LOOKAHEAD = 4
 _BEAM_BATCHES = 2
 
 
-class _Job:
-    """One image on its way."""
+class Job:
+    """One image on its way through a pipeline."""
 
     __slots__ = (
         "abandoned", "arrived", "caller", "data", "deadline", "decode_ms", "decoded", "line", "options",
@@ -43,7 +43,12 @@ class _Job:
     )  # fmt: skip
 
     def __init__(
-        self, data: bytes, options: RecognitionOptions, deadline: float, priority: int, caller: str
+        self,
+        data: bytes | LineImage,
+        options: RecognitionOptions,
+        deadline: float,
+        priority: int,
+        caller: str,
     ) -> None:
         self.data = data
         self.options = options
@@ -77,17 +82,13 @@ class RecognitionPipeline(abc.ABC):
     """Reads image files with one model, from one event loop; :func:`make_pipeline` makes the right kind.
 
     Args:
-        recognizer: The model.
+        line: The shape of line that the model reads.
         limits: What an image file may be at most.
-        on_batch: Is told the widths in pixels of each batch that starts, from a worker's thread.
     """
 
-    def __init__(
-        self, recognizer: Recognizer, limits: ImageLimits, on_batch: Callable[[Sequence[int]], None]
-    ) -> None:
-        self.recognizer = recognizer
+    def __init__(self, line: LineFormat, limits: ImageLimits) -> None:
+        self._line = line
         self._limits = limits
-        self._on_batch = on_batch
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -108,12 +109,12 @@ class RecognitionPipeline(abc.ABC):
         """Returns once the queue has room."""
 
     @abc.abstractmethod
-    async def _read(self, job: _Job) -> Transcription:
+    async def _read(self, job: Job) -> Transcription:
         """Takes an image all the way."""
 
     async def recognize(
         self,
-        data: bytes,
+        data: bytes | LineImage,
         options: RecognitionOptions,
         *,
         deadline: float = math.inf,
@@ -121,10 +122,10 @@ class RecognitionPipeline(abc.ABC):
         caller: str = "",
         wait: bool = False,
     ) -> Transcription:
-        """Reads one image file.
+        """Reads one image.
 
         Args:
-            data: The file.
+            data: The file, or the line where another process has prepared it.
             options: How to read it, checked against the model's alphabet already.
             deadline: Event loop time after which the answer is of no use, in seconds.
             priority: Larger goes first.
@@ -138,7 +139,7 @@ class RecognitionPipeline(abc.ABC):
             ShuttingDownError: The pipeline is closing.
             RecognitionFailedError: The network or the decoder failed on this image.
         """
-        job = _Job(data, options, deadline, priority, caller)
+        job = Job(data, options, deadline, priority, caller)
         if wait:
             await self._room()
         try:
@@ -151,17 +152,34 @@ class RecognitionPipeline(abc.ABC):
         except Exception as error:
             raise RecognitionFailedError("the recogniser failed on this image") from error
 
-    def _load(self, job: _Job) -> LineImage:
+    def _load(self, job: Job) -> LineImage:
         begun = time.perf_counter()
         job.queue_ms = (begun - job.arrived) * 1000
-        line = load_line_image(job.data, self.recognizer.bundle.line, self._limits)
-        job.data = b""
+        data, job.data = job.data, b""
+        line = data if isinstance(data, LineImage) else load_line_image(data, self._line, self._limits)
         job.line = line
         job.decoded = time.perf_counter()
         job.decode_ms = (job.decoded - begun) * 1000
         return line
 
-    def _started(self, jobs: Sequence[_Job]) -> list[LineImage]:
+
+class LocalPipeline(RecognitionPipeline):
+    """A pipeline whose model is in this process.
+
+    Args:
+        recognizer: The model.
+        limits: What an image file may be at most.
+        on_batch: Is told the widths in pixels of each batch that starts, from a worker's thread.
+    """
+
+    def __init__(
+        self, recognizer: Recognizer, limits: ImageLimits, on_batch: Callable[[Sequence[int]], None]
+    ) -> None:
+        super().__init__(recognizer.bundle.line, limits)
+        self.recognizer = recognizer
+        self._on_batch = on_batch
+
+    def _started(self, jobs: Sequence[Job]) -> list[LineImage]:
         now = time.perf_counter()
         for job in jobs:
             job.queue_ms += (now - job.decoded) * 1000
@@ -170,7 +188,7 @@ class RecognitionPipeline(abc.ABC):
         return lines
 
 
-class SerialPipeline(RecognitionPipeline):
+class SerialPipeline(LocalPipeline):
     """One worker takes an image from file to text: for a CPU."""
 
     def __init__(
@@ -183,7 +201,7 @@ class SerialPipeline(RecognitionPipeline):
     ) -> None:
         super().__init__(recognizer, limits, on_batch)
         self._pool = ThreadPoolExecutor(workers, "line")
-        self._images: DynamicBatcher[_Job, Transcription] = DynamicBatcher(
+        self._images: DynamicBatcher[Job, Transcription] = DynamicBatcher(
             self._run, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers
         )
 
@@ -204,20 +222,20 @@ class SerialPipeline(RecognitionPipeline):
     async def _room(self) -> None:
         await self._images.room()
 
-    async def _read(self, job: _Job) -> Transcription:
+    async def _read(self, job: Job) -> Transcription:
         return await self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
 
-    async def _run(self, jobs: Sequence[_Job], hand_over: Callable[[], None]) -> list[Transcription]:
+    async def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
         return [await self._loop.run_in_executor(self._pool, self._run_now, jobs[0])]
 
-    def _run_now(self, job: _Job) -> Transcription:
+    def _run_now(self, job: Job) -> Transcription:
         line = self._load(job)
         if line.is_blank:
             return blank_transcription(line)
         return self.recognizer.recognize(self._started([job]), [job.options])[0]
 
 
-class StagedPipeline(RecognitionPipeline):
+class StagedPipeline(LocalPipeline):
     """Decoding files, network and beam search at the same time, the network in batches: for a GPU."""
 
     def __init__(
@@ -234,10 +252,10 @@ class StagedPipeline(RecognitionPipeline):
         self._network_pool = ThreadPoolExecutor(1, "network")
         self._beam_pool = ThreadPoolExecutor(_BEAM_BATCHES, "beam")
         self._beam_slots = asyncio.Semaphore(_BEAM_BATCHES)
-        self._images: DynamicBatcher[_Job, asyncio.Future[Transcription]] = DynamicBatcher(
+        self._images: DynamicBatcher[Job, asyncio.Future[Transcription]] = DynamicBatcher(
             self._prepare, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers
         )
-        self._lines: DynamicBatcher[_Job, Transcription] = DynamicBatcher(
+        self._lines: DynamicBatcher[Job, Transcription] = DynamicBatcher(
             self._infer,
             replace(batching, max_batch_size=batch_size, max_queue=_GPU_LOOKAHEAD * batch_size),
         )
@@ -261,13 +279,13 @@ class StagedPipeline(RecognitionPipeline):
     async def _room(self) -> None:
         await self._images.room()
 
-    async def _read(self, job: _Job) -> Transcription:
+    async def _read(self, job: Job) -> Transcription:
         return await (
             await self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
         )
 
     async def _prepare(
-        self, jobs: Sequence[_Job], hand_over: Callable[[], None]
+        self, jobs: Sequence[Job], hand_over: Callable[[], None]
     ) -> Sequence[asyncio.Future[Transcription] | Exception]:
         """The first stage: decodes an image file and queues its line for the network."""
         (job,) = jobs
@@ -285,7 +303,7 @@ class StagedPipeline(RecognitionPipeline):
         )
         return [job.reading]
 
-    async def _infer(self, jobs: Sequence[_Job], hand_over: Callable[[], None]) -> list[Transcription]:
+    async def _infer(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
         """Network and beam search one after the other: the GPU goes on while the CPU searches."""
         lines, log_probs, infer_ms = await self._loop.run_in_executor(
             self._network_pool, self._infer_now, jobs
@@ -297,7 +315,7 @@ class StagedPipeline(RecognitionPipeline):
                 self._beam_pool, self.recognizer.transcribe, lines, log_probs, infer_ms, options
             )
 
-    def _infer_now(self, jobs: Sequence[_Job]) -> tuple[list[LineImage], list[NDArray[np.float32]], float]:
+    def _infer_now(self, jobs: Sequence[Job]) -> tuple[list[LineImage], list[NDArray[np.float32]], float]:
         lines = self._started(jobs)
         return lines, *self.recognizer.infer(lines)
 

@@ -6,9 +6,11 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from longhand_decoder import BeamSearchOptions
 from longhand_server.bundle import MANIFEST, ModelBundle, load_bundle
 from longhand_server.config import ServerConfig
 from longhand_server.errors import InvalidModelError, LonghandError, ModelNotFoundError
@@ -22,14 +24,28 @@ _LOG = logging.getLogger(__name__)
 _SHIPPED = Path(__file__).parent / "models"
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """What is known of a model once it is in memory.
+
+    Attributes:
+        device: Where its network runs, such as ``"cpu"``.
+        defaults: The settings of the beam search where a request asks for no others.
+        at: When it was loaded, seconds since 1970.
+    """
+
+    device: str
+    defaults: BeamSearchOptions
+    at: float
+
+
 class ServedModel:
     """A model that requests may name; in memory, or loaded by the first of them.
 
     Attributes:
         bundle: The model on disk, checked.
         identity: Tells whether what lies on disk is still the same.
-        recognizer: The model in memory; None until it is loaded.
-        loaded_at: When it was loaded, seconds since 1970.
+        loaded: What is known of it in memory; None until it is loaded.
         failed: Whether loading it went wrong.
         statistics: What it has done.
     """
@@ -37,8 +53,7 @@ class ServedModel:
     def __init__(self, bundle: ModelBundle, config: ServerConfig, device: str, metrics: Metrics) -> None:
         self.bundle = bundle
         self.identity = _identity(bundle)
-        self.recognizer: Recognizer | None = None
-        self.loaded_at = 0.0
+        self.loaded: LoadedModel | None = None
         self.failed = False
         self.statistics = ModelStatistics()
         self._config = config
@@ -77,14 +92,20 @@ class ServedModel:
     async def _load(self) -> RecognitionPipeline:
         begun = time.perf_counter()
         try:
-            self.recognizer = await asyncio.to_thread(self._load_now)
+            pipeline, self.loaded = await self._make_pipeline()
         except LonghandError:
             self.failed = True
             raise
         self.failed = False
-        self.loaded_at = time.time()
+        self._metrics.watch_queue(self.name, lambda: pipeline.waiting)
+        seconds = time.perf_counter() - begun
+        _LOG.info("loaded model %s %s on %s in %.1f s", self.name, self.version, self.loaded.device, seconds)
+        return pipeline
+
+    async def _make_pipeline(self) -> tuple[RecognitionPipeline, LoadedModel]:
+        recognizer = await asyncio.to_thread(self._load_now)
         pipeline = make_pipeline(
-            self.recognizer,
+            recognizer,
             self._config.batching,
             self._config.image,
             threads=self._config.runtime.threads,
@@ -92,10 +113,7 @@ class ServedModel:
         )
         if self._device != "cpu":
             self._metrics.watch_gpu(self._device, lambda: gpu_memory(self._device))
-        self._metrics.watch_queue(self.name, lambda: pipeline.waiting)
-        seconds = time.perf_counter() - begun
-        _LOG.info("loaded model %s %s on %s in %.1f s", self.name, self.version, self._device, seconds)
-        return pipeline
+        return pipeline, LoadedModel(recognizer.line_model.device, recognizer.defaults, time.time())
 
     def _batch_started(self, widths: Sequence[int]) -> None:
         self._metrics.batch_started(self.name, widths)
@@ -113,17 +131,23 @@ class ModelRegistry:
     Args:
         config: Which models, on what device.
         metrics: Sees their queues and batches.
+        make_model: Makes a served model of a bundle; by default one that runs in this process.
 
     Raises:
         InvalidModelError: A bundle is missing or damaged.
         ConfigurationError: The device is not there.
     """
 
-    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        metrics: Metrics,
+        make_model: Callable[[ModelBundle], ServedModel] | None = None,
+    ) -> None:
         self._config = config
-        self._metrics = metrics
         self.device = choose_device(config.runtime.device)
-        self._models = [ServedModel(bundle, config, self.device, metrics) for bundle in find_bundles(config)]
+        self._make_model = make_model or (lambda bundle: ServedModel(bundle, config, self.device, metrics))
+        self._models = [self._make_model(bundle) for bundle in find_bundles(config)]
         self._draining: set[asyncio.Task[None]] = set()
 
     @property
@@ -171,10 +195,7 @@ class ModelRegistry:
         """
         bundles = await asyncio.to_thread(find_bundles, self._config)
         known = {model.identity: model for model in self._models}
-        models = [
-            known.get(_identity(bundle)) or ServedModel(bundle, self._config, self.device, self._metrics)
-            for bundle in bundles
-        ]
+        models = [known.get(_identity(bundle)) or self._make_model(bundle) for bundle in bundles]
         for model in models[:1] if self._config.models.lazy else models:
             await model.pipeline()
         old = [model for model in self._models if model not in models]

@@ -15,7 +15,7 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from longhand_server.config import ServerConfig, check_value
+from longhand_server.config import ServerConfig, Settings, check_value
 from longhand_server.errors import ConfigurationError
 
 _PREFIX = "LONGHAND_"
@@ -55,9 +55,14 @@ def parse_arguments(
 
 def settings() -> Iterator[tuple[str, Field[Any]]]:
     """Every setting with the name of its section."""
-    for section in fields(ServerConfig):
-        for item in fields(type(section.default)):  # type: ignore[arg-type]
-            yield section.name, item
+    for section, kind in _sections().items():
+        for item in fields(kind):  # type: ignore[arg-type]
+            yield section, item
+
+
+def _sections() -> dict[str, type[Settings]]:
+    # Their fields have defaults, and those are of the sections' own types.
+    return {section.name: type(section.default) for section in fields(ServerConfig)}  # type: ignore[misc]
 
 
 def flag_name(item: Field[Any]) -> str:
@@ -126,21 +131,53 @@ def _from_file(path: Path) -> dict[tuple[str, str], object]:
         raise ConfigurationError(f"config: cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"config: {path} is no TOML file: {error}") from error
-    known = {(section, item.name): item for section, item in settings()}
-    sections = {section for section, _ in known}
+    return check_tree(tree, _sections(), f"config: {path}")
+
+
+def config_from_tree(tree: Mapping[str, Any], source: str) -> ServerConfig:
+    """The configuration that a tree of sections and keys gives, as a TOML or YAML file holds one.
+
+    Args:
+        tree: Section to key to value.
+        source: Where it stands, for messages.
+
+    Raises:
+        ConfigurationError: An unknown key, or a wrong value: both are named with what is allowed.
+    """
+    return _build(check_tree(tree, _sections(), source))
+
+
+def check_tree(
+    tree: Mapping[str, Any], sections: Mapping[str, type[Settings]], source: str
+) -> dict[tuple[str, str], object]:
+    """The values in a tree of sections and keys, by section and key.
+
+    Args:
+        tree: Section to key to value.
+        sections: What there is.
+        source: Where the tree stands, for messages.
+
+    Raises:
+        ConfigurationError: An unknown key, or a wrong value: both are named with what is allowed.
+    """
+    known = {
+        (section, item.name): item
+        for section, kind in sections.items()
+        for item in fields(kind)  # type: ignore[arg-type]
+    }
     values: dict[tuple[str, str], object] = {}
     for section, entries in tree.items():
-        if section not in sections or not isinstance(entries, dict):
+        if section not in sections or not isinstance(entries, Mapping):
             raise ConfigurationError(
-                f"config: {path}: unknown section {section!r}, need one of {', '.join(sorted(sections))}"
+                f"{source}: unknown section {section!r}, need one of {', '.join(sorted(sections))}"
             )
         for name, value in entries.items():
             if (section, name) not in known:
                 names = ", ".join(sorted(other for group, other in known if group == section))
                 raise ConfigurationError(
-                    f"config: {path}: unknown key {name!r} in [{section}], need one of {names}"
+                    f"{source}: unknown key {name!r} in [{section}], need one of {names}"
                 )
-            _check(known[section, name], value, f"{path}: [{section}] {name}")
+            _check(known[section, name], value, f"{source}: [{section}] {name}")
             values[section, name] = value
     return values
 

@@ -18,6 +18,7 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
+from helpers.rayservice import rayservice_problems
 from longhand_server.config import ServerConfig
 from longhand_server.errors import ConfigurationError
 from longhand_server.metrics import Metrics
@@ -65,7 +66,15 @@ def problems(resources: Sequence[Resource], adapter: Resource) -> list[str]:
         resources: What Kustomize built.
         adapter: The values of the Prometheus adapter.
     """
-    found = [line for resource in resources for line in schema_problems(resource)]
+    found = [
+        line
+        for resource in resources
+        for line in (
+            rayservice_problems(resource, schema_problems)
+            if resource["kind"] == "RayService"
+            else schema_problems(resource)
+        )
+    ]
     if found:
         return found  # what follows relies on the shape
     found += list(_adapter_problems(adapter))

@@ -1,4 +1,4 @@
-"""The client library and the command line against a real server."""
+"""The client library and the command line against a real server, the plain one and Ray Serve."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from PIL import Image
 
+from helpers.ray_process import RayProcess
 from helpers.server_process import ServerProcess
 from helpers.toy_model import draw_image, draw_text, write_bundle
 from helpers.web_process import free_port
@@ -28,6 +30,8 @@ from longhand_client import (
     RecognizerClient,
 )
 
+Engine: TypeAlias = ServerProcess | RayProcess
+
 CLI = [sys.executable, str(Path(__file__).parents[2] / "clients" / "cli.py")]
 
 
@@ -38,8 +42,8 @@ def run(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedP
 
 
 @pytest.fixture
-def client(server: ServerProcess) -> Iterator[RecognizerClient]:
-    with RecognizerClient(server.address) as client:
+def client(engine: Engine) -> Iterator[RecognizerClient]:
+    with RecognizerClient(engine.address) as client:
         yield client
 
 
@@ -95,8 +99,8 @@ def test_batch_and_stream_agree_with_single_calls(client: RecognizerClient) -> N
         assert isinstance(outcomes[3].error, InvalidImageError)
 
 
-async def test_asyncio(server: ServerProcess) -> None:
-    async with AsyncRecognizerClient(server.address) as client:
+async def test_asyncio(engine: Engine) -> None:
+    async with AsyncRecognizerClient(engine.address) as client:
         assert (await client.recognize(draw_text("abc"))).text == "abc"
         assert await client.health() == "SERVING"
         read = [one.result().text async for one in client.recognize_stream([draw_text("a"), draw_text("b")])]
@@ -105,10 +109,10 @@ async def test_asyncio(server: ServerProcess) -> None:
         assert [model.name for model in await client.models()] == ["toy"]
 
 
-def test_text_and_json(server: ServerProcess, scans: Path) -> None:
-    one = run(scans / "1.png", "--address", server.address)
+def test_text_and_json(engine: Engine, scans: Path) -> None:
+    one = run(scans / "1.png", "--address", engine.address)
     assert (one.returncode, one.stdout, one.stderr) == (0, b"abc\n", b"")
-    several = run("--json", scans, "--address", server.address)
+    several = run("--json", scans, "--address", engine.address)
     records = [json.loads(line) for line in several.stdout.splitlines()]
     assert [(Path(record["file"]).name, record["text"]) for record in records] == [
         ("1.png", "abc"),
@@ -118,14 +122,14 @@ def test_text_and_json(server: ServerProcess, scans: Path) -> None:
     assert all(set(record) == {"file", "text", "confidence"} for record in records)
 
 
-def test_standard_input(server: ServerProcess, scans: Path) -> None:
-    outcome = run("-", "--address", server.address, stdin=(scans / "1.png").read_bytes())
+def test_standard_input(engine: Engine, scans: Path) -> None:
+    outcome = run("-", "--address", engine.address, stdin=(scans / "1.png").read_bytes())
     assert (outcome.returncode, outcome.stdout) == (0, b"abc\n")
 
 
-def test_failures_are_listed_and_the_rest_is_read(server: ServerProcess, scans: Path) -> None:
+def test_failures_are_listed_and_the_rest_is_read(engine: Engine, scans: Path) -> None:
     (scans / "bad.png").write_bytes(b"no image")
-    outcome = run(scans, scans / "gone.png", scans / "none*", "--address", server.address)
+    outcome = run(scans, scans / "gone.png", scans / "none*", "--address", engine.address)
     assert outcome.returncode == 1
     assert len(outcome.stdout.splitlines()) == 3
     message = outcome.stderr.decode()
@@ -134,10 +138,10 @@ def test_failures_are_listed_and_the_rest_is_read(server: ServerProcess, scans: 
         assert name in message
 
 
-def test_reference_scores(server: ServerProcess, scans: Path, tmp_path: Path) -> None:
+def test_reference_scores(engine: Engine, scans: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.tsv"
     labels.write_text("1.png\tabc\n2.png\tde bb\n")
-    outcome = run(scans, "--reference", labels, "--address", server.address)
+    outcome = run(scans, "--reference", labels, "--address", engine.address)
     assert outcome.returncode == 0
     text = outcome.stdout.decode()
     assert "de [-b-]{+a+}b" in text
@@ -146,11 +150,9 @@ def test_reference_scores(server: ServerProcess, scans: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["json", "tsv"])
-def test_resume_reads_only_what_is_missing(
-    server: ServerProcess, scans: Path, tmp_path: Path, kind: str
-) -> None:
+def test_resume_reads_only_what_is_missing(engine: Engine, scans: Path, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
-    command = ("--address", server.address, f"--{kind}", "--out", out, "--resume")
+    command = ("--address", engine.address, f"--{kind}", "--out", out, "--resume")
     assert run(scans / "1.png", scans / "2.png", *command).returncode == 0
     before = out.read_bytes()
     out.write_bytes(before[:-5])  # a crash in the middle of the last line
@@ -161,51 +163,51 @@ def test_resume_reads_only_what_is_missing(
     assert len(out.read_text().splitlines()) == len(before.splitlines()) + 1
 
 
-def test_archive_formats(server: ServerProcess, scans: Path, tmp_path: Path) -> None:
-    one = run(scans / "2.png", "--format", "alto", "--address", server.address)
+def test_archive_formats(engine: Engine, scans: Path, tmp_path: Path) -> None:
+    one = run(scans / "2.png", "--format", "alto", "--address", engine.address)
     strings = [
         element.get("CONTENT") for element in ET.fromstring(one.stdout).iter() if "CONTENT" in element.attrib
     ]
     assert [text for text in strings if text and len(text) > 1] == ["de", "ab"]
-    several = run(scans, "--format", "page", "--out", tmp_path / "xml", "--address", server.address)
+    several = run(scans, "--format", "page", "--out", tmp_path / "xml", "--address", engine.address)
     assert several.returncode == 0, several.stderr
     files = sorted((tmp_path / "xml").iterdir())
     assert len(files) == 3
     assert all(ET.parse(file).getroot().tag.endswith("PcGts") for file in files)
-    assert run(scans, "--format", "alto", "--address", server.address).returncode == 2
+    assert run(scans, "--format", "alto", "--address", engine.address).returncode == 2
 
 
-def test_show(server: ServerProcess, scans: Path, tmp_path: Path) -> None:
-    run(scans / "1.png", "--show", tmp_path / "shown.png", "--address", server.address)
+def test_show(engine: Engine, scans: Path, tmp_path: Path) -> None:
+    run(scans / "1.png", "--show", tmp_path / "shown.png", "--address", engine.address)
     with Image.open(scans / "1.png") as sent, Image.open(tmp_path / "shown.png") as shown:
         assert shown.width == sent.width
         assert shown.height > sent.height
-    assert run(scans, "--show", tmp_path / "all", "--address", server.address).returncode == 0
+    assert run(scans, "--show", tmp_path / "all", "--address", engine.address).returncode == 0
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["1.png", "2.png", "3.png"]
 
 
-def test_recognition_arguments(server: ServerProcess, scans: Path, tmp_path: Path) -> None:
+def test_recognition_arguments(engine: Engine, scans: Path, tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("abc\t2.5\n")
     arguments = ["--decoder", "beam", "--beam-width", "5", "--lm-weight", "0.5", "--hotwords", words]
     arguments += ["--alternatives", "2", "--words", "--characters", "--allowed-characters", "abc"]
-    outcome = run(scans / "1.png", "--json", *arguments, "--address", server.address)
+    outcome = run(scans / "1.png", "--json", *arguments, "--address", engine.address)
     assert outcome.returncode == 0, outcome.stderr
     record = json.loads(outcome.stdout)
     assert record["text"] == "abc"
     assert [word["text"] for word in record["words"]] == ["abc"]
     assert len(record["characters"]) == 3
     assert 1 <= len(record["alternatives"]) <= 2
-    refused = run(scans / "1.png", "--model", "nothing", "--address", server.address)
+    refused = run(scans / "1.png", "--model", "nothing", "--address", engine.address)
     assert refused.returncode == 1
     assert b"nothing" in refused.stderr
 
 
-def test_subcommands(server: ServerProcess) -> None:
-    assert run("health", "--address", server.address).stdout == b"SERVING\n"
-    listed = run("models", "--address", server.address).stdout.decode()
+def test_subcommands(engine: Engine) -> None:
+    assert run("health", "--address", engine.address).stdout == b"SERVING\n"
+    listed = run("models", "--address", engine.address).stdout.decode()
     assert listed.startswith("* toy 1.0.0  ready on cpu")
-    assert json.loads(run("models", "--json", "--address", server.address).stdout)["name"] == "toy"
+    assert json.loads(run("models", "--json", "--address", engine.address).stdout)["name"] == "toy"
     assert b"--port" in run("serve", "--help").stdout
 
 

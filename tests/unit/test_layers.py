@@ -57,6 +57,7 @@ SERVER_ORDER = [
     "tracing",
     "pipeline",
     "registry",
+    "remote",
     "messages",
     "calls",
     "work",
@@ -70,6 +71,14 @@ SERVER_ORDER = [
     "in_process",
     "server",
     "__main__",
+    "ray_config",
+    "bulk_plan",
+    "bulk_reader",
+    "bulk_ray",
+    "bulk",
+    "ray_proxy",
+    "ray_recognition",
+    "ray_app",
 ]
 # Python files that import PyTorch at their top; a CPU server never loads them.
 TORCH_FILES = {"network.py", "torch_runtime.py", "runtime_torch.py"}
