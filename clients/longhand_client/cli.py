@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from longhand_client.command.batch import batch
 from longhand_client.command.run import read
 from longhand_client.command.services import health, models, serve
 from longhand_client.errors import LonghandError, ServerUnavailableError
@@ -15,7 +16,12 @@ EXIT_FAILED = 1
 EXIT_NO_SERVER = 3
 
 _HOW_TO_START = "start one with `make serve` or `python -m longhand_server`, or read with --local"
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"serve": serve, "models": models, "health": health}
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "batch": batch,
+    "serve": serve,
+    "models": models,
+    "health": health,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ EPILOG = """\
 longhand serve ...    run a server (the arguments of `python -m longhand_server`)
 longhand models       list what a server can read with
 longhand health       whether a server is ready
+longhand batch ...    read any number of images into Parquet or JSON lines, without a server
 
 exit codes: 0 all read, 1 some image failed (named on stderr), 2 usage, 3 no server, 130 stopped by Ctrl-C
 """

@@ -1,0 +1,287 @@
+"""Which images a bulk run reads, cut into chunks.
+
+A chunk is what is done or not done: its rows are one file, which appears whole or not at all. The plan lies beside
+the output, so that a run that goes on later, perhaps on other machines, cuts the same images into the same chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from longhand_server.errors import ConfigurationError, InvalidRequestError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+_MANIFEST_SUFFIXES = frozenset({".tsv", ".txt"})
+# Plans are large and written a line at a time.
+_CHUNKS, _HEAD = "chunks.jsonl", "plan.json"
+FOLDER = "_longhand"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of images whose rows are one output file.
+
+    Attributes:
+        number: Its place among the chunks.
+        first: The number of its first image, counted over the whole run.
+        count: Its images.
+        kind: ``"files"``, ``"parquet"`` or ``"tar"``.
+        path: The Parquet file or the tar; empty for files.
+        start: Parquet: the first row within the row group. Tar: the offset of the first member, bytes.
+        row_group: Parquet: the row group.
+        entries: Files: each image's name and path, and what is wrong with the row where it names none.
+    """
+
+    number: int
+    first: int
+    count: int
+    kind: str
+    path: str = ""
+    start: int = 0
+    row_group: int = 0
+    entries: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run.
+
+    Attributes:
+        folder: Where output and plan lie.
+        settings: What must be the same for a run to go on.
+        chunks: How many there are.
+        images: How many there are.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    chunks: int
+    images: int
+
+    def offsets(self) -> Iterator[tuple[int, int, int]]:
+        """Number, place in the file of chunks (bytes) and images of every chunk."""
+        with (self.folder / FOLDER / _CHUNKS).open("rb") as file:
+            offset = 0
+            for line in file:
+                head = json.loads(line)
+                yield head["number"], offset, head["count"]
+                offset += len(line)
+
+    def output(self, number: int) -> Path:
+        """The file that holds a chunk's rows."""
+        return self.folder / f"part-{number:08d}.{self.settings['format']}"
+
+
+def read_chunk(folder: Path, offset: int) -> Chunk:
+    """The chunk at that place in the plan of an output folder."""
+    with (folder / FOLDER / _CHUNKS).open("rb") as file:
+        file.seek(offset)
+        fields = json.loads(file.readline())
+    fields["entries"] = tuple(tuple(entry) for entry in fields["entries"])
+    return Chunk(**fields)
+
+
+def make_plan(
+    folder: Path, inputs: Sequence[str], settings: Mapping[str, Any], size: int, column: str
+) -> Plan:
+    """Looks through the inputs and writes the plan.
+
+    Args:
+        folder: Output folder, empty so far.
+        inputs: Images, folders, manifests, Parquet files, webdataset tars.
+        settings: What must be the same for a run to go on.
+        size: Most images in a chunk.
+        column: The Parquet files' column with the images.
+
+    Raises:
+        InvalidRequestError: An input is missing, or is of no known kind, or there is no image at all.
+    """
+    inner = folder / FOLDER
+    inner.mkdir(parents=True, exist_ok=True)
+    chunks = images = 0
+    with (inner / _CHUNKS).open("w", encoding="utf-8") as file:
+        for chunk in _chunks(inputs, size, column):
+            file.write(json.dumps(asdict(chunk), ensure_ascii=False) + "\n")
+            chunks, images = chunk.number + 1, chunk.first + chunk.count
+        _to_disk(file)
+    if not images:
+        raise InvalidRequestError(f"no image in {', '.join(inputs)}")
+    head = {"settings": dict(settings), "chunks": chunks, "images": images}
+    write_whole(inner / _HEAD, json.dumps(head, ensure_ascii=False, indent=1).encode())
+    return Plan(folder, settings, chunks, images)
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan that lies in an output folder; None where there is none, or none that was finished.
+
+    Raises:
+        ConfigurationError: It is damaged.
+    """
+    path = folder / FOLDER / _HEAD
+    try:
+        head = json.loads(path.read_bytes())
+        return Plan(folder, head["settings"], head["chunks"], head["images"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{path}: damaged ({error}); begin again in another folder") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that appears whole or not at all, also where the machine loses power."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        _to_disk(file)
+    temporary.replace(path)
+
+
+def _to_disk(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _chunks(inputs: Sequence[str], size: int, column: str) -> Iterator[Chunk]:
+    """Chunks of all inputs; images that lie alone are gathered across inputs."""
+    number = first = 0
+    waiting: list[tuple[str, str, str]] = []
+
+    def files() -> Chunk:
+        entries = tuple(waiting)
+        waiting.clear()
+        return Chunk(number, first, len(entries), "files", entries=entries)
+
+    for kind, name, path, problem in _sources(inputs):
+        path = str(Path(path).absolute()) if path else ""
+        if kind == "image":
+            waiting.append((name, path, problem))
+            if len(waiting) < size:
+                continue
+        if waiting:
+            yield (chunk := files())
+            number, first = number + 1, first + chunk.count
+        if kind == "image":
+            continue
+        for start, group, count in (_parquet if kind == "parquet" else _tar)(path, size, column):
+            yield Chunk(number, first, count, kind, path, start, group)
+            number, first = number + 1, first + count
+    if waiting:
+        yield files()
+
+
+def _sources(inputs: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
+    """Kind, name, path and problem of everything that the inputs name."""
+    for argument in inputs:
+        path = Path(argument)
+        if path.is_dir():
+            for parent, folders, names in os.walk(argument):
+                folders.sort()
+                for name in sorted(names):
+                    kind = _kind(name)
+                    if kind not in ("", "manifest"):
+                        found = str(Path(parent) / name)
+                        yield kind, found, found, ""
+        elif not path.exists():
+            raise InvalidRequestError(f"{argument}: there is no such file or folder")
+        elif _kind(argument) == "manifest":
+            yield from _manifest(path)
+        elif kind := _kind(argument):
+            yield kind, argument, argument, ""
+        else:
+            known = ", ".join(sorted(IMAGE_SUFFIXES | _MANIFEST_SUFFIXES | {".parquet", ".tar"}))
+            raise InvalidRequestError(
+                f"{argument}: got a file of unknown kind {path.suffix!r}, need a folder or one of {known}"
+            )
+
+
+def _kind(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if suffix in _MANIFEST_SUFFIXES:
+        return "manifest"
+    return {".parquet": "parquet", ".tar": "tar"}.get(suffix, "")
+
+
+def _manifest(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Rows of `image path TAB anything`, relative to the manifest's own folder."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            place = f"{path} line {number}"
+            try:
+                name = line.decode("utf-8-sig" if number == 1 else "utf-8").split("\t")[0].strip()
+            except UnicodeDecodeError:
+                yield "image", place, "", "the row is not UTF-8 text"
+                continue
+            if name and "\0" not in name:
+                yield "image", name, str(path.parent / name), ""
+            elif line.strip():
+                yield "image", place, "", "the row names no file"
+
+
+def _parquet(path: str, size: int, column: str) -> Iterator[tuple[int, int, int]]:
+    pyarrow, parquet = import_parquet()
+    try:
+        metadata = parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InvalidRequestError(f"{path}: no Parquet file: {error}") from error
+    if column not in metadata.schema_arrow.names:
+        names = ", ".join(metadata.schema_arrow.names)
+        raise InvalidRequestError(f"{path}: no column {column!r}; there is: {names} (--column)")
+    for group in range(metadata.num_row_groups):
+        rows = metadata.metadata.row_group(group).num_rows
+        for start in range(0, rows, size):
+            yield start, group, min(size, rows - start)
+
+
+def _tar(path: str, size: int, column: str) -> Iterator[tuple[int, int, int]]:
+    first = count = 0
+    for member in tar_images(path, 0):
+        if count == size:
+            yield first, 0, count
+            count = 0
+        if count == 0:
+            first = member.offset
+        count += 1
+    if count:
+        yield first, 0, count
+
+
+def tar_images(path: str, offset: int) -> Iterator[tarfile.TarInfo]:
+    """The images of a tar from an offset of a member on, in its order.
+
+    Raises:
+        InvalidRequestError: It is no tar, or ends early.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 -- tarfile wants the file
+            file.seek(offset)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]  # otherwise it remembers every one
+                    if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
+                        yield member
+    except (tarfile.TarError, OSError) as error:
+        raise InvalidRequestError(f"{path}: no webdataset tar, or a damaged one: {error}") from error
+
+
+def import_parquet() -> tuple[Any, Any]:
+    """Imports pyarrow and its Parquet part.
+
+    Raises:
+        ConfigurationError: They are not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigurationError(
+            "Parquet needs pyarrow: pip install 'longhand[bulk]' (or write --format jsonl)"
+        ) from error
+    return pyarrow, pyarrow.parquet

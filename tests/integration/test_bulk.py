@@ -1,0 +1,295 @@
+"""`longhand batch`: every kind of input, one row for every image, killed and resumed."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.toy_model import ALPHABET, draw_image
+
+CLI = [sys.executable, str(Path(__file__).parents[2] / "clients" / "cli.py"), "batch"]
+ON_RAY = pytest.param(("--address", "local", "--readers", "2"), marks=pytest.mark.scale, id="ray")
+PLACES = pytest.mark.parametrize("place", [pytest.param((), id="process"), ON_RAY])
+_ENVIRONMENT = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def some_text(seed: int) -> str:
+    return "".join(random.Random(seed).choices(ALPHABET.replace(" ", ""), k=3 + seed % 9))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
+    """Files with the text that they show, in subfolders."""
+    folder = tmp_path_factory.mktemp("images")
+    files = {}
+    for n in range(24):
+        path = folder / str(n % 3) / f"{n:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(draw_image(some_text(n)))
+        files[path] = some_text(n)
+    return files
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    if "--address" in arguments and importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed here: make test-scale brings it (pip install 'longhand[bulk]')")
+    return subprocess.run(
+        [*CLI, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=_ENVIRONMENT,
+    )
+
+
+def rows_in(folder: Path) -> list[dict[str, Any]]:
+    """All rows of an output folder in the order of their numbers."""
+    rows: list[dict[str, Any]] = []
+    for path in folder.glob("part-*.jsonl"):
+        rows += map(json.loads, path.read_text().splitlines())
+    for path in folder.glob("part-*.parquet"):
+        parquet = pytest.importorskip("pyarrow.parquet")
+        rows += parquet.read_table(path).to_pylist()
+    return sorted(rows, key=lambda row: int(row["number"]))
+
+
+def check_rows(rows: Sequence[Mapping[str, Any]], expected: Sequence[tuple[str, str | None]]) -> None:
+    """Each row has its number once, the name's end, and either its text or an error."""
+    assert [row["number"] for row in rows] == list(range(len(expected)))
+    for row, (name, text) in zip(rows, expected, strict=True):
+        assert row["name"].endswith(name), row
+        assert row["text"] == text, row
+        assert (row["confidence"] is None) == (row["error"] is not None) == (text is None), row
+
+
+@PLACES
+def test_a_folder(place: tuple[str, ...], toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:
+    folder = next(iter(images)).parents[1]
+    out = tmp_path / "out"
+    outcome = run(folder, "--out", out, "--format", "jsonl", "--model", toy_bundle, "--chunk", 5, *place)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "read 24 images in" in outcome.stderr
+    check_rows(rows_in(out), [(path.name, images[path]) for path in sorted(images)])
+    assert len(list(out.glob("part-*"))) == 5
+
+
+def test_a_manifest_with_rows_that_name_nothing(
+    toy_bundle: Path, images: dict[Path, str], tmp_path: Path
+) -> None:
+    first, second = list(images)[:2]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    manifest = tmp_path / "some.tsv"
+    manifest.write_bytes(
+        f"{first}\tanything\n\nbroken.png\n".encode() + b"\xff\n" + f"gone.png\n{second}\n{first}\n".encode()
+    )
+    out = tmp_path / "out"
+    outcome = run(manifest, "--out", out, "--format", "jsonl", "--model", toy_bundle, "--chunk", 2)
+    assert outcome.returncode == 1
+    assert "3 could not be read" in outcome.stderr
+    rows = rows_in(out)
+    names = [first.name, "broken.png", "line 4", "gone.png", second.name, first.name]
+    texts = [images[first], None, None, None, images[second], images[first]]
+    check_rows(rows, list(zip(names, texts, strict=True)))
+    errors = [row["error"] or "" for row in rows]
+    assert "not an image" in errors[1]
+    assert errors[2] == "the row is not UTF-8 text"
+    assert "No such file" in errors[3]
+
+
+def write_tar(path: Path, samples: Mapping[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in samples.items():
+            for member, data in ((f"{name}.png", content), (f"{name}.txt", b"a label")):
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def test_webdataset_tars(toy_bundle: Path, tmp_path: Path) -> None:
+    texts = [some_text(n) for n in range(11)]
+    # The long names need headers of their own, which is where a chunk may begin.
+    names = [f"{'long' * 40}/{n}" for n in range(11)]
+    write_tar(tmp_path / "a.tar", {n: draw_image(text) for n, text in zip(names, texts, strict=True)})
+    write_tar(tmp_path / "b.tar", {"big": b"\x89PNG" + bytes(1 << 20), "good": draw_image("abc")})
+    out = tmp_path / "out"
+    options = ("--format", "jsonl", "--chunk", 3, "--max-image-bytes", 1 << 20)
+    outcome = run(tmp_path / "a.tar", tmp_path / "b.tar", "--out", out, "--model", toy_bundle, *options)
+    assert outcome.returncode == 1, outcome.stderr
+    rows = rows_in(out)
+    expected = [(f"a.tar/{n}.png", text) for n, text in zip(names, texts, strict=True)]
+    check_rows(rows, [*expected, ("b.tar/big.png", None), ("b.tar/good.png", "abc")])
+    assert "image file of 1048580 bytes, at most 1048576" in rows[11]["error"]
+
+
+def test_parquet_in_and_out(toy_bundle: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip(
+        "pyarrow", reason="pyarrow is not installed here: make test-scale brings it"
+    )
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts = [some_text(n) for n in range(150)]
+    drawn = [draw_image(text) for text in texts]
+    plain = pyarrow.table({"label": texts, "picture": [*drawn[:-1], None]})
+    parquet.write_table(plain, tmp_path / "plain.parquet", row_group_size=80)
+    structs = [{"bytes": image, "path": "x.png"} for image in drawn[:3]]
+    parquet.write_table(pyarrow.table({"picture": structs}), tmp_path / "structs.parquet")
+    inputs = [tmp_path / "plain.parquet", tmp_path / "structs.parquet"]
+    wrong = run(*inputs, "--out", tmp_path / "wrong", "--model", toy_bundle)
+    assert wrong.returncode == 2
+    assert "no column 'image'; there is: label, picture (--column)" in wrong.stderr
+    out = tmp_path / "out"
+    outcome = run(*inputs, "--out", out, "--model", toy_bundle, "--chunk", 70, "--column", "picture")
+    assert outcome.returncode == 1, outcome.stderr
+    expected = [(f"plain.parquet#{n}", text) for n, text in enumerate(texts[:-1])]
+    expected_rows: list[tuple[str, str | None]] = [*expected, ("plain.parquet#149", None)]
+    expected_rows += [(f"structs.parquet#{n}", text) for n, text in enumerate(texts[:3])]
+    rows = rows_in(out)
+    check_rows(rows, expected_rows)
+    assert "column 'picture': got NoneType" in rows[149]["error"]
+    assert sorted(path.suffix for path in out.glob("part-*")) == [".parquet"] * 4
+
+
+@PLACES
+def test_killed_and_resumed_every_row_is_there_once(
+    place: tuple[str, ...], toy_bundle: Path, images: dict[Path, str], tmp_path: Path
+) -> None:
+    chooser = random.Random(3)
+    wanted = [chooser.choice(list(images)) for _ in range(3000)]
+    manifest = tmp_path / "many.txt"
+    manifest.write_text("".join(f"{path}\n" for path in wanted))
+    out = tmp_path / "out"
+    command = [manifest, "--out", out, "--format", "jsonl", "--model", toy_bundle, "--chunk", 20, *place]
+    if place and importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed here: make test-scale brings it (pip install 'longhand[bulk]')")
+    done: dict[Path, int] = {}
+    for round_number, parts in enumerate((5, 25, 60)):
+        process = subprocess.Popen(
+            [*CLI[:1], "-m", "longhand_server.bulk", *map(str, command), "--resume"],
+            stderr=subprocess.PIPE,
+            env=_ENVIRONMENT,
+        )
+        wait_for_parts(out, parts, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+        if place:
+            time.sleep(3)  # Ray notices by itself, and ends the readers
+        # What an earlier round had finished was not done again.
+        for path, modified in done.items():
+            assert path.stat().st_mtime_ns == modified, f"round {round_number}: {path} was written again"
+        done = {path: path.stat().st_mtime_ns for path in out.glob("part-*.jsonl")}
+    outcome = run(*command, "--resume")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "images were read by an earlier run" in outcome.stderr
+    check_rows(rows_in(out), [(path.name, images[path]) for path in wanted])
+    assert not list(out.glob("*.tmp"))
+    assert all(path.stat().st_mtime_ns == modified for path, modified in done.items())
+
+
+def wait_for_parts(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 200
+    while len(list(folder.glob("part-*.jsonl"))) < count:
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < end, f"not {count} files after 200 s"
+        time.sleep(0.01)
+
+
+def test_memory_does_not_grow_with_the_images(
+    toy_bundle: Path, images: dict[Path, str], tmp_path: Path
+) -> None:
+    measure = (
+        "import resource, sys; from longhand_server.bulk import main; code = main(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+    )
+    peaks = []
+    for count in (300, 3000):
+        manifest = tmp_path / f"{count}.txt"
+        manifest.write_text("".join(f"{list(images)[n % 24]}\n" for n in range(count)))
+        arguments = [manifest, "--out", tmp_path / f"out{count}", "--format", "jsonl", "--chunk", 50]
+        outcome = subprocess.run(
+            [sys.executable, "-c", measure, *map(str, arguments), "--model", str(toy_bundle)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=110,
+        )
+        peaks.append(int(outcome.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 10, f"{peaks} MB at most for 300 and 3,000 images"
+
+
+def test_wrong_arguments_say_what_is_wrong(toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:
+    image, out = next(iter(images)), tmp_path / "out"
+    basics = ("--out", out, "--format", "jsonl", "--model", toy_bundle)
+    assert run(image, *basics).returncode == 0
+    (tmp_path / "notes.doc").touch()
+    (tmp_path / "broken.tar").write_bytes(b"x" * 600)
+    (tmp_path / "empty").mkdir()
+    fresh = ("--out", tmp_path / "fresh", "--format", "jsonl")
+    for arguments, message in (
+        ((image, *basics), "holds a run already; --resume goes on with it"),
+        ((image, *basics, "--chunk", 7, "--resume"), "has chunk 500, this one 7"),
+        ((tmp_path / "gone", *fresh), "gone: there is no such file or folder"),
+        ((tmp_path / "notes.doc", *fresh), "unknown kind '.doc', need a folder or one of .bmp,"),
+        ((tmp_path / "broken.tar", *fresh), "broken.tar: no webdataset tar, or a damaged one"),
+        ((tmp_path / "empty", *fresh), "no image in"),
+        ((image, *fresh, "--model", "none"), "model 'none': neither a folder nor a shipped model"),
+        ((image, *fresh, "--beam-width", "2000"), "options.decoder.beam_width: got 2000, need 1 to 1000"),
+        ((image, *fresh, "--chunk", "0"), "got '0', need a whole number of at least 1"),
+    ):
+        outcome = run(*arguments)
+        assert outcome.returncode == 2, outcome.stderr
+        assert message in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "message"),
+    [
+        (
+            "ray",
+            ("--address", "auto", "--format", "jsonl"),
+            "--address needs Ray Data: pip install 'longhand[bulk]'",
+        ),
+        ("pyarrow", (), "Parquet needs pyarrow: pip install 'longhand[bulk]'"),
+    ],
+)
+def test_a_missing_extra_says_what_to_install(
+    toy_bundle: Path,
+    images: dict[Path, str],
+    tmp_path: Path,
+    missing: str,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    blocked = f"import sys; sys.modules[{missing!r}] = None; from longhand_server.bulk import main; sys.exit(main())"
+    command = [sys.executable, "-c", blocked, str(next(iter(images))), "--out", str(tmp_path / "out")]
+    outcome = subprocess.run(
+        [*command, "--model", str(toy_bundle), *arguments], capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 2
+    assert message in outcome.stderr
+
+
+def test_two_runs_do_not_share_a_folder(toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "out" / "_longhand").mkdir(parents=True)
+    with (tmp_path / "out" / "_longhand" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        outcome = run(
+            next(iter(images)), "--out", tmp_path / "out", "--model", toy_bundle, "--format", "jsonl"
+        )
+    assert outcome.returncode == 2
+    assert "another run writes into" in outcome.stderr
