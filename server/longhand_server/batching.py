@@ -16,7 +16,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from longhand_server.config import BatchingConfig
 from longhand_server.errors import DeadlineExceededError, OverloadedError, ShuttingDownError
@@ -114,7 +114,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         self._last_finish: dict[str, float] = {}
         self._prune_at = _PRUNE_AT
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Future[Any]] = set()
         self._seconds_per_item = 0.0
         self._room_waiters: deque[asyncio.Future[None]] = deque()
         self._closing = False
@@ -127,7 +127,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
     @property
     def running(self) -> int:
         """Batches that run."""
-        return len(self._tasks)
+        return len(self._running)
 
     def submit(
         self,
@@ -205,8 +205,8 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         """Accepts nothing more and returns once everything accepted is answered."""
         self._closing = True
         self._dispatch()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._running:
+            await asyncio.wait(self._running)
 
     def _wake_one(self) -> None:
         while self._room_waiters:
@@ -239,16 +239,13 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._free > 0:
+        while self._free > 0 and self._waiting:
             batch, ready_at = self._next_batch()
             if not batch:
                 if ready_at < math.inf:
                     self._timer = self._loop.call_at(ready_at, self._dispatch)
                 return
-            self._free -= 1
-            task = self._loop.create_task(self._run(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(batch)
 
     def _next_batch(self) -> tuple[list[_Entry[ItemT, ResultT]], float]:
         """Takes the batch that is due, or says when the first one will be (inf: nothing waits)."""
@@ -290,7 +287,8 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
                 batch.append(entry)
         return batch
 
-    async def _run(self, batch: list[_Entry[ItemT, ResultT]]) -> None:
+    def _start(self, batch: list[_Entry[ItemT, ResultT]]) -> None:
+        self._free -= 1
         started = self._loop.time()
         handed_over = False
 
@@ -303,30 +301,51 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
                 self._free += 1
                 self._dispatch()
 
-        try:
-            await self._run_entries(batch, hand_over)
-        finally:
-            hand_over()
+        running = asyncio.ensure_future(self._run_batch([entry.item for entry in batch], hand_over))
+        self._running.add(running)
+        running.add_done_callback(lambda done: self._end(batch, done, hand_over))
 
-    async def _run_entries(self, batch: list[_Entry[ItemT, ResultT]], hand_over: Callable[[], None]) -> None:
-        try:
-            results = await self._run_batch([entry.item for entry in batch], hand_over)
-            if len(results) != len(batch):
-                raise RuntimeError(f"{len(batch)} items gave {len(results)} results")
-        except Exception as error:
-            if len(batch) == 1:
-                _settle(batch[0].future, error)
-                return
-            for entry in batch:
-                if not entry.future.done():
-                    await self._run_entries([entry], hand_over)
-            return
-        except asyncio.CancelledError:
+    def _end(
+        self,
+        batch: list[_Entry[ItemT, ResultT]],
+        done: asyncio.Future[Sequence[ResultT | Exception]],
+        hand_over: Callable[[], None],
+    ) -> None:
+        self._running.discard(done)
+        if done.cancelled():
             for entry in batch:
                 entry.future.cancel()
-            raise
-        for entry, result in zip(batch, results, strict=True):
-            _settle(entry.future, result)
+        elif (error := _error_of(done, len(batch))) is None:
+            for entry, result in zip(batch, done.result(), strict=True):
+                _settle(entry.future, result)
+        elif len(batch) == 1:
+            _settle(batch[0].future, error)
+        else:
+            again = self._loop.create_task(self._run_singly(batch, hand_over))
+            self._running.add(again)
+            again.add_done_callback(self._running.discard)
+            return
+        hand_over()
+
+    async def _run_singly(self, batch: list[_Entry[ItemT, ResultT]], hand_over: Callable[[], None]) -> None:
+        try:
+            for entry in batch:
+                if not entry.future.done():
+                    alone = asyncio.ensure_future(self._run_batch([entry.item], hand_over))
+                    await asyncio.wait([alone])
+                    _settle(entry.future, _error_of(alone, 1) or alone.result()[0])
+        finally:
+            for entry in batch:
+                entry.future.cancel()  # only where this was cut short
+            hand_over()
+
+
+def _error_of(done: asyncio.Future[Sequence[Any]], count: int) -> Exception | None:
+    """What went wrong with a batch of that many items as a whole, if anything."""
+    error = done.exception()
+    if error is None and len(done.result()) != count:
+        return RuntimeError(f"{count} items gave {len(done.result())} results")
+    return error if error is None or isinstance(error, Exception) else RuntimeError(repr(error))
 
 
 def _settle(future: asyncio.Future[ResultT], result: ResultT | Exception) -> None:

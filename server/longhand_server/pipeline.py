@@ -14,18 +14,19 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from longhand_server.batching import DynamicBatcher
 from longhand_server.config import BatchingConfig, ImageLimits, LineFormat
-from longhand_server.errors import LonghandError, RecognitionFailedError
+from longhand_server.errors import DeadlineExceededError, LonghandError, RecognitionFailedError
 from longhand_server.image import LineImage, load_line_image
 from longhand_server.options import RecognitionOptions
 from longhand_server.recognizer import Recognizer, Transcription, blank_transcription
+from longhand_server.workers import Workers
 
 _GPU_BATCH_SIZE = 64
 # Batches' worth of decoded lines that may wait for a GPU, so that its width buckets fill.
@@ -69,13 +70,21 @@ class Job:
         if self.reading is not None:
             self.reading.cancel()
 
-    def timed(self, result: Transcription) -> Transcription:
-        """The result with this image's own times."""
-        total_ms = (time.perf_counter() - self.arrived) * 1000
-        timings = replace(
-            result.timings, decode_image_ms=self.decode_ms, queue_ms=self.queue_ms, total_ms=total_ms
-        )
-        return replace(result, timings=timings)
+    def check_wanted(self) -> None:
+        """Raises what its caller got or is to get where it need not be read any more."""
+        if self.abandoned:
+            raise RecognitionFailedError("nobody waits for this image any more")
+        if self.deadline <= time.monotonic():  # the clock of every event loop
+            waited_ms = (time.perf_counter() - self.arrived) * 1000
+            raise DeadlineExceededError(f"the deadline passed after {waited_ms:.0f} ms in the queue")
+
+    def time(self, result: Transcription) -> Transcription:
+        """Fills this image's own times in."""
+        timings = result.timings
+        timings.decode_image_ms = self.decode_ms
+        timings.queue_ms = self.queue_ms
+        timings.total_ms = (time.perf_counter() - self.arrived) * 1000
+        return result
 
 
 class RecognitionPipeline(abc.ABC):
@@ -87,6 +96,8 @@ class RecognitionPipeline(abc.ABC):
     """
 
     def __init__(self, line: LineFormat, limits: ImageLimits) -> None:
+        # The workers here are the threads; OpenCV's own would only be woken in vain.
+        cv2.setNumThreads(1)
         self._line = line
         self._limits = limits
         self._loop = asyncio.get_running_loop()
@@ -143,7 +154,7 @@ class RecognitionPipeline(abc.ABC):
         if wait:
             await self._room()
         try:
-            return job.timed(await self._read(job))
+            return job.time(await self._read(job))
         except asyncio.CancelledError:
             job.abandon()
             raise
@@ -200,9 +211,10 @@ class SerialPipeline(LocalPipeline):
         on_batch: Callable[[Sequence[int]], None],
     ) -> None:
         super().__init__(recognizer, limits, on_batch)
-        self._pool = ThreadPoolExecutor(workers, "line")
+        self._workers = Workers(workers, "line")
+        # One more than there are workers: whoever is done finds the next image at hand and need not be woken for it.
         self._images: DynamicBatcher[Job, Transcription] = DynamicBatcher(
-            self._run, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers
+            self._run, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers + 1
         )
 
     @property
@@ -213,7 +225,7 @@ class SerialPipeline(LocalPipeline):
     async def close(self) -> None:
         """See the base class."""
         await self._images.close()
-        self._pool.shutdown(wait=False)
+        self._workers.close()
 
     def check_room(self) -> None:
         """See the base class."""
@@ -225,14 +237,17 @@ class SerialPipeline(LocalPipeline):
     async def _read(self, job: Job) -> Transcription:
         return await self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
 
-    async def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
-        return [await self._loop.run_in_executor(self._pool, self._run_now, jobs[0])]
+    def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> asyncio.Future[list[Transcription]]:
+        return self._workers.submit(self._run_now, jobs[0])
 
-    def _run_now(self, job: Job) -> Transcription:
+    def _run_now(self, job: Job) -> list[Transcription]:
+        job.check_wanted()
         line = self._load(job)
         if line.is_blank:
-            return blank_transcription(line)
-        return self.recognizer.recognize(self._started([job]), [job.options])[0]
+            return [blank_transcription(line)]
+        lines = self._started([job])
+        job.line = None  # so that its memory is given back here and not by the event loop's thread
+        return self.recognizer.recognize(lines, [job.options])
 
 
 class StagedPipeline(LocalPipeline):
@@ -248,9 +263,9 @@ class StagedPipeline(LocalPipeline):
     ) -> None:
         super().__init__(recognizer, limits, on_batch)
         batch_size = batching.max_batch_size or _GPU_BATCH_SIZE
-        self._image_pool = ThreadPoolExecutor(workers, "image")
-        self._network_pool = ThreadPoolExecutor(1, "network")
-        self._beam_pool = ThreadPoolExecutor(_BEAM_BATCHES, "beam")
+        self._image_workers = Workers(workers, "image")
+        self._network_workers = Workers(1, "network")
+        self._beam_workers = Workers(_BEAM_BATCHES, "beam")
         self._beam_slots = asyncio.Semaphore(_BEAM_BATCHES)
         self._images: DynamicBatcher[Job, asyncio.Future[Transcription]] = DynamicBatcher(
             self._prepare, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers
@@ -269,8 +284,8 @@ class StagedPipeline(LocalPipeline):
         """See the base class."""
         await self._images.close()
         await self._lines.close()
-        for pool in (self._image_pool, self._network_pool, self._beam_pool):
-            pool.shutdown(wait=False)
+        for workers in (self._image_workers, self._network_workers, self._beam_workers):
+            workers.close()
 
     def check_room(self) -> None:
         """See the base class."""
@@ -289,14 +304,13 @@ class StagedPipeline(LocalPipeline):
     ) -> Sequence[asyncio.Future[Transcription] | Exception]:
         """The first stage: decodes an image file and queues its line for the network."""
         (job,) = jobs
-        line = await self._loop.run_in_executor(self._image_pool, self._load, job)
+        line = await self._image_workers.submit(self._load, job)
         if line.is_blank:
             answer: asyncio.Future[Transcription] = self._loop.create_future()
             answer.set_result(blank_transcription(line))
             return [answer]
         await self._lines.room()
-        if job.abandoned:  # its own future is cancelled, so nobody sees this
-            return [RecognitionFailedError("nobody waits for this image any more")]
+        job.check_wanted()
         # To the network a caller's fair turn has come already; what counts there is the width.
         job.reading = self._lines.submit(
             job, size=line.pixels.shape[1], deadline=job.deadline, priority=job.priority, caller=job.caller
@@ -305,14 +319,12 @@ class StagedPipeline(LocalPipeline):
 
     async def _infer(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
         """Network and beam search one after the other: the GPU goes on while the CPU searches."""
-        lines, log_probs, infer_ms = await self._loop.run_in_executor(
-            self._network_pool, self._infer_now, jobs
-        )
+        lines, log_probs, infer_ms = await self._network_workers.submit(self._infer_now, jobs)
         async with self._beam_slots:
             hand_over()
             options = [job.options for job in jobs]
-            return await self._loop.run_in_executor(
-                self._beam_pool, self.recognizer.transcribe, lines, log_probs, infer_ms, options
+            return await self._beam_workers.submit(
+                self.recognizer.transcribe, lines, log_probs, infer_ms, options
             )
 
     def _infer_now(self, jobs: Sequence[Job]) -> tuple[list[LineImage], list[NDArray[np.float32]], float]:

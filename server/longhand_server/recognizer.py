@@ -48,9 +48,12 @@ class Alternative:
     confidence: float
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Timings:
-    """Where an image's time went, in milliseconds; images of one batch share the batch's times."""
+    """Where an image's time went, in milliseconds; filled in as the image goes its way.
+
+    Images of one batch have the whole batch's times of network and decoder.
+    """
 
     decode_image_ms: float = 0.0
     queue_ms: float = 0.0
@@ -146,9 +149,10 @@ class Recognizer:
             for index, readings in zip(members, found, strict=True):
                 hypotheses[index] = readings
         beam_ms = (time.perf_counter() - begun) * 1000
-        timings = Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images))
         return [
-            self._transcription(image, readings, wanted, timings)
+            self._transcription(
+                image, readings, wanted, Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images))
+            )
             for image, readings, wanted in zip(images, hypotheses, options, strict=True)
         ]
 

@@ -97,7 +97,7 @@ class ServedModel:
             self.failed = True
             raise
         self.failed = False
-        self._metrics.watch_queue(self.name, lambda: pipeline.waiting)
+        self._metrics.watch_queue(self.name, self.version, lambda: pipeline.waiting)
         seconds = time.perf_counter() - begun
         _LOG.info("loaded model %s %s on %s in %.1f s", self.name, self.version, self.loaded.device, seconds)
         return pipeline

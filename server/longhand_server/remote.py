@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from longhand_server.options import RecognitionOptions
 from longhand_server.pipeline import Job, RecognitionPipeline
 from longhand_server.recognizer import Transcription, blank_transcription
 from longhand_server.registry import LoadedModel, ServedModel
+from longhand_server.workers import Workers
 
 
 class LineReader(Protocol):
@@ -51,7 +51,7 @@ class RemotePipeline(RecognitionPipeline):
         super().__init__(model.line, config.image)
         self._name, self._version = model.name, model.version
         self._reader = reader
-        self._pool = ThreadPoolExecutor(config.runtime.threads or os.cpu_count() or 1, "image")
+        self._workers = Workers(config.runtime.threads or os.cpu_count() or 1, "image")
         self._images: DynamicBatcher[Job, Transcription] = DynamicBatcher(
             self._run, replace(config.batching, max_batch_size=1, max_delay_ms=0.0), concurrency=in_flight
         )
@@ -64,7 +64,7 @@ class RemotePipeline(RecognitionPipeline):
     async def close(self) -> None:
         """See the base class."""
         await self._images.close()
-        self._pool.shutdown(wait=False)
+        self._workers.close()
 
     def check_room(self) -> None:
         """See the base class."""
@@ -78,7 +78,7 @@ class RemotePipeline(RecognitionPipeline):
 
     async def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
         (job,) = jobs
-        line = await self._loop.run_in_executor(self._pool, self._load, job)
+        line = await self._workers.submit(self._load, job)
         if line.is_blank:
             return [blank_transcription(line)]
         result = await self._reader.read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -153,6 +154,8 @@ async def serve(config: ServerConfig, *, supervised: bool = False) -> None:
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
     server = await build_server(config)
+    # What is there now stays; the garbage collector need not look at it again and again.
+    gc.freeze()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)

@@ -52,6 +52,7 @@ SERVER_ORDER = [
     "recognizer",
     "statistics",
     "batching",
+    "workers",
     "streaming",
     "metrics",
     "tracing",

@@ -122,6 +122,21 @@ async def test_bad_images_expired_and_cancelled_ones_never_reach_the_network(mod
     assert sum(map(len, model.batches)) <= 4  # those that were being decoded already
 
 
+async def test_what_expires_or_is_cancelled_just_before_a_worker_takes_it_is_not_read() -> None:
+    model = SimulatedModel("cpu", infer_s=0.1)
+    pipeline = build(model)  # two workers, so the third image is at hand for the first that is done
+    soon = asyncio.get_running_loop().time() + 0.05
+    late = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS, deadline=soon)) for _ in "123"]
+    results = await asyncio.gather(*late, return_exceptions=True)
+    assert [type(result) for result in results] == [Transcription, Transcription, DeadlineExceededError]
+    calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in "123"]
+    await asyncio.sleep(0.05)
+    calls[2].cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await pipeline.close()
+    assert len(model.batches) == 4
+
+
 async def test_cancelling_while_lines_wait_for_the_network_frees_their_places() -> None:
     model = SimulatedModel("cpu", infer_s=0.05)
     pipeline = build(model)
