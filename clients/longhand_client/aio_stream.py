@@ -7,6 +7,8 @@ renewal of a broken stream and order work as in `stream.py`; a single thread nee
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
 from typing import Protocol, TypeAlias, TypeVar
@@ -32,6 +34,8 @@ from longhand_client.stream import (
 )
 
 _Item = TypeVar("_Item")
+# A few, so that pulling and sending change turns less often than at each image.
+_MOST_UNSENT = 8
 # What grpc.aio says where a write meets a call that the server has just ended; the server's status is lost.
 _LOST_STATUS = "Internal error from Core"
 
@@ -71,14 +75,18 @@ class AsyncRecognitionStream:
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self._slots = asyncio.Semaphore(settings.look_ahead)
         self._pending: dict[str, Pending] = {}
-        self._pulled = 0
+        # Pulled and not sent; None stands for the end of the source.
+        self._unsent: asyncio.Queue[Pending | None] = asyncio.Queue(_MOST_UNSENT)
+        self._end_seen = False
         self._exhausted = False
-        self._pull: asyncio.Task[Pending | None] | None = None
 
     async def outcomes(self) -> AsyncGenerator[Outcome, None]:
         """Yields one outcome for each image; closing the generator ends the stream."""
         waiting: dict[int, Outcome] = {}
         next_index = 0
+        # One task asks the source all the time, whatever becomes of the calls: so the caller's iterator is never cut
+        # short in the middle of a step.
+        puller = asyncio.create_task(self._pull())
         try:
             async with aclosing(self._as_they_come()) as arrived:
                 async for outcome in arrived:
@@ -90,9 +98,8 @@ class AsyncRecognitionStream:
                         yield waiting.pop(next_index)
                         next_index += 1
         finally:
-            if self._pull is not None:
-                self._pull.cancel()
-                await asyncio.wait({self._pull})
+            puller.cancel()
+            await asyncio.wait({puller})
 
     async def _as_they_come(self) -> AsyncGenerator[Outcome, None]:
         failures = 0
@@ -119,46 +126,50 @@ class AsyncRecognitionStream:
             error = ServerError(f"the server ended the stream without an answer for image {pending.index}")
             yield Outcome(pending.index, None, error, pending.source)
 
-    async def _send(self, call: AsyncStreamCall) -> None:
-        if self._pull is not None and self._pull.done():
-            self._pull = None  # what it pulled is among the unanswered ones
+    async def _pull(self) -> None:
         try:
-            await call.write(self._settings.config)
-            for pending in list(self._pending.values()):
-                await call.write(pending.request)
-            while not self._exhausted:
-                if self._pull is None:
-                    self._pull = asyncio.create_task(self._next_image())
-                # Waiting in this way leaves the pull alone when this task is cancelled: the next call goes on
-                # with it, and the caller's iterator is never cut short in the middle of a step.
-                await asyncio.wait({self._pull})
-                pulled, self._pull = self._pull.result(), None
-                if pulled is not None:
-                    await call.write(pulled.request)
-            await call.done_writing()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # the receiver learns why the call ended
+            for index in itertools.count():
+                await self._slots.acquire()
+                try:
+                    source = await anext(self._source)
+                except StopAsyncIteration:
+                    break
+                await self._add(index, source)
+            self._exhausted = True
+            await self._unsent.put(None)
         except Exception as error:  # the caller's iterable failed: the caller gets its exception
             self._events.put_nowait(error)
 
-    async def _next_image(self) -> Pending | None:
-        await self._slots.acquire()
-        try:
-            source = await anext(self._source)
-        except StopAsyncIteration:
-            self._exhausted = True
-            return None
-        index, self._pulled = self._pulled, self._pulled + 1
+    async def _add(self, index: int, source: ImageSource) -> None:
         try:
             # Reading a small local file takes less time than a change of thread.
             image = image_bytes(source, self._settings.max_image_bytes)
         except LonghandError as error:
             self._events.put_nowait(Outcome(index, None, error, source))
-            return None
+            return
         message = pb.StreamingRecognizeImage(request_id=str(index), image=image)
         pending = Pending(index, source, pb.StreamingRecognizeRequest(image=message))
+        await self._unsent.put(pending)
+        # No step lies between the two, so what is unsent is always among the unanswered.
         self._pending[str(index)] = pending
-        return pending
+
+    async def _send(self, call: AsyncStreamCall) -> None:
+        again = deque(self._pending.values())
+        while not self._unsent.empty():
+            self._end_seen |= self._unsent.get_nowait() is None
+        try:
+            await call.write(self._settings.config)
+            while again:
+                await call.write(again.popleft().request)
+            while not self._end_seen:
+                following = await self._unsent.get()
+                if following is None:
+                    self._end_seen = True
+                else:
+                    await call.write(following.request)
+            await call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return  # the receiver learns why the call ended
 
     async def _receive(self, call: AsyncStreamCall) -> None:
         end: LonghandError | None = None
@@ -173,6 +184,8 @@ class AsyncRecognitionStream:
 
     async def _next_event(self) -> _Event:
         while True:
+            if not self._events.empty():
+                return self._events.get_nowait()
             try:
                 async with asyncio.timeout(self._settings.timeout_s):
                     return await self._events.get()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,10 +178,8 @@ def transcription_from_proto(result: pb.RecognitionResult) -> Transcription:
             )
             for one in result.alternatives
         ),
-        words=tuple(Span(one.text, one.confidence, one.x_start_px, one.x_end_px) for one in result.words),
-        characters=tuple(
-            Span(one.text, one.confidence, one.x_start_px, one.x_end_px) for one in result.characters
-        ),
+        words=_spans(result.words),
+        characters=_spans(result.characters),
         timings=Timings(
             timings.decode_image_ms,
             timings.queue_ms,
@@ -194,6 +193,10 @@ def transcription_from_proto(result: pb.RecognitionResult) -> Transcription:
         image_width=result.image_width_px,
         image_height=result.image_height_px,
     )
+
+
+def _spans(messages: Sequence[pb.Word] | Sequence[pb.Character]) -> tuple[Span, ...]:
+    return tuple([Span(one.text, one.confidence, one.x_start_px, one.x_end_px) for one in messages])
 
 
 def outcome_from_proto(
