@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return read(arguments) if command is None else command(arguments[1:])
     except ServerUnavailableError as error:
-        print(f"longhand: {error}; {_HOW_TO_START}", file=sys.stderr)
+        hint = "" if error.reason else f"; {_HOW_TO_START}"
+        print(f"longhand: {error}{hint}", file=sys.stderr)
         return EXIT_NO_SERVER
     except LonghandError as error:
         print(f"longhand: {error}", file=sys.stderr)

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _IMAGE_REASONS = frozenset({"INVALID_IMAGE"})
+# What gRPC says where no secure connection comes about, the more precise first, and what it means.
+_TLS_FAILURES = {
+    "certificate has expired": "the server's certificate has expired",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not one that is trusted here",
+    "Hostname Verification Check failed": "the server's certificate is for another name",
+    "WRONG_VERSION_NUMBER": "the server there does not speak TLS",
+}
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -34,7 +41,8 @@ class LonghandError(Exception):
     Attributes:
         message: one line for a person.
         code: name of the gRPC status code, such as "INVALID_ARGUMENT".
-        reason: the server's stable name for the cause, such as "INVALID_IMAGE"; "" where it gave none.
+        reason: the server's stable name for the cause, such as "INVALID_IMAGE"; "TLS" where no secure connection came
+            about; "" where there is none.
         field: path of the request field at fault, or None.
         retry_after_s: seconds after which the server invites a retry, or None.
     """
@@ -138,6 +146,10 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
             if key == _DETAILS_KEY and isinstance(value, bytes):
                 details = status_pb2.Status.FromString(value).details
     if code is grpc.StatusCode.UNAVAILABLE:
+        cause = next((plain for sign, plain in _TLS_FAILURES.items() if sign in message), None)
+        if cause is not None:
+            message = f"no secure connection to {address}: {cause} ({message})"
+            return ServerUnavailableError(message, code=code.name, reason="TLS")
         message = f"no Longhand server answers at {address} ({message})"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         # gRPC itself refuses a message over the size limit; waiting would not help.

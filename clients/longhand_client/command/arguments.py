@@ -149,11 +149,15 @@ def read_hotwords(path: Path) -> dict[str, float | None]:
     """Reads a file of `word` or `word TAB boost` rows.
 
     Raises:
-        ValueError: a boost is no number, or the file is no UTF-8 text.
+        ValueError: a boost is no number, or the file is no UTF-8 text (which is named).
         OSError: the file cannot be read.
     """
     words: dict[str, float | None] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text") from error
+    for number, line in enumerate(text.splitlines(), 1):
         word, separator, boost = line.partition("\t")
         if not word.strip():
             continue

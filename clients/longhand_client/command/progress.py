@@ -1,9 +1,11 @@
-"""A progress line on a terminal: how many, how fast, how long still."""
+"""A progress bar on a terminal: how many, how fast, how long still."""
 
 from __future__ import annotations
 
 import time
 from typing import TextIO
+
+_BAR = 20  # characters
 
 
 class Progress:
@@ -41,7 +43,9 @@ class Progress:
             return f"{self._done} lines, {rate:.1f} lines/s"
         share = 100 * self._done // max(self._total, 1)
         left_s = round((self._total - self._done) / rate) if self._done else 0
-        return f"{self._done}/{self._total} ({share} %), {rate:.1f} lines/s, {_clock(left_s)} left"
+        filled = _BAR * self._done // max(self._total, 1)
+        bar = "#" * filled + "." * (_BAR - filled)
+        return f"[{bar}] {self._done}/{self._total} ({share} %), {rate:.1f} lines/s, {_clock(left_s)} left"
 
     def clear(self) -> None:
         """Removes the line, so that something else can be printed."""

@@ -50,8 +50,10 @@ def read(arguments: Sequence[str]) -> int:
             client = resources.enter_context(_client(options))
             request = recognition_options(options, client)
             stream = resources.enter_context(_output(options))
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             usage.error(str(error))
+        except OSError as error:
+            usage.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         job = ReadJob(
             options=request,
             writer=_writer(options, stream),

@@ -71,6 +71,23 @@ def test_no_server(lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "make serve" in captured.err
 
 
+def test_files_that_cannot_be_used_are_named(
+    fake: FakeServer, lines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = lines / "broken.tsv"
+    broken.write_bytes(b"one.png\tfirst\ntwo.png\t\xff\n")
+    for argument, path, problem in (
+        ("--hotwords", lines / "gone.txt", "gone.txt: No such file or directory"),
+        ("--hotwords", broken, "broken.tsv: not UTF-8 text"),
+        ("--reference", broken, "broken.tsv line 2: the row is not UTF-8 text"),
+        ("--token-file", lines, f"{lines}: Is a directory"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            run(fake.address, lines / "one.png", argument, path)
+        assert caught.value.code == 2
+        assert problem in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["--unknown", "x.png"], ["x.png", "--address", "host:port"]])
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -178,9 +178,9 @@ def test_progress_on_a_terminal() -> None:
     stream = io.StringIO()
     progress = Progress(stream, 10, enabled=True)
     progress.step()
-    assert stream.getvalue().startswith("\r\x1b[K1/10 (10 %), ")
+    assert stream.getvalue().startswith("\r\x1b[K[##..................] 1/10 (10 %), ")
     progress.step()
-    assert progress.line(1.0) == "2/10 (20 %), 2.0 lines/s, 0:04 left"
+    assert progress.line(1.0) == "[####................] 2/10 (20 %), 2.0 lines/s, 0:04 left"
     assert Progress(stream, None).line(1.0) == "0 lines, 0.0 lines/s"
     slow = Progress(stream, 40_000, enabled=True)
     slow.step()
