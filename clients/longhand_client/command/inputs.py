@@ -120,8 +120,8 @@ def read_references(path: str) -> dict[str, str]:
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path} line {line}: the row is not UTF-8 text") from error
+        row = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path} line {row}: the row is not UTF-8 text") from error
     references: dict[str, str] = {}
     bases: dict[str, list[str]] = {}
     for number, line in enumerate(lines, 1):
