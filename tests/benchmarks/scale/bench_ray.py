@@ -24,7 +24,8 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, for helpers and benchmarks
 
-from benchmarks.server.bench_server import Client, make_images, pipeline_cpu
+from benchmarks.server.bench_server import pipeline_cpu
+from benchmarks.server.load import Client, make_images
 from helpers.process_tree import cpu_seconds, process_tree
 from helpers.ray_process import RayProcess, free_port, ray_config
 from helpers.server_process import ServerProcess

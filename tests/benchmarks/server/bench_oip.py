@@ -21,7 +21,7 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, for helpers and benchmarks
 
-from benchmarks.server.bench_server import make_images
+from benchmarks.server.load import make_images
 from helpers.server_process import ServerProcess
 from longhand.oip import inference_pb2 as oip
 from longhand.oip import inference_pb2_grpc

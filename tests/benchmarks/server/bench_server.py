@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import platform
-import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import cv2
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, for helpers
 
+from benchmarks.server.load import Client, Lag, make_images, percentile
+from benchmarks.server.serving_cost import SHIPPED_MODEL, serving_cost
 from helpers.server_process import ServerProcess
-from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
 from longhand_server.bundle import load_bundle
 from longhand_server.image import load_line_image
@@ -36,9 +40,8 @@ from longhand_server.options import RecognitionOptions
 from longhand_server.recognizer import Recognizer
 from longhand_server.runtime import choose_device, load_line_model
 
-_ROOT = Path(__file__).parents[3]
-_SHARES = (0.35, 0.55, 0.75, 1.0)
 _QUEUE = 64
+_REST = "\n<!-- below: written by hand -->\n"
 _LOADS = (0.3, 0.5, 0.7, 0.9)
 
 
@@ -48,24 +51,29 @@ class Report:
 
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     curve: list[tuple[float, float, float]] = field(default_factory=list)  # lines/s, p50 and p99 in ms
+    model: str = ""
 
     def add(self, what: str, target: str, measured: str) -> None:
         """Adds a row and shows it."""
         self.rows.append((what, target, measured))
         print(f"{what}: {measured} (target {target})", flush=True)
 
-    def text(self, model: str) -> str:
-        """The page, in Markdown."""
+    def text(self, page: Path) -> str:
+        """The page in Markdown; what stands below the measurements there stays."""
         table = "\n".join(f"| {what} | {target} | {measured} |" for what, target, measured in self.rows)
         load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+        rest = page.read_text(encoding="utf-8").partition(_REST)[2] if page.exists() else ""
         return (
             "# The server, measured\n\n"
             "Made by `make bench-server` (tests/benchmarks/server/bench_server.py). Client and server share the\n"
-            "machine, so throughput is compared by CPU time: of the bare pipeline, and of the server process.\n\n"
-            f"Machine: {os.cpu_count()} x {_cpu_name()}, Python {platform.python_version()}, load average when done "
-            f"{load} (other work than this runs on it where that is above 3). Model: {model}.\n\n"
+            "machine, so throughput is compared by CPU time: of the pipeline called in process, with as many\n"
+            "threads, and of the server process. The cost of serving is what a server's process uses beside the\n"
+            "CPU time that its threads spend in the pipeline (serving_cost.py, a JPEG of 20 kB).\n\n"
+            f"Machine: {os.cpu_count()} x {_cpu_name()}, Python {platform.python_version()}, "
+            f"{date.today().isoformat()}, load average when done {load} (above 3: other work ran beside this, which\n"
+            f"stretches every latency below). Model: {self.model}.\n\n"
             f"| what | target | measured |\n|---|---|---|\n{table}\n\n"
-            "![latency against load](BENCHMARK.png)\n"
+            f"![latency against load](BENCHMARK.png)\n{_REST}{rest}"
         )
 
 
@@ -92,151 +100,91 @@ def _cpu_name() -> str:
     return platform.machine()
 
 
-def make_images() -> list[bytes]:
-    """PNG lines of several widths, cut from the repository's sample."""
-    grey = cv2.imread(str(_ROOT / "examples" / "sample_line.png"), cv2.IMREAD_GRAYSCALE)
-    assert grey is not None
-    images = []
-    for share in _SHARES:
-        done, data = cv2.imencode(".png", grey[:, : int(grey.shape[1] * share)])
-        assert done
-        images.append(data.tobytes())
-    return images
+def pipeline_cpu(
+    model: Path, images: list[bytes], lines: int, device: str, threads: int = 1
+) -> tuple[float, str]:
+    """CPU seconds a line of the pipeline called in process, and the model's name.
 
-
-def pipeline_cpu(model: Path, images: list[bytes], lines: int, device: str) -> tuple[float, str]:
-    """CPU seconds a line of the pipeline called in process, on one thread, and the model's name."""
+    Args:
+        model: The bundle.
+        images: What is read, in turn.
+        lines: Lines in all.
+        device: Where the network runs.
+        threads: Lines that are read at the same time.
+    """
     bundle = load_bundle(model)
     recognizer = Recognizer(bundle, load_line_model(bundle, choose_device(device)))
     options = [RecognitionOptions()]
+    cv2.setNumThreads(1)  # as in the server
 
     def read(index: int) -> None:
         recognizer.recognize([load_line_image(images[index % len(images)], bundle.line)], options)
 
-    for index in range(len(images)):
-        read(index)
-    begun = time.process_time()
-    for index in range(lines):
-        read(index)
-    return (time.process_time() - begun) / lines, f"{bundle.name} {bundle.version}"
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read, range(len(images))))
+        begun = time.process_time()
+        list(pool.map(read, range(lines)))
+        used = time.process_time() - begun
+    return used / lines, f"{bundle.name} {bundle.version}"
 
 
-class Client:
-    """Sends images over one connection and measures."""
-
-    def __init__(self, stub: recognition_pb2_grpc.RecognitionServiceAsyncStub, images: list[bytes]) -> None:
-        self._stub = stub
-        self._images = images
-
-    async def unary(self, lines: int, at_once: int = 8) -> None:
-        """Closed loop of single calls."""
-        numbers = iter(range(lines))
-
-        async def loop() -> None:
-            for number in numbers:
-                await self.one(number)
-
-        await asyncio.gather(*(loop() for _ in range(at_once)))
-
-    async def one(self, number: int) -> float:
-        """One call; returns its seconds."""
-        begun = time.perf_counter()
-        await self._stub.Recognize(pb.RecognizeRequest(image=self._images[number % len(self._images)]))
-        return time.perf_counter() - begun
-
-    async def stream(self, lines: int) -> None:
-        """One stream with all lines."""
-
-        async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
-            yield pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig())
-            for number in range(lines):
-                item = pb.StreamingRecognizeImage(
-                    request_id=str(number), image=self._images[number % len(self._images)]
-                )
-                yield pb.StreamingRecognizeRequest(image=item)
-
-        answers = 0
-        async for answer in self._stub.StreamingRecognize(requests()):
-            assert answer.WhichOneof("outcome") == "result"
-            answers += 1
-        assert answers == lines
-
-    async def open_loop(self, rate: float, seconds: float) -> tuple[list[float], list[float]]:
-        """Calls at random times, ``rate`` a second on average.
-
-        Returns:
-            Seconds from the intended time of sending to the answer: of answered and of refused calls.
-        """
-        answered: list[float] = []
-        refused: list[float] = []
-
-        async def one(number: int, due: float) -> None:
-            try:
-                await self.one(number)
-                answered.append(time.perf_counter() - due)
-            except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
-                    raise
-                refused.append(time.perf_counter() - due)
-
-        chooser = random.Random(1)
-        tasks: list[asyncio.Task[None]] = []
-        due = time.perf_counter()
-        end = due + seconds
-        while due < end:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(asyncio.create_task(one(len(tasks), due)))
-            due += chooser.expovariate(rate)
-        await asyncio.gather(*tasks)
-        return answered, refused
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The value below which that share lies; milliseconds for seconds."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))] * 1000
-
-
-async def measure(
-    server: ServerProcess, images: list[bytes], base: float, lines: int, report: Report
-) -> None:
-    """Fills the report."""
+async def measure(server: ServerProcess, images: list[bytes], arguments: argparse.Namespace) -> Report:
+    """Everything but the metered cost of serving."""
     async with grpc.aio.insecure_channel(server.address) as channel:
-        stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
-        client = Client(stub, images)
+        client = Client(recognition_pb2_grpc.RecognitionServiceStub(channel), images)
         await client.unary(4 * len(images))
-        unary = await _cpu_of(server, lambda: client.unary(lines))
-        stream = await _cpu_of(server, lambda: client.stream(lines))
-        report.add("CPU of the pipeline alone, a line", "", f"{base * 1000:.1f} ms")
-        for name, used, most in (("unary call", unary, 0.5), ("streamed line", stream, 0.25)):
-            report.add(f"server CPU, a {name}", "", f"{used * 1000:.1f} ms")
-            report.add(
-                f"overhead beyond the pipeline, a {name}", f"<= {most} ms", f"{(used - base) * 1000:.2f} ms"
-            )
-            report.add(f"throughput against the pipeline, {name}", ">= 90 %", f"{base / used:.0%}")
-
+        report = Report()
+        await _compare(server, client, images, arguments, report)
         unloaded = [await client.one(number) for number in range(40)]
         p50 = statistics.median(unloaded) * 1000
         begun = time.perf_counter()
-        await client.unary(lines)
-        capacity = lines / (time.perf_counter() - begun)
+        await client.unary(arguments.lines)
+        capacity = arguments.lines / (time.perf_counter() - begun)
         report.add("capacity with a client on the same cores", "", f"{capacity:.0f} lines/s")
-        for share in _LOADS:
-            answered, _ = await client.open_loop(share * capacity, 15)
-            report.curve.append((share * capacity, percentile(answered, 0.5), percentile(answered, 0.99)))
+        lag = Lag()
+        async with lag:
+            for share in _LOADS:
+                answered, _ = await client.open_loop(share * capacity, 15)
+                report.curve.append((share * capacity, percentile(answered, 0.5), percentile(answered, 0.99)))
         p99 = report.curve[_LOADS.index(0.7)][2]
         report.add("unloaded p50", "", f"{p50:.0f} ms")
         report.add("p99 at 70 % load", "<= 3x unloaded p50", f"{p99:.0f} ms ({p99 / p50:.1f}x)")
+        report.add(
+            "the client's own timers meanwhile, late by p99", "", f"{percentile(lag.seconds, 0.99):.0f} ms"
+        )
         await _overload(server, client, capacity, report)
+        return report
+
+
+async def _compare(
+    server: ServerProcess, client: Client, images: list[bytes], arguments: argparse.Namespace, report: Report
+) -> None:
+    """CPU time a line: the pipeline in process with as many threads as the server has, and the server.
+
+    They take turns, and the least of three counts: what else the machine does can only add to it.
+    """
+    pipeline, unary, stream, own = [], [], [], []
+    for _ in range(3):
+        seconds, report.model = await asyncio.to_thread(
+            pipeline_cpu, arguments.model, images, arguments.lines, arguments.device, os.cpu_count() or 1
+        )
+        pipeline.append(seconds)
+        mine = time.process_time()
+        unary.append(await _cpu_of(server, lambda: client.unary(arguments.lines)))
+        own.append((time.process_time() - mine) / arguments.lines)
+        stream.append(await _cpu_of(server, lambda: client.stream(arguments.lines)))
+    base = min(pipeline)
+    report.add("CPU of the pipeline in process, a line", "", f"{base * 1000:.1f} ms")
+    for name, used in (("unary call", min(unary)), ("streamed line", min(stream))):
+        report.add(f"server CPU, a {name}", "", f"{used * 1000:.1f} ms")
+        report.add(f"throughput against the pipeline, {name}", ">= 90 %", f"{base / used:.0%}")
+    report.add("CPU of the client, a unary call (not counted above)", "", f"{min(own) * 1000:.2f} ms")
 
 
 async def _cpu_of(server: ServerProcess, work: Callable[[], Coroutine[Any, Any, None]]) -> float:
-    """The least CPU time of three runs: what else the machine does can only add to it."""
-    used = []
-    for _ in range(3):
-        before, lines = server.cpu_seconds(), await _lines_of(server)
-        await work()
-        used.append((server.cpu_seconds() - before) / (await _lines_of(server) - lines))
-    return min(used)
+    before, lines = server.cpu_seconds(), await _lines_of(server)
+    await work()
+    return (server.cpu_seconds() - before) / (await _lines_of(server) - lines)
 
 
 async def _lines_of(server: ServerProcess) -> float:
@@ -255,8 +203,12 @@ async def _lines_of(server: ServerProcess) -> float:
 async def _overload(
     server: ServerProcess, client: Client, capacity: float, report: Report, seconds: int = 60
 ) -> None:
-    before = server.memory()
-    answered, refused = await client.open_loop(5 * capacity, seconds)
+    before, lag = server.memory(), Lag()
+    async with lag, grpc.aio.insecure_channel(server.address) as channel:
+        probes = asyncio.create_task(_probe(channel))
+        answered, refused = await client.open_loop(5 * capacity, seconds)
+        probes.cancel()
+    probed = await probes
     after = server.memory()
     worth = _QUEUE / capacity * 1000
     report.add(f"overload 5x for {seconds} s: memory", "within 10 %", f"x{after / before:.2f}")
@@ -266,34 +218,57 @@ async def _overload(
     report.add(
         "overload: p99 of accepted calls", f"<= 2x the queue's worth ({worth:.0f} ms)", f"{p99:.0f} ms"
     )
-    if refused:
-        report.add(
-            "overload: refusals, p50 / p99",
-            "< 50 ms",
-            f"{percentile(refused, 0.5):.0f} / {percentile(refused, 0.99):.0f} ms",
-        )
+    for what, target, values in (
+        ("overload: refusals, p50 / p99", "< 50 ms", refused),
+        ("overload: health checks, which do nothing, p50 / p99", "", probed),
+        ("overload: the client's own timers, late by p50 / p99", "", lag.seconds),
+    ):
+        report.add(what, target, f"{percentile(values, 0.5):.0f} / {percentile(values, 0.99):.0f} ms")
     answered, refused = await client.open_loop(0.5 * capacity, 5)
     report.add("afterwards at half load: refused", "0", str(len(refused)))
+
+
+async def _probe(channel: grpc.aio.Channel) -> list[float]:
+    """Seconds that health checks take, until this is cancelled."""
+    health, seconds = health_pb2_grpc.HealthStub(channel), []
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            begun = time.perf_counter()
+            await health.Check(health_pb2.HealthCheckRequest())
+            seconds.append(time.perf_counter() - begun)
+            await asyncio.sleep(0.05)
+    return seconds
+
+
+def add_serving_cost(arguments: argparse.Namespace, report: Report) -> None:
+    """What serving costs beyond the pipeline, from a server that meters its pipeline."""
+    costs = serving_cost(arguments.model, arguments.lines // 2, 6)
+    for kind, most in (("unary call", 0.5), ("streamed line", 0.25)):
+        cost = costs[kind]
+        report.add(
+            f"server CPU beyond the pipeline, a {kind}", f"<= {most} ms", f"{cost.serving * 1000:.2f} ms"
+        )
+        report.add(f"gRPC with an empty handler, a {kind}", "", f"{cost.grpc_alone * 1000:.2f} ms")
+        share = cost.pipeline / (cost.pipeline + cost.serving)
+        report.add(f"pipeline's share of the server's CPU, {kind}", ">= 90 %", f"{share:.1%}")
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=_ROOT / "server" / "longhand_server" / "models" / "en")
+    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL)
     parser.add_argument("--device", default="cpu", help="where both the pipeline and the server compute")
-    parser.add_argument("--lines", type=int, default=150)
+    parser.add_argument("--lines", type=int, default=100)
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
-    images, report = make_images(), Report()
-    base, model = min(
-        pipeline_cpu(arguments.model, images, arguments.lines, arguments.device) for _ in range(3)
-    )
     with tempfile.TemporaryDirectory() as folder:
         options = ["--metrics-port", "0", "--max-queue", str(_QUEUE), "--device", arguments.device]
         with ServerProcess(arguments.model, Path(folder), *options) as server:
-            asyncio.run(measure(server, images, base, arguments.lines, report))
+            report = asyncio.run(measure(server, make_images(), arguments))
+    if arguments.device == "cpu":  # on a GPU the stages have threads of their own
+        add_serving_cost(arguments, report)
     if arguments.write:
-        arguments.write.write_text(report.text(model), encoding="utf-8")
+        arguments.write.write_text(report.text(arguments.write), encoding="utf-8")
         draw(report.curve, arguments.write.with_suffix(".png"))
     return 0
 
