@@ -213,7 +213,9 @@ class ModelsConfig(Settings):
 class RuntimeConfig(Settings):
     """What computes."""
 
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N; auto = cuda where PyTorch finds one")
+    device: str = setting(
+        "auto", "auto, cpu, cuda or cuda:N; auto = cuda where the driver shows a GPU and PyTorch can use it"
+    )
     threads: int = setting(0, "images worked on at the same time; 0 = one per core", low=0, high=1024)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from longhand_server.bundle import ModelBundle
 from longhand_server.errors import ConfigurationError, InvalidModelError
+from longhand_server.gpus import count_gpus
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +159,8 @@ def choose_device(wanted: str) -> str:
     kind, _, number = wanted.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
         raise ConfigurationError(f"device: got {wanted!r}, need auto, cpu, cuda or cuda:N")
-    if kind == "cpu":
+    # Loading PyTorch takes seconds and 200 MB; where there is no GPU it would only say so.
+    if kind == "cpu" or (kind == "auto" and not count_gpus()):
         return "cpu"
     count = _cuda_devices()
     index = int(number or 0)
@@ -211,8 +213,10 @@ def gpu_memory(device: str) -> int:
 def _cuda_devices() -> int:
     if importlib.util.find_spec("torch") is None:
         return 0
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # half installed, or made for another system
+        raise ConfigurationError(f"device: PyTorch cannot be loaded ({_first_line(error)})") from error
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 

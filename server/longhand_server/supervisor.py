@@ -17,6 +17,7 @@ from pathlib import Path
 
 from longhand_server.config import ListenConfig, ServerConfig
 from longhand_server.errors import ConfigurationError
+from longhand_server.gpus import count_gpus
 from longhand_server.ports import write_port
 
 _LOG = logging.getLogger(__name__)
@@ -114,11 +115,6 @@ class Supervisor:
         codes = await asyncio.gather(*(worker.wait() for worker in self._workers.values()))
         # One that was only just starting had not yet learnt to end well.
         return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
-
-
-def count_gpus(devices: Path = Path("/dev")) -> int:
-    """CUDA devices that the driver shows, without loading PyTorch; their workers share them out."""
-    return sum(path.name.removeprefix("nvidia").isdigit() for path in devices.glob("nvidia*"))
 
 
 def _reserve(listen: ListenConfig) -> socket.socket:

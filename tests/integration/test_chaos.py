@@ -40,6 +40,8 @@ _RETRY = {
     ]
 }
 _IMAGE = draw_image("abc dec")
+# What an HTTP/2 connection begins with, and empty settings.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
 async def _still_serves(address: str, seconds: float = 10.0) -> None:
@@ -116,6 +118,52 @@ async def test_a_thousand_idle_connections(server: ServerProcess) -> None:
         begun = time.monotonic()
         await _still_serves(server.address)
         assert time.monotonic() - begun < 10
+
+
+async def test_clients_that_dawdle_or_stop_in_the_middle(toy_bundle: Path, tmp_path: Path) -> None:
+    """Slow loris: nothing, half a preface, half a request or a request that never goes on holds nobody up."""
+    half_request = _http2_request(_IMAGE)[: -len(_IMAGE) // 2]
+    openings = (b"", _PREFACE[:9], _PREFACE, half_request)
+    with ServerProcess(toy_bundle, tmp_path, "--max-calls", "20") as server:
+        host, port = server.address.split(":")
+        await _still_serves(server.address)
+        before = server.memory()
+        sockets = [socket.create_connection((host, int(port))) for _ in range(40 * len(openings))]
+        for n, client in enumerate(sockets):
+            client.sendall(openings[n % len(openings)])
+        try:
+            for tick in range(min(20 * _SCALE, len(_IMAGE) // 4)):
+                for n, client in enumerate(sockets):
+                    opening = openings[n % len(openings)]
+                    if opening is half_request:  # a byte at a time
+                        client.sendall(_IMAGE[tick : tick + 1])
+                await _still_serves(server.address)
+            # They hold no place among the open calls (20 at most), and no memory to speak of.
+            assert server.memory() < before + 60_000_000
+        finally:
+            for client in sockets:
+                client.close()
+        await _still_serves(server.address)
+        assert server.stop() == 0
+
+
+def _http2_request(image: bytes) -> bytes:
+    """The bytes of one Recognize call on a new connection (RFC 9113, and gRPC's length prefix)."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        head = len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big")
+        return head + payload
+
+    def text(value: str) -> bytes:
+        return bytes((len(value),)) + value.encode()
+
+    headers = b"\x83\x86\x04" + text(f"{_METHOD}Recognize") + b"\x01" + text("localhost")
+    headers += (
+        b"\x00" + text("content-type") + text("application/grpc") + b"\x00" + text("te") + text("trailers")
+    )
+    message = pb.RecognizeRequest(image=image).SerializeToString()
+    data = b"\x00" + len(message).to_bytes(4, "big") + message
+    return _PREFACE + frame(1, 4, 1, headers) + frame(0, 1, 1, data)
 
 
 async def test_compressed_messages_are_not_unpacked(toy_bundle: Path, tmp_path: Path) -> None:

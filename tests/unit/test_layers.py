@@ -39,6 +39,7 @@ SERVER_ORDER = [
     "logs",
     "ports",
     "probe",
+    "gpus",
     "supervisor",
     "security",
     "alphabet",
