@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import multiprocessing
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if importlib.util.find_spec("rich") is None:
+        # Better now than after minutes of measuring.
+        raise LonghandError("the benchmark's table needs rich: pip install 'longhand[client]'")
     earlier = None if options.compare is None else read_points(Path(options.compare))
     images = load_images(options.images) if options.images else _drawn(options)
     with RecognizerClient(options.address) as client:

@@ -36,6 +36,9 @@ def main() -> int:
         # In one write: several workers may say it at once, and print() writes the end of the line separately.
         sys.stderr.write(f"longhand_server: {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"longhand_server: {error}: pip install 'longhand[server]'\n")
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

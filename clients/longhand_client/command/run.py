@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import os
 import sys
@@ -101,6 +102,8 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         usage.error("--resume needs --out FILE with --json or --tsv: only these say which files are done")
     if options.format in ("alto", "page") and options.out is None and _several(options):
         usage.error(f"--format {options.format} of several images needs --out FOLDER")
+    if options.show is not None and importlib.util.find_spec("PIL") is None:
+        usage.error("--show needs Pillow: pip install 'longhand[client]'")
     if options.show is not None and options.show.lower().endswith(".png") and _several(options):
         usage.error("--show of several images needs a folder, not one PNG file")
 

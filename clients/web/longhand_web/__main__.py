@@ -7,11 +7,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-import uvicorn
-
 from longhand_client import DEFAULT_ADDRESS, LonghandError
 from longhand_client.local_server import LocalServer
-from longhand_web.gateway import GatewayConfig, build_app
 
 # Each request may hold an image in memory.
 MOST_AT_ONCE = 64
@@ -27,6 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 (could not start), 2 (usage).
     """
     options = _parser().parse_args(arguments)
+    try:
+        import uvicorn
+
+        from longhand_web.gateway import GatewayConfig, build_app
+    except ModuleNotFoundError as error:
+        print(f"longhand_web: {error}: pip install 'longhand[web]'", file=sys.stderr)
+        return 1
     try:
         with ExitStack() as resources:
             address = resources.enter_context(LocalServer()).address if options.local else options.address
