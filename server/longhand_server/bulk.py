@@ -16,8 +16,9 @@ from longhand_server.bulk_plan import FOLDER, Plan, import_parquet, make_plan, r
 from longhand_server.bulk_ray import read_on_ray
 from longhand_server.bulk_reader import ChunkReader
 from longhand_server.config import ImageLimits, ModelsConfig, RuntimeConfig, ServerConfig
-from longhand_server.errors import ConfigurationError, LonghandError
+from longhand_server.errors import ConfigurationError, InvalidModelError, InvalidRequestError, LonghandError
 from longhand_server.options import RecognitionOptions
+from longhand_server.registry import find_bundles
 
 _EPILOG = """\
 Output is a folder of files part-NNNNNNNN.parquet or .jsonl with one row for every image: number, name, text,
@@ -34,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         return _run(given)
-    except LonghandError as error:
+    except (ConfigurationError, InvalidRequestError, InvalidModelError) as error:
         print(f"longhand batch: {error}", file=sys.stderr)
         return _EXIT_USAGE
-    except OSError as error:
+    except (OSError, LonghandError) as error:
         print(f"longhand batch: {error}", file=sys.stderr)
         return _EXIT_FAILED
     except KeyboardInterrupt:
@@ -120,6 +121,7 @@ def _run(given: argparse.Namespace) -> int:
     options = RecognitionOptions(greedy=given.decoder == "greedy", beam_width=given.beam_width)
     if given.format == "parquet":
         import_parquet()
+    find_bundles(config)  # a wrong model is told before anything is written
     folder = Path(given.out)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):

@@ -10,7 +10,7 @@ from typing import Any
 from longhand_server.bulk_plan import Plan
 from longhand_server.bulk_reader import ChunkReader
 from longhand_server.config import ServerConfig
-from longhand_server.errors import ConfigurationError
+from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.options import RecognitionOptions
 
 # Tasks that Ray makes of a plan at most; each has one chunk or more.
@@ -54,6 +54,7 @@ def read_on_ray(
 
     Raises:
         ConfigurationError: Ray is not installed, or there is no cluster.
+        LonghandError: The rows cannot be written, or a reader finds no model.
     """
     try:
         import ray
@@ -65,6 +66,9 @@ def read_on_ray(
     _join(ray, address)
     try:
         yield from _run(ray, plan, list(offsets), config, options, readers)
+    except ray.exceptions.RayError as error:
+        # A reader that dies is started again, by Ray; one that fails at its work ends the run.
+        raise LonghandError(f"a reader failed: {str(error).strip().splitlines()[-1]}") from error
     finally:
         ray.shutdown()
 

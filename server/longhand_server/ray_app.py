@@ -31,7 +31,7 @@ from longhand_server.tracing import make_tracer
 try:
     from ray import serve
 
-    from longhand_server.ray_recognition import Recognition, RecognitionHandle
+    from longhand_server.ray_recognition import Recognition, RecognitionHandle, with_own_threads
 except ImportError as missing:
     raise ImportError(f"Ray Serve is not installed here: {NEEDED} ({missing})") from missing
 
@@ -94,7 +94,7 @@ class Gateway:
         reader, metrics = RecognitionHandle(recognition), Metrics()
         self._limits = config.listen
         # What computes is elsewhere, perhaps on a device that this machine has not.
-        here = replace(config, runtime=replace(config.runtime, device="cpu"))
+        here = with_own_threads(replace(config, runtime=replace(config.runtime, device="cpu")))
         registry = ModelRegistry(
             here, metrics, lambda bundle: RemoteModel(bundle, here, metrics, reader, in_flight)
         )

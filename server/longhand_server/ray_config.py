@@ -190,6 +190,8 @@ def main() -> int:
         for problem in problems:
             print(f"{name}: {problem}", file=sys.stderr)
         failed = failed or bool(problems)
+    if not failed:
+        print(f"{len(sys.argv) - 1} checked, nothing wrong")
     return 2 if failed else 0
 
 

@@ -26,21 +26,26 @@ _RETRY_S = 0.2
 _TRIAL_WIDTH, _TRIAL_PRIORITY = 64, 1_000_000
 
 
+def with_own_threads(config: ServerConfig) -> ServerConfig:
+    """The settings with as many threads as Ray gave this replica CPUs, where they name no number."""
+    if config.runtime.threads:
+        return config
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
+    return replace(config, runtime=replace(config.runtime, threads=max(int(cpus), 1)))
+
+
 class Recognition:
     """Network and beam search; the queue and batches are the plain server's own.
 
     Args:
-        config: The settings. Without a number of threads a replica takes as many as Ray gave it CPUs.
+        config: The settings.
 
     Raises:
         InvalidModelError: A model cannot be loaded.
     """
 
     async def __init__(self, config: ServerConfig) -> None:  # type: ignore[misc]  # Ray awaits it
-        if not config.runtime.threads:
-            cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
-            config = replace(config, runtime=replace(config.runtime, threads=max(int(cpus), 1)))
-        self._registry = ModelRegistry(config, Metrics())
+        self._registry = ModelRegistry(with_own_threads(config), Metrics())
         await self._registry.load()
 
     async def describe(self, name: str, version: str) -> LoadedModel:

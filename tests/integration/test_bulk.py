@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from helpers.process_tree import process_tree, title
 from helpers.toy_model import ALPHABET, draw_image
 
 CLI = [sys.executable, str(Path(__file__).parents[2] / "clients" / "cli.py"), "batch"]
@@ -167,7 +168,7 @@ def test_killed_and_resumed_every_row_is_there_once(
     place: tuple[str, ...], toy_bundle: Path, images: dict[Path, str], tmp_path: Path
 ) -> None:
     chooser = random.Random(3)
-    wanted = [chooser.choice(list(images)) for _ in range(3000)]
+    wanted = [chooser.choice(list(images)) for _ in range(1500)]
     manifest = tmp_path / "many.txt"
     manifest.write_text("".join(f"{path}\n" for path in wanted))
     out = tmp_path / "out"
@@ -175,7 +176,7 @@ def test_killed_and_resumed_every_row_is_there_once(
     if place and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed here: make test-scale brings it (pip install 'longhand[bulk]')")
     done: dict[Path, int] = {}
-    for round_number, parts in enumerate((5, 25, 60)):
+    for round_number, parts in enumerate((5, 20, 40)):
         process = subprocess.Popen(
             [*CLI[:1], "-m", "longhand_server.bulk", *map(str, command), "--resume"],
             stderr=subprocess.PIPE,
@@ -199,6 +200,30 @@ def test_killed_and_resumed_every_row_is_there_once(
     assert all(path.stat().st_mtime_ns == modified for path, modified in done.items())
 
 
+@pytest.mark.scale
+def test_a_reader_that_dies_is_started_again(
+    toy_bundle: Path, images: dict[Path, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed here: make test-scale brings it")
+    wanted = [path for path in images for _ in range(40)]
+    manifest = tmp_path / "many.txt"
+    manifest.write_text("".join(f"{path}\n" for path in wanted))
+    out = tmp_path / "out"
+    command = [manifest, "--out", out, "--format", "jsonl", "--model", toy_bundle, "--chunk", 10]
+    command += ["--address", "local", "--readers", 2]
+    with subprocess.Popen(
+        [*CLI[:1], "-m", "longhand_server.bulk", *map(str, command)],
+        stderr=subprocess.PIPE,
+        env=_ENVIRONMENT,
+    ) as process:
+        wait_for_parts(out, 3, process)
+        readers = [pid for pid in process_tree(process.pid) if "MapWorker" in title(pid)]
+        os.kill(readers[0], signal.SIGKILL)
+        _, message = process.communicate(timeout=200)
+    assert process.returncode == 0, message.decode()
+    check_rows(rows_in(out), [(path.name, images[path]) for path in wanted])
+
+
 def wait_for_parts(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 200
     while len(list(folder.glob("part-*.jsonl"))) < count:
@@ -215,7 +240,7 @@ def test_memory_does_not_grow_with_the_images(
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
     )
     peaks = []
-    for count in (300, 3000):
+    for count in (200, 1600):
         manifest = tmp_path / f"{count}.txt"
         manifest.write_text("".join(f"{list(images)[n % 24]}\n" for n in range(count)))
         arguments = [manifest, "--out", tmp_path / f"out{count}", "--format", "jsonl", "--chunk", 50]
@@ -227,7 +252,7 @@ def test_memory_does_not_grow_with_the_images(
             timeout=110,
         )
         peaks.append(int(outcome.stdout) / 1024)
-    assert peaks[1] - peaks[0] < 10, f"{peaks} MB at most for 300 and 3,000 images"
+    assert peaks[1] - peaks[0] < 10, f"{peaks} MB at most for 200 and 1,600 images"
 
 
 def test_wrong_arguments_say_what_is_wrong(toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ say `engine` show.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -11,15 +12,16 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from helpers.ray_process import RayProcess
+from helpers.ray_process import RayProcess, free_port, ray_config
 from helpers.toy_model import ALPHABET, draw_image
-from longhand_client import RecognizerClient
+from longhand_client import AuthenticationError, InvalidImageError, InvalidRequestError, RecognizerClient
 
 pytestmark = pytest.mark.scale
 # Calls that are open at a time, so that every replica has some when it is killed.
@@ -99,6 +101,48 @@ def test_killing_replicas_loses_no_image_of_a_stream(
             stop.set()
         assert reading.result() == sent
     assert sent
+
+
+def test_load_adds_a_replica_and_strangers_are_refused(
+    toy_bundle: Path, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A second configuration: tokens, small requests, and replicas by the number of ongoing requests."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"someone {hashlib.sha256(b'secret').hexdigest()}\n")
+    config = ray_config(
+        toy_bundle,
+        free_port(),
+        security={"token_file": str(tokens)},
+        listen={"max_request_bytes": 4096, "max_batch_items": 2},
+    )
+    recognition = config["applications"][0]["deployments"][1]
+    del recognition["num_replicas"]
+    recognition["autoscaling_config"] = {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_ongoing_requests": 1,
+        "upscale_delay_s": 1,
+        "metrics_interval_s": 1,
+        "look_back_period_s": 2,
+    }
+    with RayProcess(config, tmp_path / "ray") as running:
+        with RecognizerClient(running.address, token="wrong") as stranger:
+            with pytest.raises(AuthenticationError) as caught:
+                stranger.recognize(images[_TEXTS[0]])
+            assert caught.value.reason == "UNAUTHENTICATED"
+        with RecognizerClient(running.address, token="secret", timeout_s=120) as client:
+            with pytest.raises(InvalidImageError, match="larger than max"):
+                client.recognize(bytes(5000))
+            with pytest.raises(InvalidRequestError, match="got 3 images, need 1 to 2"):
+                client.recognize_batch([b"x"] * 3)
+            assert len(running.replicas("Recognition")) == 1
+            end = time.monotonic() + 90
+            with ThreadPoolExecutor(_CALLERS) as pool:
+                while len(running.replicas("Recognition")) < 2:
+                    assert time.monotonic() < end, "still one replica after 90 s of load"
+                    texts = _TEXTS * 5
+                    read = list(pool.map(lambda text: client.recognize(images[text]).text, texts))
+                    assert read == texts
 
 
 def test_the_health_service_knows_its_service(ray_server: RayProcess) -> None:

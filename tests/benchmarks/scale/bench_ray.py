@@ -34,8 +34,8 @@ from longhand_server.batching import DynamicBatcher
 from longhand_server.config import BatchingConfig
 
 _MODEL = Path(__file__).parents[3] / "server" / "longhand_server" / "models" / "en"
-_ROUNDS, _LINES = 5, 60
-_BULK_LINES, _CHUNK = 600, 50
+_ROUNDS, _LINES = 4, 48
+_BULK_LINES, _CHUNK = 320, 20
 # A network on a GPU, made up: 4 ms a batch and 1 us a column of a line, padding included.
 _BATCH_S, _COLUMN_S = 0.004, 1e-6
 _BATCH_SIZE = 64
