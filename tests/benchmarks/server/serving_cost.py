@@ -4,9 +4,8 @@
 
 The pipeline takes a hundred times as long as the rest, so a difference of two measurements would tell little. Here
 a server notes the CPU time that its worker threads spend in the pipeline, by their own clocks (metered_server.py),
-and what the process used besides is the cost. Beside it: gRPC with a handler that answers at once, the floor under
-every server in Python. The runs take turns; the least of each counts, since what else the machine does can only add
-to it.
+and what the process used besides is the cost. Beside it, metered likewise, stands the plainest server that could be.
+The runs take turns; the least of each counts, since what else the machine does can only add to it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, for helpers
 
-from benchmarks.server.metered_server import BARE, read_meter
+from benchmarks.server.metered_server import read_meter
 from helpers.server_process import ServerProcess
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
@@ -80,17 +79,17 @@ KINDS: dict[str, Callable[[Stub, bytes, int], Coroutine[Any, Any, None]]] = {
 
 @dataclass
 class Cost:
-    """CPU seconds a line: of the pipeline, of serving beyond it, and of gRPC with a handler that does nothing."""
+    """CPU seconds a line: of the pipeline, of serving beyond it, and of the plainest server beyond it."""
 
     pipeline: float
     serving: float
-    grpc_alone: float
+    plain: float
 
 
 class _Runs:
     """Runs against one server."""
 
-    def __init__(self, server: ServerProcess, meter: Path | None) -> None:
+    def __init__(self, server: ServerProcess, meter: Path) -> None:
         self._server = server
         self._meter = meter
         self.best: dict[str, tuple[float, float]] = {}
@@ -98,14 +97,11 @@ class _Runs:
     async def run(self, kind: str, image: bytes, lines: int) -> None:
         """Sends lines; keeps the least CPU time beyond the pipeline, with the pipeline's beside it."""
         async with grpc.aio.insecure_channel(self._server.address) as channel:
-            before, metered = self._server.thread_seconds(), self._metered()
+            before, metered = self._server.thread_seconds(), read_meter(self._meter)
             await KINDS[kind](recognition_pb2_grpc.RecognitionServiceStub(channel), image, lines)
-            pipeline = (self._metered() - metered) / lines
+            pipeline = (read_meter(self._meter) - metered) / lines
             serving = (self._server.thread_seconds() - before) / lines - pipeline
         self.best[kind] = min(self.best.get(kind, (serving, pipeline)), (serving, pipeline))
-
-    def _metered(self) -> float:
-        return read_meter(self._meter) if self._meter else 0.0
 
 
 def serving_cost(model: Path, lines: int, rounds: int, *options: str) -> dict[str, Cost]:
@@ -122,29 +118,22 @@ def serving_cost(model: Path, lines: int, rounds: int, *options: str) -> dict[st
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
 
-        def start(meter: str, *arguments: str) -> ServerProcess:
-            module = (*_METERED, "--meter", meter)
-            run = folder / f"of-{Path(meter).name}"
-            return stack.enter_context(
-                ServerProcess(model, run, *arguments, module=module, environment=environment)
-            )
+        def start(name: str, *arguments: str) -> _Runs:
+            meter = folder / f"{name}.meter"
+            module = (*_METERED, "--meter", str(meter))
+            server = ServerProcess(model, folder / name, *arguments, module=module, environment=environment)
+            return _Runs(stack.enter_context(server), meter)
 
-        meter = folder / "meter.bin"
-        server = _Runs(start(str(meter), "--device", "cpu", "--max-queue", "5000", *options), meter)
-        bare = _Runs(start(BARE), None)
+        ours = start("ours", "--device", "cpu", "--max-queue", "5000", *options)
+        plain = start("plain", "--plain")
         for turn in range(rounds + 1):
             for kind in KINDS:
-                asyncio.run(server.run(kind, image, lines))
-                asyncio.run(bare.run(kind, image, lines))
+                asyncio.run(ours.run(kind, image, lines))
+                asyncio.run(plain.run(kind, image, lines))
             if turn == 0:
-                server.best.clear()
-                bare.best.clear()
-        return {
-            kind: Cost(
-                pipeline=server.best[kind][1], serving=server.best[kind][0], grpc_alone=bare.best[kind][0]
-            )
-            for kind in KINDS
-        }
+                ours.best.clear()
+                plain.best.clear()
+        return {kind: Cost(ours.best[kind][1], ours.best[kind][0], plain.best[kind][0]) for kind in KINDS}
 
 
 def main() -> int:
@@ -158,7 +147,7 @@ def main() -> int:
     for kind, cost in costs.items():
         print(
             f"{kind}: {cost.serving * 1000:.3f} ms beyond the pipeline's {cost.pipeline * 1000:.2f} ms; "
-            f"gRPC alone {cost.grpc_alone * 1000:.3f} ms"
+            f"the plainest server: {cost.plain * 1000:.3f} ms"
         )
     return 0
 
