@@ -40,7 +40,7 @@ BatchFunction = Callable[[Sequence[ItemT], Callable[[], None]], Awaitable[Sequen
 
 
 class _Entry(Generic[ItemT, ResultT]):
-    __slots__ = ("arrived", "deadline", "future", "item", "lane", "order", "waits")
+    __slots__ = ("arrived", "deadline", "future", "if_cancelled", "item", "lane", "order")
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class _Entry(Generic[ItemT, ResultT]):
         self.arrived = arrived
         self.lane = lane
         self.order = order
-        self.waits = True
+        self.if_cancelled: Callable[[object], None] | None = None
 
     def __lt__(self, other: _Entry[ItemT, ResultT]) -> bool:
         return self.order < other.order
@@ -168,7 +168,8 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         entry = _Entry(item, future, deadline, self._loop.time(), lane, order)
         heapq.heappush(lane.heap, entry)
         self._waiting += 1
-        future.add_done_callback(lambda _: self._on_done(entry))
+        entry.if_cancelled = lambda _: self._drop(entry)
+        future.add_done_callback(entry.if_cancelled)
         self._dispatch()
         return future
 
@@ -215,15 +216,16 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
                 waiter.set_result(None)
                 return
 
-    def _on_done(self, entry: _Entry[ItemT, ResultT]) -> None:
-        # A future that is done while its entry waits was cancelled by the caller.
-        if entry.waits:
-            entry.lane.cancelled += 1
-            entry.lane.sweep()
-            self._mark_taken(entry)
+    def _drop(self, entry: _Entry[ItemT, ResultT]) -> None:
+        """Cancelled by the caller while it waited."""
+        entry.lane.cancelled += 1
+        entry.lane.sweep()
+        self._mark_taken(entry)
 
     def _mark_taken(self, entry: _Entry[ItemT, ResultT]) -> None:
-        entry.waits = False
+        if entry.if_cancelled is not None:
+            entry.future.remove_done_callback(entry.if_cancelled)
+            entry.if_cancelled = None
         self._waiting -= 1
         if self._waiting == 0:
             self._last_finish.clear()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import math
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -62,6 +60,41 @@ class Call:
             self._holder.spend(images, time.monotonic())
 
 
+class _OpenCall:
+    """What surrounds a call; a class, since contextlib's generators take several times as long."""
+
+    __slots__ = ("_context", "_gate", "begun", "call", "method", "request_id", "span")
+
+    def __init__(self, gate: CallGate, method: str, context: Context) -> None:
+        self._gate = gate
+        self._context = context
+        self.method = method
+        self.begun = time.perf_counter()
+        self.request_id = ""
+        self.span = CallSpan()
+        self.call: Call | None = None
+
+    async def __aenter__(self) -> Call:
+        try:
+            self.call = self._gate.begin(self, self._context)
+        except Exception as error:
+            await self.__aexit__(type(error), error, None)
+            raise
+        return self.call
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        code, reason = "OK", ""
+        try:
+            if isinstance(error, Exception):
+                known = as_known(error, self.request_id)
+                code, reason = known.code, known.reason
+                await _abort(self._context, known, self.request_id)  # raises what ends the call
+            elif error is not None:  # asyncio.CancelledError, GeneratorExit
+                code = reason = "CANCELLED"
+        finally:
+            self._gate.end(self, code, reason)
+
+
 class CallGate:
     """Lets calls in and sees them out.
 
@@ -100,38 +133,37 @@ class CallGate:
         self._draining = True
         await self._idle.wait()
 
-    @contextlib.asynccontextmanager
-    async def call(self, method: str, context: Context) -> AsyncIterator[Call]:
-        """Surrounds a call: an exception inside it becomes its status."""
-        begun = time.perf_counter()
-        metadata = dict(context.invocation_metadata() or ())
-        request_id = self._request_id(metadata.get(REQUEST_ID_KEY))
+    def call(self, method: str, context: Context) -> _OpenCall:
+        """Surrounds a call, as an asynchronous context manager: an exception inside it becomes its status."""
+        return _OpenCall(self, method, context)
+
+    def begin(self, opened: _OpenCall, context: Context) -> Call:
+        """Counts a call and lets it in.
+
+        Raises:
+            ShuttingDownError, OverloadedError, UnauthenticatedError: It may not come in.
+        """
         self._open += 1
         self._idle.clear()
         self._metrics.call_began()
-        span = self._tracer.begin(method, request_id, metadata)
-        code, reason, call = "OK", "", None
-        try:
-            call = self._let_in(metadata, request_id, context)
-            call.span = span
-            context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-            yield call
-        except (asyncio.CancelledError, GeneratorExit):
-            code = reason = "CANCELLED"
-            raise
-        except Exception as error:
-            known = as_known(error, request_id)
-            code, reason = known.code, known.reason
-            await _abort(context, known, request_id)
-        finally:
-            self._open -= 1
-            if self._open == 0:
-                self._idle.set()
-            seconds = time.perf_counter() - begun
-            self._metrics.call_ended(method, code, reason, seconds)
-            span.end(code, reason, call.images if call else 0)
-            if self._log_calls or code != "OK":
-                self._log(method, code, reason, seconds, request_id, call)
+        metadata = dict(context.invocation_metadata() or ())
+        opened.request_id = self._request_id(metadata.get(REQUEST_ID_KEY))
+        opened.span = self._tracer.begin(opened.method, opened.request_id, metadata)
+        call = self._let_in(metadata, opened.request_id, context)
+        call.span = opened.span
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+        return call
+
+    def end(self, opened: _OpenCall, code: str, reason: str) -> None:
+        """Counts and logs the end of a call, whether it was let in or not."""
+        self._open -= 1
+        if self._open == 0:
+            self._idle.set()
+        seconds, call = time.perf_counter() - opened.begun, opened.call
+        self._metrics.call_ended(opened.method, code, reason, seconds)
+        opened.span.end(code, reason, call.images if call else 0)
+        if self._log_calls or code != "OK":
+            self._log(opened.method, code, reason, seconds, opened.request_id, call)
 
     def _let_in(self, metadata: dict[str, Any], request_id: str, context: Context) -> Call:
         if self._draining:

@@ -13,7 +13,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import cv2
@@ -120,7 +120,7 @@ class RecognitionPipeline(abc.ABC):
         """Returns once the queue has room."""
 
     @abc.abstractmethod
-    async def _read(self, job: Job) -> Transcription:
+    def _read(self, job: Job) -> Awaitable[Transcription]:
         """Takes an image all the way."""
 
     async def recognize(
@@ -234,8 +234,8 @@ class SerialPipeline(LocalPipeline):
     async def _room(self) -> None:
         await self._images.room()
 
-    async def _read(self, job: Job) -> Transcription:
-        return await self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
+    def _read(self, job: Job) -> Awaitable[Transcription]:
+        return self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
 
     def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> asyncio.Future[list[Transcription]]:
         return self._workers.submit(self._run_now, jobs[0])

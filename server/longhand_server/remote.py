@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -73,8 +73,8 @@ class RemotePipeline(RecognitionPipeline):
     async def _room(self) -> None:
         await self._images.room()
 
-    async def _read(self, job: Job) -> Transcription:
-        return await self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
+    def _read(self, job: Job) -> Awaitable[Transcription]:
+        return self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
 
     async def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
         (job,) = jobs

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from longhand_server.recognizer import Transcription
@@ -28,6 +26,23 @@ class Duration:
         """Counts one more."""
         self.count += 1
         self.ns += round(seconds * 1e9)
+
+
+class _Request:
+    """One request, as a context manager (contextlib's takes three times as long)."""
+
+    __slots__ = ("_begun", "_statistics")
+
+    def __init__(self, statistics: ModelStatistics) -> None:
+        self._statistics = statistics
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+        self._statistics.last_ms = int(time.time() * 1000)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        outcome = self._statistics.success if kind is None else self._statistics.fail
+        outcome.add(time.perf_counter() - self._begun)
 
 
 @dataclass
@@ -60,17 +75,9 @@ class ModelStatistics:
     _batch_ms: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @contextlib.contextmanager
-    def request(self) -> Iterator[None]:
+    def request(self) -> _Request:
         """Surrounds a request: an exception inside it counts as its failure."""
-        begun = time.perf_counter()
-        self.last_ms = int(time.time() * 1000)
-        try:
-            yield
-        except BaseException:
-            self.fail.add(time.perf_counter() - begun)
-            raise
-        self.success.add(time.perf_counter() - begun)
+        return _Request(self)
 
     def image_read(self, result: Transcription) -> None:
         """An image was read."""

@@ -28,6 +28,7 @@ import cv2
 import grpc
 import uvloop
 
+from benchmarks.client.no_op_server import NoOp
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
 from longhand_server import pipeline
@@ -75,7 +76,7 @@ def read_meter(path: Path) -> float:
     return seconds
 
 
-class PlainServicer(recognition_pb2_grpc.RecognitionServiceServicer):
+class PlainServicer(NoOp):
     """Reads every image in one of a few threads.
 
     Args:
