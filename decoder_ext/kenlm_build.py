@@ -46,6 +46,7 @@ DECODER_FLAGS = [
     "-fvisibility=hidden",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-Wno-psabi",
     "-Wall",
     "-Wextra",
 ]

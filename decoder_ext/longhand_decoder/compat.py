@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from longhand_decoder._core import Hypothesis, NgramLanguageModel
+from longhand_decoder._core import Hypothesis, NgramLanguageModel, looks_like_probabilities
 from longhand_decoder.decoder import CtcBeamSearchDecoder
 from longhand_decoder.options import BeamSearchOptions
 
@@ -49,6 +49,7 @@ class BeamSearchDecoderCTC:
 
     def __init__(self, decoder: CtcBeamSearchDecoder) -> None:
         self._decoder = decoder
+        self._latest: tuple[tuple[object, ...], BeamSearchOptions] = ((), decoder.options)
 
     @property
     def decoder(self) -> CtcBeamSearchDecoder:
@@ -82,7 +83,7 @@ class BeamSearchDecoderCTC:
         options = self._options(
             beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, lm_start_state, True
         )
-        return _normalised(self._decoder.decode(_checked(logits), options)[0].text)
+        return _normalised(self._decoder.decode_text(_checked(logits), options))
 
     def decode_beams(
         self,
@@ -150,8 +151,8 @@ class BeamSearchDecoderCTC:
         options = self._options(
             beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None, True
         )
-        results = self._decoder.decode_batch([_checked(logits) for logits in logits_list], options)
-        return [_normalised(hypotheses[0].text) for hypotheses in results]
+        texts = self._decoder.decode_text_batch([_checked(logits) for logits in logits_list], options)
+        return [_normalised(text) for text in texts]
 
     def _options(
         self,
@@ -163,17 +164,24 @@ class BeamSearchDecoderCTC:
         lm_start_state: str | None,
         prune_history: bool,
     ) -> BeamSearchOptions:
-        words = dict.fromkeys(word for hotword in hotwords or () for word in hotword.split())
-        return dataclasses.replace(
-            self._decoder.options,
-            beam_width=beam_width,
-            beam_threshold=beam_prune_logp,
-            token_threshold=token_min_logp,
-            hotwords=tuple(words),
-            hotword_boost=hotword_weight,
-            context=lm_start_state or "",
-            merge_histories=prune_history,
-        )
+        words = tuple(dict.fromkeys(word for hotword in hotwords or () for word in hotword.split()))
+        key = (
+            beam_width, beam_prune_logp, token_min_logp, words, hotword_weight, lm_start_state, prune_history
+        )  # fmt: skip
+        known, options = self._latest
+        if known != key:
+            options = dataclasses.replace(
+                self._decoder.options,
+                beam_width=beam_width,
+                beam_threshold=beam_prune_logp,
+                token_threshold=token_min_logp,
+                hotwords=words,
+                hotword_boost=hotword_weight,
+                context=lm_start_state or "",
+                merge_histories=prune_history,
+            )
+            self._latest = (key, options)
+        return options
 
 
 def build_ctcdecoder(
@@ -212,6 +220,7 @@ def build_ctcdecoder(
         word_weight=alpha,
         word_bonus=beta,
         unknown_word_penalty=-alpha * unk_score_offset * math.log(10),
+        open_unknown_penalty=-unk_score_offset,
         sentence_start=lm_score_boundary,
         sentence_end=lm_score_boundary,
         character_bonus=0.0,
@@ -243,7 +252,7 @@ def _read_labels(labels: Sequence[str]) -> tuple[list[str], set[str]]:
 
 
 def _checked(logits: _FloatArray) -> _FloatArray:
-    if logits.ndim == 2 and logits.size and logits.min() >= 0 and abs(logits.sum(axis=1).mean() - 1) < 1e-3:
+    if looks_like_probabilities(logits):
         raise ValueError("these look like probabilities: pass logits or log-probabilities, such as np.log(p)")
     return logits
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from longhand_decoder import _core
 from longhand_decoder._core import DecoderStream, Hypothesis, NgramLanguageModel
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     _FloatArray = NDArray[np.floating[Any]]
+
+_Result = TypeVar("_Result", str, list[Hypothesis])
 
 _DEFAULT_OPTIONS = BeamSearchOptions()
 
@@ -128,6 +130,37 @@ class CtcBeamSearchDecoder:
         results = self._core.decode_batch(log_probs, self._prepare(options))
         return results if return_exceptions else _without_exceptions(results)
 
+    def decode_text(self, log_probs: _FloatArray, options: BeamSearchOptions | None = None) -> str:
+        """Reads one line and gives its text alone: `decode(...)[0].text`, without the work for the rest.
+
+        Args:
+            log_probs: as `decode`.
+            options: in place of the decoder's own.
+
+        Raises:
+            ValueError: as `decode`.
+            TypeError: `log_probs` is no numpy array.
+        """
+        return self._core.decode_text(log_probs, self._prepare(options))
+
+    def decode_text_batch(
+        self, log_probs: Sequence[_FloatArray], options: BeamSearchOptions | None = None
+    ) -> list[str]:
+        """`decode_text` for many lines, on the decoder's threads.
+
+        Args:
+            log_probs: one (T_i, V) array a line; the lengths may differ.
+            options: in place of the decoder's own, for all lines.
+
+        Returns:
+            One text a line, in order.
+
+        Raises:
+            ValueError: as `decode`; the message names the line.
+            TypeError: a line is no numpy array.
+        """
+        return _without_exceptions(self._core.decode_text_batch(log_probs, self._prepare(options)))
+
     def decode_greedy(self, log_probs: _FloatArray, options: BeamSearchOptions | None = None) -> Hypothesis:
         """Takes the best label of each frame: no search, no language model.
 
@@ -187,10 +220,8 @@ class CtcBeamSearchDecoder:
         return prepared
 
 
-def _without_exceptions(
-    results: Sequence[list[Hypothesis] | ValueError | TypeError | MemoryError],
-) -> list[list[Hypothesis]]:
-    good = []
+def _without_exceptions(results: Sequence[_Result | ValueError | TypeError | MemoryError]) -> list[_Result]:
+    good: list[_Result] = []
     for index, result in enumerate(results):
         if isinstance(result, Exception):
             raise type(result)(f"item {index}: {result}")

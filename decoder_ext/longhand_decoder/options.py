@@ -48,6 +48,10 @@ class BeamSearchOptions:
     """Added for each token of the word model; log."""
     unknown_word_penalty: float = 3.5
     """Subtracted for each word (no number) outside the vocabulary; log, at least 0."""
+    open_unknown_penalty: float | None = None
+    """While an unknown word goes on it costs this instead (log, at least 0), and where it is longer than six
+    characters in proportion to its length: wide of spaces, long unknown words then leave the beam. None: what it
+    costs in the end from the first character on."""
     character_weight: float = 0.35
     """Multiplies the character model's log-probability; at least 0."""
     character_bonus: float = 0.0

@@ -1,6 +1,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -70,6 +71,8 @@ BeamSearchOptions read_options(const py::object& options) {
     read("word_weight", out.word_weight);
     read("word_bonus", out.word_bonus);
     read("unknown_word_penalty", out.unknown_word_penalty);
+    const py::object open_penalty = options.attr("open_unknown_penalty");
+    if (!open_penalty.is_none()) out.open_unknown_penalty = open_penalty.cast<double>();
     read("character_weight", out.character_weight);
     read("character_bonus", out.character_bonus);
     read("merge_histories", out.merge_histories);
@@ -111,9 +114,9 @@ py::object python_error(const std::exception_ptr& error) {
     }
 }
 
-// One list of hypotheses or one exception for each item.
-template <class Decode>
-py::list decode_items(const py::sequence& log_probs, const Decode& decode) {
+// One result or one exception for each item.
+template <class Decode, class Convert>
+py::list decode_items(const py::sequence& log_probs, const Decode& decode, const Convert& convert) {
     py::list results;
     std::vector<Array> arrays;
     std::vector<std::size_t> places;
@@ -130,22 +133,30 @@ py::list decode_items(const py::sequence& log_probs, const Decode& decode) {
     }
     std::vector<LogProbs> lines;
     for (const Array& array : arrays) lines.push_back(view(array));
-    std::vector<BatchItem> items;
-    {
+    auto items = [&] {
         const py::gil_scoped_release unlocked;
-        items = decode(lines);
-    }
+        return decode(lines);
+    }();
     for (std::size_t i = 0; i < items.size(); ++i) {
-        if (items[i].error) {
-            results[places[i]] = python_error(items[i].error);
-        } else {
-            results[places[i]] = to_python(std::move(items[i].hypotheses));
-        }
+        results[places[i]] = items[i].error ? python_error(items[i].error) : convert(std::move(items[i]));
     }
     return results;
 }
 
 using Decoder = CtcBeamSearchDecoder;
+
+// Whether the rows are probabilities where logarithms or logits belong. Those have a negative number early
+// on.
+bool looks_like_probabilities(const py::object& log_probs) {
+    const Array array = read_array(log_probs);
+    const float* values = array.data();
+    double sum = 0.0;
+    for (py::ssize_t i = 0; i < array.size(); ++i) {
+        if (!(values[i] >= 0.0f)) return false;
+        sum += values[i];
+    }
+    return array.size() > 0 && std::abs(sum / static_cast<double>(array.shape(0)) - 1.0) < 1e-3;
+}
 
 // Opaque to Python.
 struct Options {
@@ -204,11 +215,29 @@ void register_decoder(py::module_& module) {
             },
             py::arg("log_probs"), py::arg("options"))
         .def(
+            "decode_text",
+            [](const Decoder& decoder, const py::object& log_probs, const Options& options) {
+                const Array array = read_array(log_probs);
+                const py::gil_scoped_release unlocked;
+                return decoder.decode_text(view(array), *options.prepared);
+            },
+            py::arg("log_probs"), py::arg("options"))
+        .def(
             "decode_batch",
             [](const Decoder& decoder, const py::sequence& log_probs, const Options& options) {
-                return decode_items(log_probs, [&](const auto& lines) {
-                    return decoder.decode_batch(lines, *options.prepared);
-                });
+                return decode_items(
+                    log_probs,
+                    [&](const auto& lines) { return decoder.decode_batch(lines, *options.prepared); },
+                    [](BatchItem item) -> py::object { return to_python(std::move(item.hypotheses)); });
+            },
+            py::arg("log_probs"), py::arg("options"))
+        .def(
+            "decode_text_batch",
+            [](const Decoder& decoder, const py::sequence& log_probs, const Options& options) {
+                return decode_items(
+                    log_probs,
+                    [&](const auto& lines) { return decoder.decode_text_batch(lines, *options.prepared); },
+                    [](TextItem item) -> py::object { return py::str(item.text); });
             },
             py::arg("log_probs"), py::arg("options"))
         .def(
@@ -226,9 +255,10 @@ void register_decoder(py::module_& module) {
         .def(
             "decode_greedy_batch",
             [](const Decoder& decoder, const py::sequence& log_probs, const Options& options) {
-                return decode_items(log_probs, [&](const auto& lines) {
-                    return decoder.decode_greedy_batch(lines, *options.prepared);
-                });
+                return decode_items(
+                    log_probs,
+                    [&](const auto& lines) { return decoder.decode_greedy_batch(lines, *options.prepared); },
+                    [](BatchItem item) -> py::object { return to_python(std::move(item.hypotheses)); });
             },
             py::arg("log_probs"), py::arg("options"))
         .def(
@@ -236,6 +266,7 @@ void register_decoder(py::module_& module) {
             [](const Decoder& decoder, const Options& options) { return decoder.start(options.prepared); },
             py::arg("options"), py::keep_alive<0, 1>());
     register_stream(module);
+    module.def("looks_like_probabilities", &looks_like_probabilities, py::arg("log_probs"));
 }
 
 }  // namespace longhand::python

@@ -21,17 +21,14 @@ void require_own(const PreparedOptions& options, const DecoderModel& model) {
         throw std::invalid_argument("these options were prepared for another decoder");
 }
 
-std::vector<Hypothesis> search_line(const LogProbs& line, const PreparedOptions& options,
-                                    Workspace& workspace) {
+void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search) {
     check_shape(line, options.model->labels.size());
-    BeamSearch search(options, workspace);
     FrameReader reader(options);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {
         reader.read(line.values + t * line.labels, t, frame);
         search.advance(frame);
     }
-    return make_hypotheses(options, line, search);
 }
 
 }  // namespace
@@ -81,12 +78,13 @@ class CtcBeamSearchDecoder::Implementation {
         return *pool_;
     }
 
-    template <class Decode>
-    std::vector<BatchItem> batch(std::size_t count, const Decode& decode) {
-        std::vector<BatchItem> items(count);
+    // `fill` puts the result of item i into it.
+    template <class Item, class Fill>
+    std::vector<Item> batch(std::size_t count, const Fill& fill) {
+        std::vector<Item> items(count);
         pool().run(count, [&](std::size_t i) {
             try {
-                items[i].hypotheses = decode(i);
+                fill(i, items[i]);
             } catch (...) {
                 items[i].error = std::current_exception();
             }
@@ -121,12 +119,29 @@ std::vector<Hypothesis> CtcBeamSearchDecoder::decode(const LogProbs& line,
                                                      const PreparedOptions& options) const {
     require_own(options, implementation_->model);
     const Implementation::Lease workspace(*implementation_);
-    return search_line(line, options, *workspace);
+    BeamSearch search(options, *workspace);
+    search_line(line, options, search);
+    return make_hypotheses(options, line, search);
+}
+
+std::string CtcBeamSearchDecoder::decode_text(const LogProbs& line, const PreparedOptions& options) const {
+    require_own(options, implementation_->model);
+    const Implementation::Lease workspace(*implementation_);
+    BeamSearch search(options, *workspace);
+    search_line(line, options, search);
+    return best_text(options, search);
 }
 
 std::vector<BatchItem> CtcBeamSearchDecoder::decode_batch(const std::vector<LogProbs>& lines,
                                                           const PreparedOptions& options) const {
-    return implementation_->batch(lines.size(), [&](std::size_t i) { return decode(lines[i], options); });
+    return implementation_->batch<BatchItem>(
+        lines.size(), [&](std::size_t i, BatchItem& item) { item.hypotheses = decode(lines[i], options); });
+}
+
+std::vector<TextItem> CtcBeamSearchDecoder::decode_text_batch(const std::vector<LogProbs>& lines,
+                                                              const PreparedOptions& options) const {
+    return implementation_->batch<TextItem>(
+        lines.size(), [&](std::size_t i, TextItem& item) { item.text = decode_text(lines[i], options); });
 }
 
 Hypothesis CtcBeamSearchDecoder::decode_greedy(const LogProbs& line, const PreparedOptions& options) const {
@@ -137,8 +152,8 @@ Hypothesis CtcBeamSearchDecoder::decode_greedy(const LogProbs& line, const Prepa
 
 std::vector<BatchItem> CtcBeamSearchDecoder::decode_greedy_batch(const std::vector<LogProbs>& lines,
                                                                  const PreparedOptions& options) const {
-    return implementation_->batch(lines.size(), [&](std::size_t i) {
-        return std::vector<Hypothesis>{decode_greedy(lines[i], options)};
+    return implementation_->batch<BatchItem>(lines.size(), [&](std::size_t i, BatchItem& item) {
+        item.hypotheses = {decode_greedy(lines[i], options)};
     });
 }
 

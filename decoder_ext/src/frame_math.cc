@@ -3,95 +3,174 @@
 #include <cstring>
 #include <limits>
 
+#if defined(__GNUC__) && !defined(__clang__)
+// No vector crosses from one object file to another: all functions on vectors are inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+#define LONGHAND_INLINE inline __attribute__((always_inline))
+
 namespace longhand {
 
 namespace {
 
+// Vectors of 32 bytes: one register of AVX2. Where registers are narrower the compiler uses several.
+using Floats = float __attribute__((vector_size(32)));
+using Ints = std::int32_t __attribute__((vector_size(32)));
+using Doubles = double __attribute__((vector_size(32)));
+using Longs = std::int64_t __attribute__((vector_size(32)));
+using Bits = std::uint64_t __attribute__((vector_size(32)));
+using HalfFloats = float __attribute__((vector_size(16)));
+constexpr std::size_t kFloats = 8, kDoubles = kBeamLanes;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
+
 template <class To, class From>
-inline To bits(From from) {
+LONGHAND_INLINE To bits(From from) {
     static_assert(sizeof(To) == sizeof(From));
     To to;
     std::memcpy(&to, &from, sizeof(to));
     return to;
 }
 
+template <class Vector, class T>
+LONGHAND_INLINE Vector load(const T* from) {
+    Vector out;
+    std::memcpy(&out, from, sizeof(out));
+    return out;
+}
+
+template <class Vector, class T>
+LONGHAND_INLINE void store(T* to, Vector value) {
+    std::memcpy(to, &value, sizeof(value));
+}
+
+// The next values of a row that has `count` left; what it lacks is filled up.
+LONGHAND_INLINE Floats load_some(const float* from, std::size_t count, float fill) {
+    if (count >= kFloats) return load<Floats>(from);
+    float values[kFloats] = {fill, fill, fill, fill, fill, fill, fill, fill};
+    std::memcpy(values, from, count * sizeof(float));
+    return load<Floats>(values);
+}
+
 constexpr double kLn2High = 6.93147180369123816490e-01;  // 33 bits: k * kLn2High is exact for the k used here
 constexpr double kLn2Low = 1.90821492927058770002e-10;
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // e^x = 2^k e^r with |r| <= ln(2) / 2, and the Taylor series of e^r to the 11th power (error below 1e-14).
 inline double exponential(double x) {
     constexpr double kRound =
         6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer in the low bits
-    const double clamped = x < -700.0 ? -700.0 : x;
-    const double shifted = clamped * 1.4426950408889634 + kRound;
+    if (!(x >= -700.0)) return 0.0;
+    const double shifted = x * 1.4426950408889634 + kRound;
     const double k = shifted - kRound;
-    const double r = (clamped - k * kLn2High) - k * kLn2Low;
-    double e = 1.0 / 39916800.0;
-    e = e * r + 1.0 / 3628800.0;
-    e = e * r + 1.0 / 362880.0;
-    e = e * r + 1.0 / 40320.0;
-    e = e * r + 1.0 / 5040.0;
-    e = e * r + 1.0 / 720.0;
-    e = e * r + 1.0 / 120.0;
-    e = e * r + 1.0 / 24.0;
-    e = e * r + 1.0 / 6.0;
-    e = e * r + 0.5;
-    e = e * r + 1.0;
-    e = e * r + 1.0;
-    const double scale = bits<double>((bits<std::uint64_t>(shifted) << 52) + (std::uint64_t{1023} << 52));
-    return x < -700.0 ? 0.0 : e * scale;
+    const double r = (x - k * kLn2High) - k * kLn2Low;
+    double e = 1.0;
+    for (int n = 11; n > 0; --n) e = 1.0 + e * r / n;
+    return e * bits<double>((bits<std::uint64_t>(shifted) << 52) + (std::uint64_t{1023} << 52));
+}
+
+// Below this the single-precision exponential is 0; rows that reach it are worked out in double precision.
+constexpr float kLeastExponent = -80.0f;
+
+// The same in single precision, to the 7th power (error below 1e-8), for -80 <= x <= 0; 0 below.
+LONGHAND_INLINE Floats exponential(Floats x) {
+    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
+    const Floats clamped = x < kLeastExponent ? Floats{} + kLeastExponent : x;
+    const Floats shifted = clamped * 1.44269504f + kRound;
+    const Floats k = shifted - kRound;
+    const Floats r = (clamped - k * 0.693359375f) + k * 2.12194440e-4f;
+    Floats e = r * (1.0f / 5040.0f) + 1.0f / 720.0f;
+    e = e * r + 1.0f / 120.0f;
+    e = e * r + 1.0f / 24.0f;
+    e = e * r + 1.0f / 6.0f;
+    e = e * r + 0.5f;
+    e = e * r + 1.0f;
+    e = e * r + 1.0f;
+    const Ints power = (bits<Ints>(shifted) << 23) + (127 << 23);
+    return x < kLeastExponent ? Floats{} : e * bits<Floats>(power);
+}
+
+LONGHAND_INLINE Doubles low_half(Floats x) {
+    const HalfFloats half = {x[0], x[1], x[2], x[3]};
+    return __builtin_convertvector(half, Doubles);
+}
+
+LONGHAND_INLINE Doubles high_half(Floats x) {
+    const HalfFloats half = {x[4], x[5], x[6], x[7]};
+    return __builtin_convertvector(half, Doubles);
 }
 
 // ln(x) = e ln(2) + 2 artanh((m - 1) / (m + 1)) with m in [sqrt(1/2), sqrt(2)]; -inf for 0 and denormal
-// numbers.
-inline double logarithm(double x) {
-    const std::uint64_t raw = bits<std::uint64_t>(x);
-    const std::uint64_t kHalfRoot = 0x3FE6A09E667F3BCDu;  // sqrt(1/2)
-    const std::uint64_t offset = raw - kHalfRoot;
+// numbers. Error below 1e-10: (0.172)^13 / 13.
+LONGHAND_INLINE Doubles logarithm(Doubles x) {
+    const Bits raw = bits<Bits>(x);
+    constexpr std::uint64_t kHalfRoot = 0x3FE6A09E667F3BCD;  // sqrt(1/2)
+    const Bits offset = raw - kHalfRoot;
     // Exponents are between -1023 and 1024; 2048 is added so that the number under the shift is positive.
-    const std::uint64_t biased = (offset + (std::uint64_t{2048} << 52)) >> 52;
-    const double exponent = bits<double>(biased | 0x4330000000000000u) - 4503599627370496.0 - 2048.0;
-    const double m = bits<double>((offset & 0x000FFFFFFFFFFFFFu) + kHalfRoot);
-    const double s = (m - 1.0) / (m + 1.0);
-    const double s2 = s * s;
-    double sum = 1.0 / 17.0;
-    sum = sum * s2 + 1.0 / 15.0;
-    sum = sum * s2 + 1.0 / 13.0;
-    sum = sum * s2 + 1.0 / 11.0;
+    const Bits biased = (offset + (std::uint64_t{2048} << 52)) >> 52;
+    const Doubles exponent =
+        bits<Doubles>(biased | std::uint64_t{0x4330000000000000}) - (4503599627370496.0 + 2048.0);
+    const Doubles m = bits<Doubles>((offset & 0x000FFFFFFFFFFFFF) + kHalfRoot);
+    const Doubles s = (m - 1.0) / (m + 1.0);
+    const Doubles s2 = s * s;
+    Doubles sum = s2 * (1.0 / 13.0) + 1.0 / 11.0;
     sum = sum * s2 + 1.0 / 9.0;
     sum = sum * s2 + 1.0 / 7.0;
     sum = sum * s2 + 1.0 / 5.0;
     sum = sum * s2 + 1.0 / 3.0;
     sum = sum * s2 + 1.0;
-    const double value = exponent * kLn2High + (2.0 * s * sum + exponent * kLn2Low);
-    return x < std::numeric_limits<double>::min() ? -kInfinity : value;
+    const Doubles value = exponent * (kLn2High + kLn2Low) + 2.0 * s * sum;
+    return x < std::numeric_limits<double>::min() ? Doubles{} - kInfinity : value;
 }
 
-constexpr std::size_t kLanes = 16;
+template <bool kBest>
+LONGHAND_INLINE Doubles joined(Doubles a, Doubles b) {
+    if constexpr (kBest) return a > b ? a : b;
+    return a + b;
+}
+
+template <bool kBest>
+LONGHAND_INLINE void advance(const BeamColumns& beams, std::size_t count, const double* q, double q_blank) {
+    for (std::size_t i = 0; i < count; i += kDoubles) {
+        const std::int32_t* parent = beams.parent + i;
+        const std::int32_t* label = beams.label + i;
+        const double *b = beams.blank, *l = beams.label_end;
+        const Doubles from_blank = {b[parent[0]], b[parent[1]], b[parent[2]], b[parent[3]]};
+        const Doubles from_label = {l[parent[0]], l[parent[1]], l[parent[2]], l[parent[3]]};
+        const Doubles q_label = {q[label[0]], q[label[1]], q[label[2]], q[label[3]]};
+        const Doubles blank = load<Doubles>(b + i), label_end = load<Doubles>(l + i);
+        const Doubles arrives = joined<kBest>(from_blank, load<Doubles>(beams.differs + i) * from_label);
+        store(beams.new_label_end + i, joined<kBest>(label_end, arrives) * q_label);
+        store(beams.new_blank + i, joined<kBest>(blank, label_end) * q_blank);
+    }
+}
+
+template <bool kBest>
+LONGHAND_INLINE double scores(const double* blank, const double* label_end, const double* model,
+                              std::size_t count, double* total) {
+    Doubles best = Doubles{} - kInfinity;
+    for (std::size_t i = 0; i < count; i += kDoubles) {
+        const Doubles probability = joined<kBest>(load<Doubles>(blank + i), load<Doubles>(label_end + i));
+        const Doubles score = logarithm(probability) + load<Doubles>(model + i);
+        store(total + i, score);
+        best = score > best ? score : best;
+    }
+    double largest = best[0];
+    for (std::size_t j = 1; j < kDoubles; ++j) largest = best[j] > largest ? best[j] : largest;
+    return largest;
+}
 
 }  // namespace
 
 LONGHAND_CLONES RowSummary summarise(const float* row, std::size_t count) {
-    float best[kLanes];
-    std::uint32_t odd[kLanes];
-    for (std::size_t j = 0; j < kLanes; ++j) {
-        best[j] = -std::numeric_limits<float>::infinity();
-        odd[j] = 0;
-    }
-    std::size_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-        for (std::size_t j = 0; j < kLanes; ++j) {
-            best[j] = row[i + j] > best[j] ? row[i + j] : best[j];
-            odd[j] |= row[i + j] != row[i + j] ? 1u : 0u;
-        }
-    }
-    for (std::size_t j = 0; i < count; ++i, ++j) {
-        best[j] = row[i] > best[j] ? row[i] : best[j];
-        odd[j] |= row[i] != row[i] ? 1u : 0u;
+    Floats best = Floats{} - kFloatInfinity;
+    Ints odd{};
+    for (std::size_t i = 0; i < count; i += kFloats) {
+        const Floats x = load_some(row + i, count - i, -kFloatInfinity);
+        best = x > best ? x : best;
+        odd |= x != x;
     }
     RowSummary out{best[0], odd[0] != 0};
-    for (std::size_t j = 1; j < kLanes; ++j) {
+    for (std::size_t j = 1; j < kFloats; ++j) {
         out.maximum = best[j] > out.maximum ? best[j] : out.maximum;
         out.has_nan |= odd[j] != 0;
     }
@@ -101,13 +180,12 @@ LONGHAND_CLONES RowSummary summarise(const float* row, std::size_t count) {
 LONGHAND_CLONES std::size_t at_least(const float* row, std::size_t count, float threshold,
                                      std::uint32_t* out) {
     std::size_t found = 0, i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-        std::uint32_t any = 0;
-        for (std::size_t j = 0; j < kLanes; ++j) any |= row[i + j] >= threshold ? 1u : 0u;
-        if (any == 0) continue;
-        for (std::size_t j = 0; j < kLanes; ++j) {
-            out[found] = static_cast<std::uint32_t>(i + j);
-            found += row[i + j] >= threshold ? 1 : 0;
+    for (; i + kFloats <= count; i += kFloats) {
+        const Longs any = bits<Longs>(load<Floats>(row + i) >= threshold);
+        if ((any[0] | any[1] | any[2] | any[3]) == 0) continue;
+        for (std::size_t j = i; j < i + kFloats; ++j) {
+            out[found] = static_cast<std::uint32_t>(j);
+            found += row[j] >= threshold ? 1 : 0;
         }
     }
     for (; i < count; ++i) {
@@ -118,85 +196,68 @@ LONGHAND_CLONES std::size_t at_least(const float* row, std::size_t count, float 
 
 LONGHAND_CLONES std::size_t find_value(const float* row, std::size_t count, float maximum) {
     std::size_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-        std::uint32_t any = 0;
-        for (std::size_t j = 0; j < kLanes; ++j) any |= row[i + j] == maximum ? 1u : 0u;
-        if (any != 0) break;
+    for (; i + kFloats <= count; i += kFloats) {
+        const Longs any = bits<Longs>(load<Floats>(row + i) == maximum);
+        if ((any[0] | any[1] | any[2] | any[3]) != 0) break;
     }
     while (i < count && row[i] != maximum) ++i;
     return i;
 }
 
-LONGHAND_CLONES void exponentials(const float* row, std::size_t count, double scale, double shift,
-                                  double* out) {
-    for (std::size_t i = 0; i < count; ++i) out[i] = exponential(static_cast<double>(row[i]) * scale - shift);
-}
-
-LONGHAND_CLONES double sum(const double* values, std::size_t count) {
-    double lanes[8] = {};
-    std::size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        for (std::size_t j = 0; j < 8; ++j) lanes[j] += values[i + j];
+LONGHAND_CLONES double exponentials(const float* row, std::size_t count, float maximum, double scale,
+                                    double* out) {
+    Ints far{};
+    Doubles sum{};
+    const auto factor = static_cast<float>(scale);
+    for (std::size_t i = 0; i < count; i += kFloats) {
+        const Floats x = (load_some(row + i, count - i, -kFloatInfinity) - maximum) * factor;
+        far |= (x < kLeastExponent) & (x > -kFloatInfinity);
+        const Floats e = exponential(x);
+        const Doubles low = low_half(e), high = high_half(e);
+        store(out + i, low);
+        store(out + i + kDoubles, high);
+        sum += low + high;
     }
-    for (std::size_t j = 0; i < count; ++i, ++j) lanes[j] += values[i];
+    const Longs any = bits<Longs>(far);
+    if ((any[0] | any[1] | any[2] | any[3]) == 0) return sum[0] + sum[1] + (sum[2] + sum[3]);
     double total = 0.0;
-    for (const double lane : lanes) total += lane;
+    for (std::size_t i = 0; i < count; ++i)
+        total += out[i] = exponential((static_cast<double>(row[i]) - maximum) * scale);
     return total;
 }
 
-namespace {
-
-// The look-ups that do not vectorise, apart from the arithmetic that does: what arrives from the parent goes
-// to new_label_end, the probability of the last label to new_blank.
-template <bool kBest>
-inline void gather(const BeamColumns& beams, std::size_t count, const double* probabilities) {
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::int32_t parent = beams.parent[i];
-        const double blank = beams.blank[parent], label_end = beams.differs[i] * beams.label_end[parent];
-        beams.new_label_end[i] = kBest ? (blank > label_end ? blank : label_end) : blank + label_end;
-        beams.new_blank[i] = probabilities[beams.label[i]];
-    }
-}
-
-}  // namespace
-
 LONGHAND_CLONES void advance_sum(const BeamColumns& beams, std::size_t count, const double* probabilities,
                                  double blank_probability) {
-    gather<false>(beams, count, probabilities);
-    const double* __restrict blank = beams.blank;
-    const double* __restrict label_end = beams.label_end;
-    const double* __restrict model = beams.model;
-    double* __restrict new_blank = beams.new_blank;
-    double* __restrict new_label_end = beams.new_label_end;
-    double* __restrict total = beams.total;
-#pragma GCC ivdep
-    for (std::size_t i = 0; i < count; ++i) {
-        const double ends = (label_end[i] + new_label_end[i]) * new_blank[i];
-        const double stays = (blank[i] + label_end[i]) * blank_probability;
-        new_label_end[i] = ends;
-        new_blank[i] = stays;
-        total[i] = logarithm(ends + stays) + model[i];
-    }
+    advance<false>(beams, count, probabilities, blank_probability);
 }
 
 LONGHAND_CLONES void advance_max(const BeamColumns& beams, std::size_t count, const double* probabilities,
                                  double blank_probability) {
-    gather<true>(beams, count, probabilities);
-    const double* __restrict blank = beams.blank;
-    const double* __restrict label_end = beams.label_end;
-    const double* __restrict model = beams.model;
-    double* __restrict new_blank = beams.new_blank;
-    double* __restrict new_label_end = beams.new_label_end;
-    double* __restrict total = beams.total;
-#pragma GCC ivdep
-    for (std::size_t i = 0; i < count; ++i) {
-        const double best_end = label_end[i] > new_label_end[i] ? label_end[i] : new_label_end[i];
-        const double ends = best_end * new_blank[i];
-        const double stays = (blank[i] > label_end[i] ? blank[i] : label_end[i]) * blank_probability;
-        new_label_end[i] = ends;
-        new_blank[i] = stays;
-        total[i] = logarithm(ends > stays ? ends : stays) + model[i];
+    advance<true>(beams, count, probabilities, blank_probability);
+}
+
+LONGHAND_CLONES double scores_sum(const double* blank, const double* label_end, const double* model,
+                                  std::size_t count, double* total) {
+    return scores<false>(blank, label_end, model, count, total);
+}
+
+LONGHAND_CLONES double scores_max(const double* blank, const double* label_end, const double* model,
+                                  std::size_t count, double* total) {
+    return scores<true>(blank, label_end, model, count, total);
+}
+
+LONGHAND_CLONES std::size_t sums_above(const double* a, const double* b, std::size_t count, double threshold,
+                                       std::uint32_t* out) {
+    std::size_t found = 0;
+    for (std::size_t i = 0; i < count; i += kDoubles) {
+        const Longs above = load<Doubles>(a + i) + load<Doubles>(b + i) > threshold;
+        if ((above[0] | above[1] | above[2] | above[3]) == 0) continue;
+        for (std::size_t j = 0; j < kDoubles; ++j) {
+            out[found] = static_cast<std::uint32_t>(i + j);
+            found += above[j] != 0 ? 1 : 0;
+        }
     }
+    return found;
 }
 
 }  // namespace longhand

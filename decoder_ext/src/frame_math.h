@@ -1,15 +1,18 @@
-// The arithmetic that runs over all labels or all beams: plain loops in a form that the compiler vectorises,
-// compiled for several instruction sets and chosen when the library loads.
+// The arithmetic that runs over all labels or all beams, in vectors of fixed width, compiled for several
+// instruction sets and chosen when the library loads.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(LONGHAND_NO_CLONES)
-#define LONGHAND_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
-#else
+// "arch=haswell" and its like would mean that very processor and no other maker's: levels are what counts.
+#if defined(LONGHAND_NO_CLONES) || !defined(__x86_64__) || !defined(__linux__) || !defined(__GNUC__) || \
+    defined(__clang__)
 #define LONGHAND_CLONES
+#elif __GNUC__ >= 12
+#define LONGHAND_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define LONGHAND_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 
 namespace longhand {
@@ -22,9 +25,9 @@ struct RowSummary {
 RowSummary summarise(const float* row, std::size_t count);
 // The first index whose value is `maximum`.
 std::size_t find_value(const float* row, std::size_t count, float maximum);
-// out[i] = exp(row[i] * scale - shift), 0 where that is below e^-700. Relative error below 1e-13.
-void exponentials(const float* row, std::size_t count, double scale, double shift, double* out);
-double sum(const double* values, std::size_t count);
+// out[i] = exp((row[i] - maximum) * scale), for values up to `maximum`; their sum is returned. Relative error
+// below 1e-6 where the exponent is above -8; 0 below e^-700. `out` is written up to the next multiple of 8.
+double exponentials(const float* row, std::size_t count, float maximum, double scale, double* out);
 // Writes the indices of values >= threshold, ascending; returns how many.
 std::size_t at_least(const float* row, std::size_t count, float threshold, std::uint32_t* out);
 
@@ -32,18 +35,28 @@ std::size_t at_least(const float* row, std::size_t count, float threshold, std::
 struct BeamColumns {
     const std::int32_t* label;  // last label; the one past the alphabet for the empty prefix
     const std::int32_t*
-        parent;  // slot of the prefix without the last label; the one past the beams if it is not there
+        parent;  // slot of the prefix without the last label; 0, where no prefix is, if it is not there
     const double* differs;    // 1 if the parent's last label is another one, else 0
     const double* blank;      // probability of the paths that end with a blank
     const double* label_end;  // ... with the last label
-    const double* model;      // what the language models add
     double* new_blank;
     double* new_label_end;
-    double* total;  // log(new_blank + new_label_end) + model
 };
+// The arrays hold `count` numbers; they are read and written up to the next multiple of kBeamLanes.
+inline constexpr std::size_t kBeamLanes = 4;
 void advance_sum(const BeamColumns& beams, std::size_t count, const double* probabilities,
                  double blank_probability);
 void advance_max(const BeamColumns& beams, std::size_t count, const double* probabilities,
                  double blank_probability);
+// total[i] = log(blank[i] + label_end[i]) + model[i]; returns the largest. `count` as above.
+double scores_sum(const double* blank, const double* label_end, const double* model, std::size_t count,
+                  double* total);
+// total[i] = log(max(blank[i], label_end[i])) + model[i].
+double scores_max(const double* blank, const double* label_end, const double* model, std::size_t count,
+                  double* total);
+// Writes the indices of a[i] + b[i] > threshold, ascending; returns how many. `count` as above; `out` has
+// room for as many.
+std::size_t sums_above(const double* a, const double* b, std::size_t count, double threshold,
+                       std::uint32_t* out);
 
 }  // namespace longhand

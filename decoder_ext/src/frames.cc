@@ -30,6 +30,9 @@ void check_shape(const LogProbs& line, std::size_t labels) {
 FrameReader::FrameReader(const PreparedOptions& options)
     : options_(options), labels_(options.model->labels.size()), blank_(options.model->labels.blank()) {
     chosen_.resize(labels_);
+    // exponentials() writes whole vectors, and a 0 follows the labels.
+    padded_ = (labels_ / 8 + 1) * 8;
+    scratch_.resize(padded_);
     if (!options.allowed.empty()) masked_.resize(labels_);
 }
 
@@ -65,26 +68,23 @@ bool FrameReader::needs_normaliser() const {
 
 // The logarithm of what all labels of the row sum up to; 0 if the input is log-probabilities as they are.
 // Leaves the probabilities relative to `maximum` in `relative`.
-double FrameReader::normaliser(const float* row, double maximum, std::vector<double>& relative) const {
+double FrameReader::normaliser(const float* row, float maximum, std::vector<double>& relative) const {
     if (!needs_normaliser()) return 0.0;
     const double scale = 1.0 / options_.options.temperature;
-    relative.resize(labels_ + 1);
-    exponentials(row, labels_, scale, maximum * scale, relative.data());
-    return maximum * scale + std::log(sum(relative.data(), labels_));
+    return maximum * scale + std::log(exponentials(row, labels_, maximum, scale, relative.data()));
 }
 
 void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     const float maximum = checked_maximum(row, index);
+    frame.probabilities.resize(padded_);
     frame.log_normaliser = normaliser(row, maximum, frame.probabilities);
     const float* usable = masked(row, index);
+    const float best = usable == row ? maximum : summarise(usable, labels_).maximum;
     const double scale = 1.0 / options_.options.temperature;
-    const double best = (usable == row ? maximum : summarise(usable, labels_).maximum) * scale;
-    if (usable != row || !needs_normaliser()) {
-        frame.probabilities.resize(labels_ + 1);
-        exponentials(usable, labels_, scale, best, frame.probabilities.data());
-    }
+    if (usable != row || !needs_normaliser())
+        exponentials(usable, labels_, best, scale, frame.probabilities.data());
     frame.probabilities[labels_] = 0.0;
-    frame.log_scale = best - frame.log_normaliser;
+    frame.log_scale = best * scale - frame.log_normaliser;
     choose_tokens(usable, frame);
 }
 

@@ -16,7 +16,8 @@ struct Token {
 };
 
 struct Frame {
-    // Per label, relative to the frame's best one; a 0 follows, which the empty prefix has as its last label.
+    // Per label, relative to the frame's best one; a 0 follows (the empty prefix has it as its last label),
+    // and then padding.
     std::vector<double> probabilities;
     std::vector<Token> tokens;    // most probable first, without the blank
     double log_scale = 0.0;       // log-probability of the best label: what the numbers above are relative to
@@ -44,12 +45,12 @@ class FrameReader {
   private:
     float checked_maximum(const float* row, std::size_t index) const;
     bool needs_normaliser() const;
-    double normaliser(const float* row, double maximum, std::vector<double>& relative) const;
+    double normaliser(const float* row, float maximum, std::vector<double>& relative) const;
     const float* masked(const float* row, std::size_t index);
     void choose_tokens(const float* row, Frame& frame);
 
     const PreparedOptions& options_;
-    std::size_t labels_;
+    std::size_t labels_, padded_;
     std::uint32_t blank_;
     std::vector<float> masked_;
     std::vector<double> scratch_;

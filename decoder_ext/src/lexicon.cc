@@ -38,11 +38,16 @@ Lexicon::Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words) {
 
 std::uint32_t Lexicon::step(std::uint32_t node, char32_t character) const {
     if (node == kDead) return kDead;
-    const auto begin = characters_.begin() + first_child_[node];
-    const auto end = characters_.begin() + first_child_[node + 1];
-    const auto found = std::lower_bound(begin, end, character);
-    if (found == end || *found != character) return kDead;
-    return static_cast<std::uint32_t>(found - characters_.begin());
+    std::uint32_t begin = first_child_[node], end = first_child_[node + 1];
+    // Most nodes have few children: bisection is for the others.
+    while (end - begin > 8) {
+        const std::uint32_t middle = begin + (end - begin) / 2;
+        (characters_[middle] <= character ? begin : end) = middle;
+    }
+    for (; begin < end; ++begin) {
+        if (characters_[begin] == character) return begin;
+    }
+    return kDead;
 }
 
 }  // namespace longhand

@@ -45,6 +45,7 @@ void validate(const BeamSearchOptions& options) {
     require_weight("word_weight", options.word_weight);
     require_finite("word_bonus", options.word_bonus);
     require_weight("unknown_word_penalty", options.unknown_word_penalty);
+    if (options.open_unknown_penalty) require_weight("open_unknown_penalty", *options.open_unknown_penalty);
     require_weight("character_weight", options.character_weight);
     require_finite("character_bonus", options.character_bonus);
     require_at_least("alternatives", 1, options.alternatives);

@@ -17,9 +17,11 @@ struct ModelState {
     std::uint32_t lexicon = 0;     // node of the open token in the lexicon
     std::uint32_t hotword_lexicon = 0;  // ... in the tree of the hotwords' words
     std::uint32_t hotword = 0;          // state of the hotword automaton
+    std::uint32_t length = 0;           // characters of the open token
     Pending pending = Pending::kNothing;
     bool penalised = false;        // the open token has paid for being unknown
     bool forbidden = false;        // a closed lexicon does not have this prefix
+    double deposit = 0.0;          // what the open token has paid beyond its final penalty: it gets that back
     double score = 0.0;            // everything the models add to the prefix's score
     double word_score = 0.0;       // natural log-probability in the word model, unweighted
     double character_score = 0.0;  // ... in the character model
@@ -27,20 +29,17 @@ struct ModelState {
 
 struct PrefixNode {
     static constexpr std::uint32_t kNone = 0xFFFFFFFFu;
-    static constexpr std::int32_t kInactive = -1;
 
     std::uint32_t parent = kNone;
     std::uint32_t first_child = kNone;
     std::uint32_t next_sibling = kNone;
     std::uint32_t label = 0;
-    std::int32_t slot = kInactive;  // its place in the beam
-    std::int32_t first_frame = 0;   // the frame in which it entered the beam
+    std::uint32_t slot = 0;        // its place in the beam; 0 outside it
+    std::int32_t first_frame = 0;  // the frame in which it entered the beam
     ModelState state;
 };
 
-// Nodes live as long as they are in the beam, have a descendant that is, or are a leaf of one that is: such a
-// leaf keeps its model scores for the next frame that asks. So the tree holds at most (beam width) * (labels)
-// leaves besides the paths to the prefixes in the beam.
+// A node lives as long as it is in the beam or has a descendant that is.
 class PrefixTree {
   public:
     static constexpr std::uint32_t kRoot = 0;
@@ -64,6 +63,13 @@ class PrefixTree {
     const PrefixNode& operator[](std::uint32_t node) const { return nodes_[node]; }
     std::size_t size() const { return nodes_.size() - free_.size(); }
 
+    // kNone if there is none.
+    std::uint32_t child(std::uint32_t parent, std::uint32_t label) const {
+        std::uint32_t node = nodes_[parent].first_child;
+        while (node != PrefixNode::kNone && nodes_[node].label != label) node = nodes_[node].next_sibling;
+        return node;
+    }
+
     std::uint32_t add(std::uint32_t parent, std::uint32_t label, const ModelState& state) {
         std::uint32_t node;
         if (free_.empty()) {
@@ -83,46 +89,23 @@ class PrefixTree {
         return node;
     }
 
-    void activate(std::uint32_t node, std::int32_t slot, std::int32_t frame) {
-        PrefixNode& n = nodes_[node];
-        if (n.first_child == PrefixNode::kNone) n.first_frame = frame;
-        n.slot = slot;
-    }
-
-    // To be called after every activation of the frame: a node whose child has just come alive stays.
-    void deactivate(std::uint32_t node) {
-        nodes_[node].slot = PrefixNode::kInactive;
-        drop_idle_children(node);
-        while (node != kRoot && nodes_[node].first_child == PrefixNode::kNone && nodes_[node].slot < 0) {
+    // Removes a node that has left the beam, and its ancestors, as far as nothing hangs on them.
+    void release(std::uint32_t node) {
+        // The root has no parent, nor has a node that went together with its last descendant.
+        while (nodes_[node].parent != PrefixNode::kNone && nodes_[node].first_child == PrefixNode::kNone &&
+               nodes_[node].slot == 0) {
             const std::uint32_t parent = nodes_[node].parent;
-            if (nodes_[parent].slot >= 0) return;  // kept for the next frame that asks
-            unlink(parent, node);
+            nodes_[node].parent = PrefixNode::kNone;
+            std::uint32_t* link = &nodes_[parent].first_child;
+            while (*link != node) link = &nodes_[*link].next_sibling;
+            *link = nodes_[node].next_sibling;
             free_.push_back(node);
             node = parent;
         }
     }
 
   private:
-    static constexpr std::size_t kNodesKept = std::size_t{1} << 18;  // memory kept from line to line
-
-    void drop_idle_children(std::uint32_t node) {
-        std::uint32_t* link = &nodes_[node].first_child;
-        while (*link != PrefixNode::kNone) {
-            PrefixNode& child = nodes_[*link];
-            if (child.slot < 0 && child.first_child == PrefixNode::kNone) {
-                free_.push_back(*link);
-                *link = child.next_sibling;
-            } else {
-                link = &child.next_sibling;
-            }
-        }
-    }
-
-    void unlink(std::uint32_t parent, std::uint32_t node) {
-        std::uint32_t* link = &nodes_[parent].first_child;
-        while (*link != node) link = &nodes_[*link].next_sibling;
-        *link = nodes_[node].next_sibling;
-    }
+    static constexpr std::size_t kNodesKept = std::size_t{1} << 16;  // memory kept from line to line
 
     std::vector<PrefixNode> nodes_;
     std::vector<std::uint32_t> free_;

@@ -102,6 +102,11 @@ std::vector<Hypothesis> make_hypotheses(const PreparedOptions& options, const Lo
     return out;
 }
 
+std::string best_text(const PreparedOptions& options, BeamSearch& search) {
+    const std::optional<FinalPrefix> best = search.finish_best();
+    return best ? text_of(options, path_to(search.tree(), best->node).labels) : "";
+}
+
 Hypothesis greedy_hypothesis(const PreparedOptions& options, const LogProbs& line) {
     Hypothesis out;
     FrameReader reader(options);

@@ -1,6 +1,7 @@
 #include "scorer.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace longhand {
 
@@ -24,8 +25,8 @@ Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
             const TokenStep step = token_step(before, static_cast<CharacterClass>(next));
             double gain = values_.character_bonus + hotword_gain;
             if (options.uses_words) gain += values_.word_bonus * step.ended(before);
-            gains_[pending][next] = gain;
-            largest_gain_ = pending + next == 0 ? gain : std::max(largest_gain_, gain);
+            bounds_[pending][next] = {gain, step.closes};
+            headroom_[pending] = next == 0 ? gain : std::max(headroom_[pending], gain);
         }
     }
 }
@@ -37,14 +38,25 @@ ModelState Scorer::start() const {
     return state;
 }
 
+double Scorer::largest_final_gain(const ModelState& state) const {
+    if (!options_.uses_words || state.pending == Pending::kNothing) return 0.0;
+    const double bonus =
+        std::max(0.0, values_.word_bonus) * (state.pending == Pending::kWordApostrophe ? 2 : 1);
+    return bonus + std::max(0.0, state.deposit);
+}
+
 // Most prefixes are scored and never extended: only those that are have their state worked out.
 std::uint32_t Scorer::character_state(PrefixTree& tree, std::uint32_t node) {
     PrefixNode& own = tree[node];
-    if (own.state.characters == ModelState::kNotYet) {
-        const std::uint32_t before = tree[own.parent].state.characters;
-        own.state.characters = cache_.characters->target(before, options_.model->character_tokens[own.label]);
-    }
+    work_out_character_state(tree, own.parent, own.label, own.state);
     return own.state.characters;
+}
+
+void Scorer::work_out_character_state(PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
+                                      ModelState& state) {
+    if (state.characters != ModelState::kNotYet) return;
+    const std::uint32_t token = options_.model->character_tokens[label];
+    state.characters = cache_.characters->target(tree[parent].state.characters, token);
 }
 
 ModelState Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
@@ -62,24 +74,57 @@ ModelState Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t 
     return state;
 }
 
-std::uint64_t Scorer::history(PrefixTree& tree, std::uint32_t node) {
-    std::uint64_t hash = tree[node].label;
+float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
+    const ModelState& before = tree[parent].state;
+    const TokenStep step =
+        options_.uses_words ? token_step(before.pending, options_.classes[label]) : TokenStep{};
+    if (has_hotwords_ || step.closes || step.single) {
+        const ModelState after = extend(tree, parent, label);
+        return after.forbidden ? -std::numeric_limits<float>::infinity()
+                               : static_cast<float>(after.score - before.score);
+    }
+    double gain = values_.character_bonus;
+    if (options_.uses_characters) {
+        const std::uint32_t token = options_.model->character_tokens[label];
+        gain += values_.character_weight * cache_.characters->score(character_state(tree, parent), token);
+    }
+    // Nothing is known of a word and an apostrophe, as in extend_words().
+    if (step.pending == Pending::kNothing || step.pending == Pending::kWordApostrophe)
+        return static_cast<float>(gain);
+    const std::uint32_t from = step.continues ? before.lexicon : Lexicon::kRoot;
+    if (options_.model->lexicon->step(from, code_point(label)) != Lexicon::kDead)
+        return static_cast<float>(gain);
+    ModelState open;
+    open.pending = step.pending;
+    open.length = step.continues ? before.length + 1 : 1;
+    open.penalised = step.continues && before.penalised;
+    open.deposit = step.continues ? before.deposit : 0.0;
+    penalise(open, open_penalty(open));
+    if (open.forbidden) return -std::numeric_limits<float>::infinity();
+    return static_cast<float>(gain + open.score);
+}
+
+std::uint64_t Scorer::history(PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& own) {
+    std::uint64_t hash = 0;
     const auto mix = [&hash](std::uint64_t value) {
         hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
         hash ^= hash >> 29;
     };
-    if (options_.uses_characters) mix(character_state(tree, node));
-    const PrefixNode& own = tree[node];
-    // Behind "word'" either the word goes on or it ended before the apostrophe: both states count.
-    const bool two = own.state.pending == Pending::kWordApostrophe;
-    for (const ModelState* state : {&own.state, two ? &tree[own.parent].state : &own.state}) {
-        mix(state->words);
-        mix(state->lexicon);
-        mix(state->hotword_lexicon);
-        mix(state->hotword);
-        mix(static_cast<std::uint64_t>(state->pending) * 2 + state->penalised);
+    mix(label);  // alone: labels and nodes of the lexicon are small numbers that run in parallel
+    if (options_.uses_characters) {
+        work_out_character_state(tree, parent, label, own);
+        mix(own.characters);
     }
-    return hash;
+    const auto mix_words = [&](const ModelState& state) {
+        mix((static_cast<std::uint64_t>(state.words) << 32) + state.lexicon);
+        if (has_hotwords_) mix((static_cast<std::uint64_t>(state.hotword_lexicon) << 32) + state.hotword);
+        const std::uint64_t length = values_.open_unknown_penalty && state.penalised ? state.length : 0;
+        mix((length << 8) + static_cast<std::uint64_t>(state.pending) * 2 + state.penalised);
+    };
+    mix_words(own);
+    // Behind "word'" either the word goes on or it ended before the apostrophe: both states count.
+    if (own.pending == Pending::kWordApostrophe) mix_words(tree[parent].state);
+    return hash | 1;  // 0 is no history
 }
 
 void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
@@ -98,23 +143,33 @@ void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uin
     }
     if (!step.continues) {
         state.lexicon = state.hotword_lexicon = Lexicon::kRoot;
-        state.penalised = false;
+        state.length = 0;
     }
     state.pending = step.pending;
     if (step.pending == Pending::kNothing) return;
+    ++state.length;
     state.lexicon = lexicon.step(state.lexicon, code);
     state.hotword_lexicon = hotwords.step(state.hotword_lexicon, code);
     // An apostrophe behind a word may turn out to be a quotation mark: nothing is known yet.
     if (step.pending == Pending::kWordApostrophe) return;
-    if (state.lexicon == Lexicon::kDead && state.hotword_lexicon == Lexicon::kDead) penalise(state);
+    if (state.lexicon == Lexicon::kDead && state.hotword_lexicon == Lexicon::kDead)
+        penalise(state, open_penalty(state));
 }
 
-void Scorer::penalise(ModelState& state) const {
+// What an open token that no known word begins like has to have paid.
+double Scorer::open_penalty(const ModelState& state) const {
+    if (!values_.open_unknown_penalty) return values_.unknown_word_penalty;
+    return *values_.open_unknown_penalty * std::max(1.0, state.length / BeamSearchOptions::kUsualWordLength);
+}
+
+void Scorer::penalise(ModelState& state, double due) const {
     if (values_.closed_lexicon) state.forbidden = true;
     // Numbers are an open class: one that the corpus did not have is no sign of a misreading.
-    if (state.penalised || state.pending == Pending::kNumber) return;
+    if (state.pending == Pending::kNumber) return;
+    const double paid = state.penalised ? values_.unknown_word_penalty + state.deposit : 0.0;
+    state.score += paid - due;
+    state.deposit = due - values_.unknown_word_penalty;
     state.penalised = true;
-    state.score -= values_.unknown_word_penalty;
 }
 
 void Scorer::close_token(const PrefixTree& tree, std::uint32_t node, ModelState& state) {
@@ -125,19 +180,19 @@ void Scorer::close_token(const PrefixTree& tree, std::uint32_t node, ModelState&
     const std::uint32_t number = options_.model->lexicon->word(word.lexicon);
     const bool known = number != Lexicon::kNoWord || hotwords.word(word.hotword_lexicon) == 0;
     score_token(number, known, word.pending, state);
-    state.penalised = false;
     if (!apostrophe) return;
     const std::uint32_t mark = options_.model->single_tokens[last.label];
     const std::uint32_t expected = hotwords.step(Lexicon::kRoot, code_point(last.label));
     score_token(mark, mark != Lexicon::kNoWord || hotwords.word(expected) == 0, Pending::kNothing, state);
-    state.penalised = false;
 }
 
 void Scorer::score_token(std::uint32_t word, bool known, Pending kind, ModelState& state) {
     if (!known) {
         state.pending = kind;
-        penalise(state);
+        penalise(state, values_.unknown_word_penalty);
     }
+    state.penalised = false;
+    state.deposit = 0.0;
     state.score += values_.word_bonus;
     if (!cache_.words) return;
     const std::uint32_t number = word == Lexicon::kNoWord ? options_.model->word_model()->unknown() : word;

@@ -6,9 +6,11 @@
 //               + sum of the boosts of the hotwords in y
 //
 // A token is scored when it ends. The penalty of an unknown word falls due as soon as no known word begins
-// like it.
+// like it; where the options set another one for words that are still open, the difference is settled when
+// the word ends.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -35,32 +37,48 @@ class Scorer {
     ModelState start() const;
     // The state of `parent` with one more label.
     ModelState extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label);
+    // By how much one more label changes the score; -inf for what a closed lexicon forbids. Cheaper than
+    // extend() where no token ends.
+    float gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label);
     // The state of `node` if the line ends there.
     ModelState finish(PrefixTree& tree, std::uint32_t node);
-    // No label can raise a prefix's score by more than this.
-    double largest_gain(Pending pending, CharacterClass next) const {
-        return gains_[static_cast<int>(pending)][static_cast<int>(next)];
+    // A label of this class can raise the score of a prefix by no more than this.
+    double largest_gain(const ModelState& state, CharacterClass next) const {
+        const Bound& bound = bounds_[static_cast<int>(state.pending)][static_cast<int>(next)];
+        return bound.gain + (bound.closes && state.deposit > 0.0 ? state.deposit : 0.0);
     }
-    double largest_gain() const { return largest_gain_; }
+    // ... and no label by more than this.
+    double largest_gain(const ModelState& state) const {
+        return headroom_[static_cast<int>(state.pending)] + std::max(0.0, state.deposit);
+    }
+    // The end of the line can raise it by no more than this.
+    double largest_final_gain(const ModelState& state) const;
 
-    // Equal for prefixes that the models will score alike from here on.
-    std::uint64_t history(PrefixTree& tree, std::uint32_t node);
+    // Equal for prefixes that the models will score alike from here on: `state` behind `parent` and `label`.
+    std::uint64_t history(PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state);
 
   private:
+    struct Bound {
+        double gain = 0.0;
+        bool closes = false;
+    };
     std::uint32_t character_state(PrefixTree& tree, std::uint32_t node);
+    void work_out_character_state(PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
+                                  ModelState& state);
     void extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state);
     void extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const;
     void close_token(const PrefixTree& tree, std::uint32_t node, ModelState& state);
     void score_token(std::uint32_t word, bool known, Pending kind, ModelState& state);
-    void penalise(ModelState& state) const;
+    void penalise(ModelState& state, double due) const;
+    double open_penalty(const ModelState& state) const;
     char32_t code_point(std::uint32_t label) const { return options_.model->labels.code_point(label); }
 
     const PreparedOptions& options_;
     const BeamSearchOptions& values_;
     ScoreCache& cache_;
     bool has_hotwords_;
-    double gains_[4][5];
-    double largest_gain_ = 0.0;
+    Bound bounds_[4][5];       // per kind of open token and class of the next character
+    double headroom_[4] = {};  // the largest of each kind
 };
 
 }  // namespace longhand

@@ -17,10 +17,10 @@ enum class Pending : std::uint8_t {
 
 // What one more character does to the open token.
 struct TokenStep {
-    Pending pending;
-    bool closes;     // the open token ends before this character (for kWordApostrophe: the word and "'")
-    bool continues;  // the character belongs to the token that was open
-    bool single;     // the character is a token of its own
+    Pending pending = Pending::kNothing;
+    bool closes = false;  // the open token ends before this character (for kWordApostrophe: the word and "'")
+    bool continues = false;  // the character belongs to the token that was open
+    bool single = false;     // the character is a token of its own
     // Tokens that end with this step.
     int ended(Pending before) const {
         return (closes ? (before == Pending::kWordApostrophe ? 2 : 1) : 0) + single;

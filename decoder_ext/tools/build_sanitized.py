@@ -24,7 +24,7 @@ from kenlm_build import (
     require_compiler,
 )
 
-COMMON = ["-g", "-O1", "-fPIC", "-std=c++17", "-fno-omit-frame-pointer", "-DLONGHAND_NO_CLONES"]
+COMMON = ["-g", "-O1", "-fPIC", "-std=c++17", "-fno-omit-frame-pointer", "-DLONGHAND_NO_CLONES", "-Wno-psabi"]
 CHECKS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-D_GLIBCXX_ASSERTIONS"]
 
 

@@ -43,6 +43,11 @@ struct BatchItem {
     std::exception_ptr error;
 };
 
+struct TextItem {
+    std::string text;  // empty if `error` is set
+    std::exception_ptr error;
+};
+
 struct DecoderConfig {
     std::vector<std::string> labels;  // UTF-8, one code point each; the empty one is the blank
     std::shared_ptr<const NgramLanguageModel> word_model;       // may be null
@@ -73,8 +78,12 @@ class CtcBeamSearchDecoder {
     // All throw std::invalid_argument if the numbers are no log-probabilities of these labels.
     std::vector<Hypothesis> decode(const LogProbs& line) const { return decode(line, *default_options()); }
     std::vector<Hypothesis> decode(const LogProbs& line, const PreparedOptions& options) const;
+    // The text of the best hypothesis alone: spares the work that goes into scores, frames and confidences.
+    std::string decode_text(const LogProbs& line, const PreparedOptions& options) const;
     std::vector<BatchItem> decode_batch(const std::vector<LogProbs>& lines,
                                         const PreparedOptions& options) const;
+    std::vector<TextItem> decode_text_batch(const std::vector<LogProbs>& lines,
+                                            const PreparedOptions& options) const;
     Hypothesis decode_greedy(const LogProbs& line, const PreparedOptions& options) const;
     std::vector<BatchItem> decode_greedy_batch(const std::vector<LogProbs>& lines,
                                                const PreparedOptions& options) const;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,8 +50,13 @@ struct BeamSearchOptions {
     double word_weight = 0.3;           // alpha: multiplies the word model's natural log-probability, >= 0
     double word_bonus = 0.5;            // beta: added for each token of the word model, natural log
     double unknown_word_penalty = 3.5;  // subtracted for each word outside the vocabulary, natural log, >= 0
-    double character_weight = 0.35;     // multiplies the character model's natural log-probability, >= 0
-    double character_bonus = 0.0;       // added for each character, natural log
+    // While an unknown word goes on it costs this instead, natural log, >= 0; where the word is longer than
+    // kUsualWordLength, in proportion to its length. Not set: unknown_word_penalty from the first character
+    // on.
+    static constexpr double kUsualWordLength = 6.0;
+    std::optional<double> open_unknown_penalty;
+    double character_weight = 0.35;  // multiplies the character model's natural log-probability, >= 0
+    double character_bonus = 0.0;    // added for each character, natural log
     WordSplitting word_splitting = WordSplitting::kLetters;
     bool closed_lexicon = false;  // true: only words of the vocabulary may be read
     bool sentence_start = false;  // true: both models start in the context <s>

@@ -82,7 +82,16 @@ def contenders(labels: list[str], models: argparse.Namespace) -> list[Contender]
     merged = {"merge_histories": True}
     found = [
         ours("longhand_decoder", labels, words, characters, grid, start),
-        ours("longhand_decoder, merge_histories", labels, words, characters, grid, start, **merged),
+        ours(
+            "longhand_decoder, merge_histories, beam_threshold -8",
+            labels,
+            words,
+            characters,
+            grid,
+            start,
+            beam_threshold=-8.0,
+            **merged,
+        ),
         ours(
             "longhand_decoder, merge_histories",
             labels,
@@ -204,7 +213,7 @@ def main() -> None:
     lines = Lines.load(arguments.lines).first(arguments.count)
     found = contenders(lines.labels, arguments)
     rows = compare(lines, development.first(arguments.development_lines), found, arguments.trials)
-    best = rows[0].settings
+    best = rows[0].settings  # without merged histories: alternatives and confidences are measured with these
     some = lines.first(60)
     curves = {f"{c.name}, {c.models}": curve(c, r.settings, some) for c, r in _with_tuned(found, rows)}
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import resource
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from calibration import calibration_error
 from lines import Lines
+from memory import measure, random_labels, random_line
 from numpy.typing import NDArray
 from peers import Settings
 
@@ -24,6 +24,13 @@ def _decode_each(
 ) -> None:
     for line in lines:
         decoder.decode(line, options)
+
+
+def _read_each(
+    decoder: CtcBeamSearchDecoder, lines: Sequence[NDArray[np.float32]], options: BeamSearchOptions
+) -> None:
+    for line in lines:
+        decoder.decode_text(line, options)
 
 
 def cpu_milliseconds(work: Callable[[], object], repeats: int) -> float:
@@ -57,21 +64,36 @@ def extremes(lines: Lines, models: argparse.Namespace, best: Settings) -> dict[s
     }
     for name, options in kinds.items():
         out[name + ", ms"] = cpu_milliseconds(partial(_decode_each, decoder, every, options), 1) / count
+        out[name + ", text alone, ms"] = (
+            cpu_milliseconds(partial(_read_each, decoder, every, options), 1) / count
+        )
     out["greedy, ms"] = cpu_milliseconds(lambda: [decoder.decode_greedy(x) for x in every], 1) / count
-    for name, used in (("1 thread", decoder), ("2 threads", pair)):
-        begin = time.perf_counter()
-        used.decode_batch(every * 2, both)
-        out[f"batch, {name}, wall ms"] = (time.perf_counter() - begin) * 500.0 / count
-    rng = np.random.default_rng(0)
-    labels = ["", *(chr(0x4E00 + i) for i in range(199))]
-    logits = rng.normal(scale=2.0, size=(10000, 200)).astype(np.float32)
-    logits[rng.random(10000) < 0.6, 0] += 8.0
-    long_decoder = CtcBeamSearchDecoder(labels, options=BeamSearchOptions(input="logits"))
+    out |= batch_scaling({1: decoder, 2: pair}, every * 2, both)
+    logits = random_line(10000, 200)
+    long_decoder = CtcBeamSearchDecoder(random_labels(200), options=BeamSearchOptions(input="logits"))
     for frames in (2500, 5000, 10000):
         part = np.ascontiguousarray(logits[:frames])
         out[f"{frames} frames x 200 labels, ms"] = cpu_milliseconds(partial(long_decoder.decode, part), 1)
-    out["peak memory, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-    return out
+    return out | measure(models.lines, models.word_model, models.character_model)
+
+
+def batch_scaling(
+    decoders: dict[int, CtcBeamSearchDecoder],
+    lines: Sequence[NDArray[np.float32]],
+    options: BeamSearchOptions,
+) -> dict[str, float]:
+    """Wall and CPU time of a batch for each number of threads, the best of ten rounds taken by turns."""
+    wall = dict.fromkeys(decoders, np.inf)
+    cpu = dict.fromkeys(decoders, np.inf)
+    for _ in range(10):
+        for threads, decoder in decoders.items():
+            begin, begin_cpu = time.perf_counter(), time.process_time()
+            decoder.decode_batch(lines, options)
+            wall[threads] = min(wall[threads], (time.perf_counter() - begin) * 1000.0 / len(lines))
+            cpu[threads] = min(cpu[threads], (time.process_time() - begin_cpu) * 1000.0 / len(lines))
+    out = {f"batch, {n} threads, wall ms a line": wall[n] for n in decoders}
+    out |= {f"batch, {n} threads, CPU ms a line": cpu[n] for n in decoders}
+    return out | {"batch, speed of 2 threads / speed of 1": wall[1] / wall[2]}
 
 
 def calibrate(

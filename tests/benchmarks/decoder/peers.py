@@ -64,7 +64,7 @@ def ours(
     def build(settings: Settings) -> Decode:
         values = {**fixed, **settings, "beam_width": int(settings["beam_width"])}
         options = BeamSearchOptions(**values)
-        return lambda line: decoder.decode(line, options)[0].text
+        return lambda line: decoder.decode_text(line, options)
 
     used = [model for model, there in (("word", words), ("character", characters)) if there]
     return Contender(name, " + ".join(used) or "none", grid, start, build, [5, 10, 20, 50, 100, 200])

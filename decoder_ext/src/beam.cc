@@ -1,0 +1,163 @@
+#include "beam.h"
+
+#include <algorithm>
+
+namespace longhand {
+
+namespace {
+constexpr std::uint32_t kFirstStride = 32;
+constexpr float kUnknown = std::numeric_limits<float>::quiet_NaN();
+}  // namespace
+
+void Beam::reset(std::uint32_t labels) {
+    labels_ = labels;
+    free_.clear();
+    leaving_.clear();
+    if (stride_ == 0) stride_ = kFirstStride;
+    columns_ = 0;
+    column_of_.assign(labels, kNoColumn);
+    if (capacity_ == 0) grow(kFirst + 1);
+    for (std::uint32_t slot = kFirst; slot < size_; ++slot) clear(slot);
+    size_ = kFirst;
+}
+
+void Beam::trim() {
+    if (gains_.size() <= kGainsKept) return;
+    *this = Beam{};
+}
+
+void Beam::grow(std::uint32_t slots) {
+    const std::uint32_t before = capacity_;
+    constexpr auto kLanes = static_cast<std::uint32_t>(kBeamLanes);
+    capacity_ = (std::max(slots, 2 * before) + kLanes - 1) / kLanes * kLanes;
+    label.resize(capacity_);
+    parent.resize(capacity_);
+    for (auto* column :
+         {&differs, &blank, &label_end, &model, &headroom, &score, &new_blank, &new_label_end, &new_score})
+        column->resize(capacity_);
+    node.resize(capacity_);
+    history.resize(capacity_);
+    gains_.resize(static_cast<std::size_t>(capacity_) * stride_, kUnknown);
+    for (std::uint32_t slot = before; slot < capacity_; ++slot) clear(slot);
+}
+
+// A slot that takes part in no sum.
+void Beam::clear(std::uint32_t slot) {
+    label[slot] = static_cast<std::int32_t>(labels_);
+    parent[slot] = 0;
+    for (auto* column : {&differs, &blank, &label_end, &model, &headroom, &new_blank, &new_label_end})
+        (*column)[slot] = 0.0;
+    score[slot] = new_score[slot] = -std::numeric_limits<double>::infinity();
+    node[slot] = PrefixNode::kNone;
+    history[slot] = 0;
+}
+
+std::uint32_t Beam::column(std::uint32_t wanted) {
+    std::uint32_t& known = column_of_[wanted];
+    if (known == kNoColumn) {
+        if (columns_ == stride_) widen();
+        known = columns_++;
+        for (std::uint32_t slot = kFirst; slot < size_; ++slot) gain(slot, known) = kUnknown;
+    }
+    return known;
+}
+
+std::uint32_t Beam::find(std::uint64_t wanted) const {
+    for (std::uint32_t slot = kFirst; slot < size_; ++slot) {
+        if (history[slot] == wanted) return slot;
+    }
+    return 0;
+}
+
+void Beam::widen() {
+    std::vector<float> wider(static_cast<std::size_t>(capacity_) * stride_ * 2, kUnknown);
+    for (std::uint32_t slot = kFirst; slot < size_; ++slot) {
+        const auto row = gains_.begin() + static_cast<std::ptrdiff_t>(slot) * stride_;
+        std::copy(row, row + stride_, wider.begin() + static_cast<std::ptrdiff_t>(slot) * stride_ * 2);
+    }
+    gains_.swap(wider);
+    stride_ *= 2;
+}
+
+// The prefixes in the beam that are one label longer than `node` learn of its slot, 0 if it leaves.
+void Beam::adopt_children(PrefixTree& tree, std::uint32_t of, std::uint32_t slot) {
+    for (std::uint32_t c = tree[of].first_child; c != PrefixNode::kNone; c = tree[c].next_sibling) {
+        if (tree[c].slot != 0) parent[tree[c].slot] = static_cast<std::int32_t>(slot);
+    }
+}
+
+std::uint32_t Beam::enter(PrefixTree& tree, std::uint32_t entering) {
+    std::uint32_t slot = size_;
+    if (!free_.empty()) {
+        slot = free_.back();
+        free_.pop_back();
+    } else {
+        if (size_ == capacity_) grow(size_ + 1);
+        ++size_;
+    }
+    PrefixNode& own = tree[entering];
+    own.slot = slot;
+    node[slot] = entering;
+    label[slot] = static_cast<std::int32_t>(own.label);
+    model[slot] = own.state.score;
+    std::fill_n(gains_.begin() + static_cast<std::ptrdiff_t>(slot) * stride_, columns_, kUnknown);
+    if (entering != PrefixTree::kRoot) {
+        const PrefixNode& above = tree[own.parent];
+        parent[slot] = static_cast<std::int32_t>(above.slot);
+        differs[slot] = above.label == own.label ? 0.0 : 1.0;
+        if (above.slot != 0) gain(above.slot, column(own.label)) = kInBeam;
+    }
+    adopt_children(tree, entering, slot);
+    for (std::uint32_t c = own.first_child; c != PrefixNode::kNone; c = tree[c].next_sibling) {
+        if (tree[c].slot != 0) gain(slot, column(tree[c].label)) = kInBeam;
+    }
+    return slot;
+}
+
+void Beam::leave(PrefixTree& tree, std::uint32_t slot) {
+    PrefixNode& own = tree[node[slot]];
+    const auto above = static_cast<std::uint32_t>(parent[slot]);
+    // It may come back: what the models think of it is known.
+    if (above != 0) gain(above, column(own.label)) = static_cast<float>(model[slot] - model[above]);
+    own.slot = 0;
+    adopt_children(tree, node[slot], 0);
+    leaving_.push_back(node[slot]);
+    free_.push_back(slot);
+    clear(slot);
+}
+
+void Beam::settle(PrefixTree& tree) {
+    for (const std::uint32_t left : leaving_) tree.release(left);
+    leaving_.clear();
+    if (free_.empty()) return;
+    // The slots at the end fill the gaps.
+    std::sort(free_.begin(), free_.end());
+    const std::uint32_t size = size_ - static_cast<std::uint32_t>(free_.size());
+    std::size_t hole = 0, last = free_.size();
+    for (std::uint32_t from = size_; from-- > size;) {
+        if (last > 0 && free_[last - 1] == from) {
+            --last;
+        } else {
+            move(tree, from, free_[hole++]);
+        }
+    }
+    free_.clear();
+    size_ = size;
+}
+
+void Beam::move(PrefixTree& tree, std::uint32_t from, std::uint32_t to) {
+    label[to] = label[from];
+    parent[to] = parent[from];
+    for (auto* column :
+         {&differs, &blank, &label_end, &model, &headroom, &score, &new_blank, &new_label_end, &new_score})
+        (*column)[to] = (*column)[from];
+    node[to] = node[from];
+    history[to] = history[from];
+    const auto row = gains_.begin() + static_cast<std::ptrdiff_t>(from) * stride_;
+    std::copy(row, row + columns_, gains_.begin() + static_cast<std::ptrdiff_t>(to) * stride_);
+    tree[node[to]].slot = to;
+    adopt_children(tree, node[to], to);
+    clear(from);
+}
+
+}  // namespace longhand

@@ -1,0 +1,76 @@
+// The prefixes that the search holds, as columns. A prefix keeps its slot from the frame in which it enters
+// to the one in which it leaves.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "frame_math.h"
+#include "prefix_tree.h"
+
+namespace longhand {
+
+class Beam {
+  public:
+    // Slot 0 holds no prefix: whoever has no parent in the beam has it as its parent. The others are 1 ..
+    // size() - 1.
+    static constexpr std::uint32_t kFirst = 1;
+
+    void reset(std::uint32_t labels);
+    // Gives back what an unusually wide beam or alphabet took.
+    void trim();
+
+    std::uint32_t size() const { return size_; }
+    std::uint32_t prefixes() const { return size_ - kFirst; }
+    BeamColumns step_columns() {
+        return {label.data(),     parent.data(),    differs.data(),      blank.data(),
+                label_end.data(), new_blank.data(), new_label_end.data()};
+    }
+
+    // Puts a node into the beam.
+    std::uint32_t enter(PrefixTree& tree, std::uint32_t node);
+    // Takes one out. Its node stays in the tree, and its slot is free, until settle().
+    void leave(PrefixTree& tree, std::uint32_t slot);
+    // Ends a change of the beam: no slot below size() is free, and the tree forgets who left.
+    void settle(PrefixTree& tree);
+
+    // The slot of the prefix with this history; 0 if there is none.
+    std::uint32_t find(std::uint64_t wanted) const;
+
+    // What the models add to a prefix's score when it is extended by a label, as far as it is known.
+    static constexpr float kInBeam =
+        std::numeric_limits<float>::infinity();  // the longer prefix is in the beam itself
+    static bool unknown(float gain) { return gain != gain; }
+    // The column of a label; columns are given out as labels come up.
+    std::uint32_t column(std::uint32_t label);
+    float& gain(std::uint32_t slot, std::uint32_t column) { return gains_[slot * stride_ + column]; }
+
+    std::vector<std::int32_t> label, parent;
+    std::vector<double> differs, blank, label_end, model;
+    std::vector<double> headroom;  // no label can raise the models' part of the score by more
+    std::vector<double> score;     // acoustic + models
+    std::vector<double> new_blank, new_label_end, new_score;  // after the frame
+    std::vector<std::uint32_t> node;
+    std::vector<std::uint64_t> history;  // 0 where there is no prefix
+
+  private:
+    static constexpr std::uint32_t kNoColumn = 0xFFFFFFFFu;
+    static constexpr std::size_t kGainsKept = std::size_t{1} << 20;
+
+    void grow(std::uint32_t slots);
+    void widen();
+    void clear(std::uint32_t slot);
+    void move(PrefixTree& tree, std::uint32_t from, std::uint32_t to);
+    void adopt_children(PrefixTree& tree, std::uint32_t node, std::uint32_t slot);
+
+    std::uint32_t labels_ = 0;
+    std::uint32_t size_ = kFirst;
+    std::uint32_t capacity_ = 0;
+    std::vector<std::uint32_t> free_, leaving_;
+    std::vector<float> gains_;  // slots by columns
+    std::uint32_t stride_ = 0, columns_ = 0;
+    std::vector<std::uint32_t> column_of_;  // per label
+};
+
+}  // namespace longhand

@@ -1,0 +1,137 @@
+"""What the decoder spares itself must not show: caches, known gains, slots, columns, text alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from helpers.beam_reference import search
+from longhand_decoder import UNLIMITED, BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
+
+Lines = list[NDArray[np.float32]]
+LABELS = ["", "a", "b", "c", " ", "'", ",", "1", "é"]
+MANY = ["", *(chr(0x4E00 + i) for i in range(79))]
+ANY: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+def noisy_line(seed: int, labels: int, frames: int = 30) -> NDArray[np.float32]:
+    """Frames sure of a blank, frames sure of a character, and frames that are not."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=rng.choice([1.0, 2.0, 4.0]), size=(frames, labels))
+    logits[rng.random(frames) < 0.5, 0] += 12.0
+    sure = rng.random(frames) < 0.2
+    logits[sure, rng.integers(0, labels, size=frames)[sure]] += 10.0
+    return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+@settings(max_examples=40, **ANY)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([1, 3, 8, 30]),
+    st.sampled_from([-3.0, -8.0, UNLIMITED]),
+    st.booleans(),
+)
+def test_the_beam_is_the_plain_search_s(seed: int, width: int, threshold: float, many: bool) -> None:
+    labels = MANY if many else LABELS
+    line = noisy_line(seed, len(labels))
+    options = BeamSearchOptions(
+        beam_width=width,
+        beam_threshold=threshold,
+        token_threshold=-4.0,
+        alternatives=width,
+        character_bonus=0.3,
+    )
+    got = CtcBeamSearchDecoder(labels, options=options).decode(line)
+    expected = search(
+        line.astype(np.float64),
+        labels,
+        lambda prefix: 0.3 * len(prefix),
+        beam_width=width,
+        beam_threshold=threshold,
+        token_threshold=-4.0,
+    )
+    texts = {"".join(labels[v] for v in prefix): score for prefix, score in expected.items()}
+    assert {h.text for h in got} == texts.keys()
+    for h in got:
+        assert h.acoustic_score == pytest.approx(texts[h.text], abs=1e-4)
+
+
+@settings(max_examples=15, **ANY)
+@given(seed=st.integers(0, 2**31), width=st.sampled_from([4, 25]))
+def test_the_beam_with_a_character_model_is_the_plain_search_s(
+    seed: int, width: int, character_model: NgramLanguageModel
+) -> None:
+    line = noisy_line(seed, len(LABELS), 20)
+    options = BeamSearchOptions(
+        beam_width=width, beam_threshold=-9.0, token_threshold=-5.0, alternatives=width, character_weight=0.6
+    )
+
+    @functools.cache
+    def models(prefix: tuple[int, ...]) -> float:
+        tokens = ["\u2581" if LABELS[v] == " " else LABELS[v] for v in prefix]
+        return 0.6 * character_model.score(tokens)
+
+    expected = search(
+        line.astype(np.float64), LABELS, models, beam_width=width, beam_threshold=-9.0, token_threshold=-5.0
+    )
+    got = CtcBeamSearchDecoder(LABELS, character_model=character_model, options=options).decode(line)
+    assert {h.text for h in got} == {"".join(LABELS[v] for v in prefix) for prefix in expected}
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("hotwords", [(), ("cab", "a b")])
+def test_text_alone_and_warm_caches_change_nothing(
+    lines: Lines,
+    word_model: NgramLanguageModel,
+    character_model: NgramLanguageModel,
+    merge: bool,
+    hotwords: tuple[str, ...],
+) -> None:
+    def fresh() -> CtcBeamSearchDecoder:
+        return CtcBeamSearchDecoder(LABELS, word_model=word_model, character_model=character_model, threads=2)
+
+    warm = fresh()
+    base = BeamSearchOptions(merge_histories=merge, hotwords=hotwords, beam_width=15, alternatives=15)
+    for changes in ({}, {"sentence_end": True}, {"word_bonus": 2.5}, {"open_unknown_penalty": 6.0}):
+        options = dataclasses.replace(base, **changes)
+        found = [warm.decode(line, options) for line in lines]
+        assert [warm.decode_text(line, options) for line in lines] == [h[0].text for h in found]
+        assert warm.decode_text_batch(lines, options) == [h[0].text for h in found]
+        assert fresh().decode(lines[-1], options) == found[-1]
+
+
+def test_histories_of_different_ends_are_not_merged(word_model: NgramLanguageModel) -> None:
+    # Labels in the order of the lexicon's first characters: their numbers run in parallel (an exclusive or of the two
+    # is the same for "a" and "c").
+    labels = [*sorted(",1abc"), "", "'", "é", " "]
+    decoder = CtcBeamSearchDecoder(labels, word_model=word_model)
+    line = np.full((1, len(labels)), -2.2, np.float32)
+    options = BeamSearchOptions(merge_histories=True, alternatives=50, unknown_word_penalty=1.0)
+    plain = decoder.decode(line, dataclasses.replace(options, merge_histories=False))
+    assert {h.text for h in decoder.decode(line, options)} == {h.text for h in plain}
+    assert len(plain) == len(labels)
+
+
+def test_a_label_far_below_changes_nothing(lines: Lines) -> None:
+    # Below e^-80 of the best label a row is worked out in double precision.
+    options = BeamSearchOptions(alternatives=5)
+    for far in (-500.0, -np.inf):
+        for line in lines[:10]:
+            wide = np.concatenate([line, np.full((len(line), 1), far, np.float32)], axis=1)
+            a = CtcBeamSearchDecoder(LABELS, options=options).decode(line)
+            b = CtcBeamSearchDecoder([*LABELS, "z"], options=options).decode(wide)
+            assert [h.text for h in a] == [h.text for h in b]
+            assert [h.score for h in a] == pytest.approx([h.score for h in b], abs=1e-4)
+
+
+def test_equal_scores_do_not_widen_the_beam() -> None:
+    line = np.full((40, 9), -np.log(9.0), np.float32)
+    options = BeamSearchOptions(beam_width=7, beam_threshold=UNLIMITED, alternatives=1000)
+    assert len(CtcBeamSearchDecoder(LABELS, options=options).decode(line)) <= 7
