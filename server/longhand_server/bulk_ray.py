@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ _MOST_TASKS = 10_000
 # Only places in the plan and counts go through it.
 _OBJECT_STORE_BYTES = 100 << 20
 _START_ATTEMPTS = 3
+_CONNECT_S = 10.0
 
 
 class _Reader:
@@ -74,6 +76,7 @@ def read_on_ray(
 
 
 def _join(ray: Any, address: str) -> None:
+    _check_reachable(address)
     own: dict[str, Any] = {}
     if address == "local":
         own = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
@@ -90,6 +93,20 @@ def _join(ray: Any, address: str) -> None:
             ray.shutdown()
         else:
             return
+
+
+def _check_reachable(address: str) -> None:
+    """Asks by a connection whether anybody listens there, since Ray itself would try for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        if address in ("local", "auto"):
+            return
+        raise ConfigurationError(f"--address: got {address!r}, need HOST:PORT, auto or local")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_CONNECT_S):
+            pass
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigurationError(f"--address: no Ray cluster at {address!r}: {error}") from error
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 import pytest
 
 from helpers.process_tree import process_tree, title
+from helpers.ray_process import free_port
 from helpers.toy_model import ALPHABET, draw_image
 
 CLI = [sys.executable, str(Path(__file__).parents[2] / "clients" / "cli.py"), "batch"]
@@ -222,6 +225,35 @@ def test_a_reader_that_dies_is_started_again(
         _, message = process.communicate(timeout=200)
     assert process.returncode == 0, message.decode()
     check_rows(rows_in(out), [(path.name, images[path]) for path in wanted])
+
+
+@pytest.mark.scale
+def test_a_cluster_that_is_there_already(toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed here: make test-scale brings it")
+    head = f"127.0.0.1:{free_port()}"
+    start = ["-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={head.partition(':')[2]}"]
+    start += ["--num-cpus=2", f"--object-store-memory={100 << 20}"]
+    start += ["--include-dashboard=false", f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"]
+    folder, out = next(iter(images)).parents[1], tmp_path / "out"
+    command = [folder, "--out", out, "--format", "jsonl", "--model", toy_bundle, "--chunk", 5, "--resume"]
+    nobody = run(*command, "--address", head)
+    assert nobody.returncode == 2
+    assert f"--address: no Ray cluster at '{head}'" in nobody.stderr
+    assert "got 'nowhere', need HOST:PORT, auto or local" in run(*command, "--address", "nowhere").stderr
+    with subprocess.Popen([sys.executable, *start], env=_ENVIRONMENT) as cluster:
+        try:
+            end = time.monotonic() + 150
+            while (outcome := run(*command, "--address", head)).returncode:
+                assert time.monotonic() < end, outcome.stderr
+        finally:
+            processes = process_tree(cluster.pid)
+            cluster.terminate()
+            cluster.wait(60)
+            for pid in processes[1:]:
+                if "ray" in title(pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+    check_rows(rows_in(out), [(path.name, images[path]) for path in sorted(images)])
 
 
 def wait_for_parts(folder: Path, count: int, process: subprocess.Popen[bytes]) -> None:
