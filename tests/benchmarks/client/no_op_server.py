@@ -1,12 +1,15 @@
 """A server that does nothing, so that only the client is measured: python no_op_server.py PORT [PLACES SECONDS].
 
 It answers at once; or it has so many places, on each of which a line takes so many seconds, without using the CPU.
+Then the description of its model is the share of the time, since that was last asked, that the places were taken.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,12 +27,21 @@ class NoOp(rpc.RecognitionServiceServicer):
 
     def __init__(self, places: int = 0, seconds: float = 0.0) -> None:
         self._places = asyncio.Semaphore(places) if places else None
+        self._count = places
         self._seconds = seconds
+        self._forget()
+
+    def _forget(self) -> None:
+        self._first, self._last, self._busy = math.inf, 0.0, 0.0
 
     async def _work(self) -> None:
         if self._places is not None:
             async with self._places:
+                begun = time.perf_counter()
                 await asyncio.sleep(self._seconds)
+                self._last = time.perf_counter()
+                self._first = min(self._first, begun)
+                self._busy += self._last - begun
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Any) -> pb.RecognizeResponse:
         await self._work()
@@ -63,7 +75,9 @@ class NoOp(rpc.RecognitionServiceServicer):
         return pb.ListModelsResponse(models=[pb.Model(name="none")])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
-        return pb.GetModelResponse(model=pb.Model(name="none"))
+        share = self._busy / (self._count * (self._last - self._first)) if self._busy else 0.0
+        self._forget()
+        return pb.GetModelResponse(model=pb.Model(name="none", description=f"{share:.4f}"))
 
 
 async def serve(port: int, places: int = 0, seconds: float = 0.0) -> None:
