@@ -16,36 +16,35 @@ Lexicon::Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words) {
         std::size_t begin, end, depth;
     };
     std::vector<Range> level{{0, words.size(), 0}};
-    characters_.push_back(0);
+    nodes_.push_back({0, 0, kNoWord});
     for (std::size_t node = 0; node < level.size(); ++node) {
         const Range range = level[node];
-        first_child_.push_back(static_cast<std::uint32_t>(level.size()));
+        nodes_[node].first_child = static_cast<std::uint32_t>(level.size());
         std::size_t begin = range.begin;
-        words_.push_back(kNoWord);
         if (begin < range.end && words[begin].first.size() == range.depth)
-            words_.back() = words[begin++].second;
+            nodes_[node].word = words[begin++].second;
         while (begin < range.end) {
             const char32_t character = words[begin].first[range.depth];
             std::size_t end = begin + 1;
             while (end < range.end && words[end].first[range.depth] == character) ++end;
             level.push_back({begin, end, range.depth + 1});
-            characters_.push_back(character);
+            nodes_.push_back({character, 0, kNoWord});
             begin = end;
         }
     }
-    first_child_.push_back(static_cast<std::uint32_t>(level.size()));
+    nodes_.push_back({0, static_cast<std::uint32_t>(level.size()), kNoWord});
 }
 
 std::uint32_t Lexicon::step(std::uint32_t node, char32_t character) const {
     if (node == kDead) return kDead;
-    std::uint32_t begin = first_child_[node], end = first_child_[node + 1];
+    std::uint32_t begin = nodes_[node].first_child, end = nodes_[node + 1].first_child;
     // Most nodes have few children: bisection is for the others.
     while (end - begin > 8) {
         const std::uint32_t middle = begin + (end - begin) / 2;
-        (characters_[middle] <= character ? begin : end) = middle;
+        (nodes_[middle].character <= character ? begin : end) = middle;
     }
     for (; begin < end; ++begin) {
-        if (characters_[begin] == character) return begin;
+        if (nodes_[begin].character == character) return begin;
     }
     return kDead;
 }

@@ -21,15 +21,18 @@ class Lexicon {
     // The node one character further; kDead if there is none or `node` is dead.
     std::uint32_t step(std::uint32_t node, char32_t character) const;
     // The number of the word that ends here; kNoWord if none does.
-    std::uint32_t word(std::uint32_t node) const { return node == kDead ? kNoWord : words_[node]; }
+    std::uint32_t word(std::uint32_t node) const { return node == kDead ? kNoWord : nodes_[node].word; }
     std::size_t size() const { return count_; }
 
   private:
-    // Nodes stand in breadth-first order, so the children of node n are first_child_[n] .. first_child_[n +
-    // 1].
-    std::vector<char32_t> characters_;
-    std::vector<std::uint32_t> first_child_;
-    std::vector<std::uint32_t> words_;
+    // In breadth-first order, so the children of node n are nodes_[n].first_child .. nodes_[n +
+    // 1].first_child. One array: whoever has found a child has its own children's place in the cache.
+    struct Node {
+        char32_t character;
+        std::uint32_t first_child;
+        std::uint32_t word;
+    };
+    std::vector<Node> nodes_;
     std::size_t count_ = 0;
 };
 

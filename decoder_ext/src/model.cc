@@ -109,9 +109,9 @@ DecoderModel::DecoderModel(DecoderConfig given) : config(std::move(given)), labe
         const bool space = longhand::character_class(labels.code_point(label)) == CharacterClass::kSpace;
         character_tokens.push_back(character_model() ? character_model()->index(space ? kSpaceToken : name)
                                                      : 0);
-        single_tokens.push_back(lexicon
-                                    ? lexicon->word(lexicon->step(Lexicon::kRoot, labels.code_point(label)))
-                                    : Lexicon::kNoWord);
+        first_nodes.push_back(lexicon ? lexicon->step(Lexicon::kRoot, labels.code_point(label))
+                                      : Lexicon::kDead);
+        single_tokens.push_back(lexicon ? lexicon->word(first_nodes.back()) : Lexicon::kNoWord);
     }
 }
 

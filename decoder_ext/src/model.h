@@ -53,6 +53,12 @@ struct DecoderModel {
     // Per label: its token in the character model, and as a token of its own in the word model.
     std::vector<std::uint32_t> character_tokens;
     std::vector<std::uint32_t> single_tokens;  // Lexicon::kNoWord if unknown
+    // ... and the lexicon's node of the words that begin with it.
+    std::vector<std::uint32_t> first_nodes;
+    // The lexicon's node one label further.
+    std::uint32_t lexicon_step(std::uint32_t node, std::uint32_t label) const {
+        return node == Lexicon::kRoot ? first_nodes[label] : lexicon->step(node, labels.code_point(label));
+    }
 
   private:
     Lexicon own_lexicon_;

@@ -92,8 +92,7 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
     if (step.pending == Pending::kNothing || step.pending == Pending::kWordApostrophe)
         return static_cast<float>(gain);
     const std::uint32_t from = step.continues ? before.lexicon : Lexicon::kRoot;
-    if (options_.model->lexicon->step(from, code_point(label)) != Lexicon::kDead)
-        return static_cast<float>(gain);
+    if (options_.model->lexicon_step(from, label) != Lexicon::kDead) return static_cast<float>(gain);
     ModelState open;
     open.pending = step.pending;
     open.length = step.continues ? before.length + 1 : 1;
@@ -129,7 +128,6 @@ std::uint64_t Scorer::history(PrefixTree& tree, std::uint32_t parent, std::uint3
 
 void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
                           ModelState& state) {
-    const Lexicon& lexicon = *options_.model->lexicon;
     const Lexicon& hotwords = options_.hotwords.lexicon();
     const CharacterClass next = options_.classes[label];
     const TokenStep step = token_step(state.pending, next);
@@ -148,7 +146,7 @@ void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uin
     state.pending = step.pending;
     if (step.pending == Pending::kNothing) return;
     ++state.length;
-    state.lexicon = lexicon.step(state.lexicon, code);
+    state.lexicon = options_.model->lexicon_step(state.lexicon, label);
     state.hotword_lexicon = hotwords.step(state.hotword_lexicon, code);
     // An apostrophe behind a word may turn out to be a quotation mark: nothing is known yet.
     if (step.pending == Pending::kWordApostrophe) return;

@@ -69,8 +69,7 @@ struct Workspace {
     std::vector<std::uint32_t> chosen;
     std::vector<Candidate> candidates;
     std::vector<Proposal> proposals;
-    std::vector<std::pair<double, std::uint32_t>>
-        order;  // of the proposals: a heap, the most promising on top
+    std::vector<std::uint32_t> order;  // of the proposals, the most promising first
     std::vector<double> ranking;
 };
 
@@ -93,6 +92,7 @@ class BeamSearch {
     void expand(const Frame& frame);
     void propose(const Frame& frame, const Token& token);
     void ask_models();
+    void sort_proposals();
     void consider(const Candidate& candidate);
     void raise_bar(double score);
     double cut() const;

@@ -13,8 +13,8 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from extremes import calibrate, extremes
 from lines import Lines, character_error_rate
@@ -119,8 +119,8 @@ def contenders(labels: list[str], models: argparse.Namespace) -> list[Contender]
         unigrams = read_unigrams(models.peer_unigrams)
         found.append(ours_as_pyctcdecode(labels, models.peer_word_model, unigrams))
         found.append(pyctcdecode_peer(labels, models.peer_word_model, unigrams))
-        found.append(flashlight_characters(labels, models.character_model))
         found.append(flashlight_lexicon(labels, models.peer_word_model, unigrams))
+        found.append(flashlight_characters(labels, models.character_model))
     return found
 
 
@@ -129,29 +129,27 @@ def read_unigrams(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")
 
 
-def compare(lines: Lines, development: Lines, found: Sequence[Contender], budget: int) -> list[Row]:
-    """Tunes and measures every contender, and pyctcdecode's own settings besides."""
+def compare(contender: Contender, lines: Lines, development: Lines, budget: int) -> list[Row]:
+    """Tunes and measures a contender; pyctcdecode's own settings are measured besides."""
     rows = []
-    for contender in found:
-        if "alpha" in contender.start:
-            rows.append(
-                Row(
-                    contender.name,
-                    contender.models,
-                    contender.start,
-                    *measure(contender.build(contender.start), lines),
-                )
-            )
-        best = tune(contender, development, budget)
-        rows.append(
-            Row(contender.name + " (tuned)", contender.models, best, *measure(contender.build(best), lines))
-        )
-        log(f"  {rows[-1].error_rate:.2f} %, {rows[-1].milliseconds:.3f} ms")
-    greedy = CtcBeamSearchDecoder(lines.labels)
+    if "alpha" in contender.start:
+        measured = measure(contender.build(contender.start), lines)
+        rows.append(Row(contender.name, contender.models, contender.start, *measured))
+    best = tune(contender, development, budget)
     rows.append(
-        Row("longhand_decoder, greedy", "none", {}, *measure(lambda x: greedy.decode_greedy(x).text, lines))
+        Row(contender.name + " (tuned)", contender.models, best, *measure(contender.build(best), lines))
     )
+    for row in rows:
+        log(f"  {row.name}: {row.error_rate:.2f} %, {row.milliseconds:.3f} ms")
     return rows
+
+
+def greedy(lines: Lines) -> Row:
+    """The decoder without search and models."""
+    decoder = CtcBeamSearchDecoder(lines.labels)
+    return Row(
+        "longhand_decoder, greedy", "none", {}, *measure(lambda x: decoder.decode_greedy(x).text, lines)
+    )
 
 
 def curve(contender: Contender, settings: Settings, lines: Lines) -> list[tuple[float, float]]:
@@ -211,31 +209,28 @@ def main() -> None:
     arguments.peers = arguments.peer_word_model is not None
     development = Lines.load(arguments.development)
     lines = Lines.load(arguments.lines).first(arguments.count)
-    found = contenders(lines.labels, arguments)
-    rows = compare(lines, development.first(arguments.development_lines), found, arguments.trials)
-    best = rows[0].settings  # without merged histories: alternatives and confidences are measured with these
-    some = lines.first(60)
-    curves = {f"{c.name}, {c.models}": curve(c, r.settings, some) for c, r in _with_tuned(found, rows)}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    plot(curves, arguments.out / "benchmark.svg")
-    result = {
+    result: dict[str, Any] = {
         "processor": processor(),
         "python": platform.python_version(),
         "note": arguments.note,
         "lines": len(lines),
         "development_lines": arguments.development_lines,
         "trials": arguments.trials,
-        "rows": [dataclasses.asdict(row) for row in rows],
-        "extremes": extremes(lines, arguments, best),
-        "calibration": calibrate(development, lines, arguments, best),
-        "curves": curves,
+        "rows": [dataclasses.asdict(greedy(lines))],
+        "curves": {},
     }
-    (arguments.out / "benchmark.json").write_text(json.dumps(result, indent=1))
-
-
-def _with_tuned(found: Sequence[Contender], rows: Sequence[Row]) -> list[tuple[Contender, Row]]:
-    tuned = [row for row in rows if row.name.endswith("(tuned)")]
-    return list(zip(found, tuned, strict=True))
+    for contender in contenders(lines.labels, arguments):
+        rows = compare(contender, lines, development.first(arguments.development_lines), arguments.trials)
+        result["rows"] += [dataclasses.asdict(row) for row in rows]
+        best = rows[-1].settings
+        result["curves"][f"{contender.name}, {contender.models}"] = curve(contender, best, lines.first(60))
+        if "extremes" not in result:  # the first contender: ours with both models
+            result["extremes"] = extremes(lines, arguments, best)
+            result["calibration"] = calibrate(development, lines, arguments, best)
+        # After each: the slowest decoders come last.
+        plot(result["curves"], arguments.out / "benchmark.svg")
+        (arguments.out / "benchmark.json").write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
