@@ -89,7 +89,8 @@ def _join(ray: Any, address: str) -> None:
             # A cluster of one's own gets 30 s to start, which a busy machine may exceed.
             if not own or attempt == _START_ATTEMPTS:
                 text = str(error).splitlines()[0]
-                raise ConfigurationError(f"--address: no Ray cluster at {address!r}: {text}") from error
+                hint = "" if own else " (one with tokens needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN)"
+                raise ConfigurationError(f"--address: no Ray cluster at {address!r}: {text}{hint}") from error
             ray.shutdown()
         else:
             return

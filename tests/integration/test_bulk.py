@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -47,7 +48,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
     return files
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: object, environment: Mapping[str, str] = _ENVIRONMENT
+) -> subprocess.CompletedProcess[str]:
     if "--address" in arguments and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed here: make test-scale brings it (pip install 'longhand[bulk]')")
     return subprocess.run(
@@ -56,7 +59,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=300,
         check=False,
-        env=_ENVIRONMENT,
+        env=environment,
     )
 
 
@@ -231,6 +234,7 @@ def test_a_reader_that_dies_is_started_again(
 def test_a_cluster_that_is_there_already(toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed here: make test-scale brings it")
     head = f"127.0.0.1:{free_port()}"
+    environment = _ENVIRONMENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     start = ["-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={head.partition(':')[2]}"]
     start += ["--num-cpus=2", f"--object-store-memory={100 << 20}"]
     start += ["--include-dashboard=false", f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"]
@@ -240,10 +244,10 @@ def test_a_cluster_that_is_there_already(toy_bundle: Path, images: dict[Path, st
     assert nobody.returncode == 2
     assert f"--address: no Ray cluster at '{head}'" in nobody.stderr
     assert "got 'nowhere', need HOST:PORT, auto or local" in run(*command, "--address", "nowhere").stderr
-    with subprocess.Popen([sys.executable, *start], env=_ENVIRONMENT) as cluster:
+    with subprocess.Popen([sys.executable, *start], env=environment) as cluster:
         try:
             end = time.monotonic() + 150
-            while (outcome := run(*command, "--address", head)).returncode:
+            while (outcome := run(*command, "--address", head, environment=environment)).returncode:
                 assert time.monotonic() < end, outcome.stderr
         finally:
             processes = process_tree(cluster.pid)
