@@ -230,7 +230,8 @@ async def _overload(
 
 async def _probe(channel: grpc.aio.Channel) -> list[float]:
     """Seconds that health checks take, until this is cancelled."""
-    health, seconds = health_pb2_grpc.HealthStub(channel), []
+    health: Any = health_pb2_grpc.HealthStub(channel)
+    seconds: list[float] = []
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             begun = time.perf_counter()

@@ -28,7 +28,8 @@ def noisy_line(seed: int, labels: int, frames: int = 30) -> NDArray[np.float32]:
     logits[rng.random(frames) < 0.5, 0] += 12.0
     sure = rng.random(frames) < 0.2
     logits[sure, rng.integers(0, labels, size=frames)[sure]] += 10.0
-    return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+    log_probs: NDArray[np.float32] = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return log_probs.astype(np.float32)
 
 
 @settings(max_examples=40, **ANY)
