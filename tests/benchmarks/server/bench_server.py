@@ -43,6 +43,7 @@ from longhand_server.runtime import choose_device, load_line_model
 _QUEUE = 64
 _REST = "\n<!-- below: written by hand -->\n"
 _LOADS = (0.3, 0.5, 0.7, 0.9)
+_LOAD_S = 10
 
 
 @dataclass
@@ -144,7 +145,7 @@ async def measure(server: ServerProcess, images: list[bytes], arguments: argpars
         lag = Lag()
         async with lag:
             for share in _LOADS:
-                answered, _ = await client.open_loop(share * capacity, 15)
+                answered, _ = await client.open_loop(share * capacity, _LOAD_S)
                 report.curve.append((share * capacity, percentile(answered, 0.5), percentile(answered, 0.99)))
         p99 = report.curve[_LOADS.index(0.7)][2]
         report.add("unloaded p50", "", f"{p50:.0f} ms")
@@ -243,7 +244,7 @@ async def _probe(channel: grpc.aio.Channel) -> list[float]:
 
 def add_serving_cost(arguments: argparse.Namespace, report: Report) -> None:
     """What serving costs beyond the pipeline, from a server that meters its pipeline."""
-    costs = serving_cost(arguments.model, arguments.lines // 2, 4)
+    costs = serving_cost(arguments.model, arguments.lines // 2, 3)
     for kind, most in (("unary call", 0.5), ("streamed line", 0.25)):
         cost = costs[kind]
         report.add(
