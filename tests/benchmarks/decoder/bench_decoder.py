@@ -93,6 +93,17 @@ def contenders(labels: list[str], models: argparse.Namespace) -> list[Contender]
             **merged,
         ),
         ours(
+            "longhand_decoder, merge_histories, -6 / -5",
+            labels,
+            words,
+            characters,
+            grid,
+            start,
+            beam_threshold=-6.0,
+            token_threshold=-5.0,
+            **merged,
+        ),
+        ours(
             "longhand_decoder, merge_histories",
             labels,
             None,
