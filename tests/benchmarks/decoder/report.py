@@ -68,8 +68,8 @@ Points of a curve are beam widths.
 
 ## Other measurements
 
-Times a line: CPU time, the least of three rounds over the first 200 lines, so that the models' caches are warm; above, each
-line is read once. Memory: the growth of a fresh process's peak through one decode.
+Times a line: CPU time, the least of three rounds over the first 200 lines, so that the models' caches are warm;
+above, each line is read once. Memory: the growth of a fresh process's peak through one decode.
 
 | what | value |
 |---|---|
