@@ -217,7 +217,7 @@ async def _overload(
     report.add("overload: refused", "", f"{share:.0%} of {len(answered) + len(refused)}")
     p99 = percentile(answered, 0.99)
     report.add(
-        "overload: p99 of accepted calls", f"<= 2x the queue's worth ({worth:.0f} ms)", f"{p99:.0f} ms"
+        "overload: p99 of accepted calls", f"<= 2x the queue's worth ({2 * worth:.0f} ms)", f"{p99:.0f} ms"
     )
     for what, target, values in (
         ("overload: refusals, p50 / p99", "< 50 ms", refused),
