@@ -8,13 +8,13 @@ one before it, so that what is in memory stays bounded.
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,13 +87,17 @@ class Job:
         return result
 
 
-class RecognitionPipeline(abc.ABC):
+class RecognitionPipeline:
     """Reads image files with one model, from one event loop; :func:`make_pipeline` makes the right kind.
 
     Args:
         line: The shape of line that the model reads.
         limits: What an image file may be at most.
     """
+
+    # What each kind makes for itself: the queue of image files, and the threads that open them.
+    _images: DynamicBatcher[Job, Any]
+    _workers: Workers
 
     def __init__(self, line: LineFormat, limits: ImageLimits) -> None:
         # The workers here are the threads; OpenCV's own would only be woken in vain.
@@ -103,25 +107,26 @@ class RecognitionPipeline(abc.ABC):
         self._loop = asyncio.get_running_loop()
 
     @property
-    @abc.abstractmethod
     def waiting(self) -> int:
         """Images that wait for a worker."""
+        return self._images.waiting
 
-    @abc.abstractmethod
     async def close(self) -> None:
         """Accepts nothing more, finishes what was accepted, ends the workers."""
+        await self._images.close()
+        self._workers.close()
 
-    @abc.abstractmethod
     def check_room(self) -> None:
         """Raises OverloadedError where the queue is full."""
+        self._images.check_room()
 
-    @abc.abstractmethod
-    async def _room(self) -> None:
-        """Returns once the queue has room."""
-
-    @abc.abstractmethod
     def _read(self, job: Job) -> Awaitable[Transcription]:
         """Takes an image all the way."""
+        result: Awaitable[Transcription] = self._submit(job)
+        return result
+
+    def _submit(self, job: Job) -> asyncio.Future[Any]:
+        return self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
 
     async def recognize(
         self,
@@ -152,7 +157,7 @@ class RecognitionPipeline(abc.ABC):
         """
         job = Job(data, options, deadline, priority, caller)
         if wait:
-            await self._room()
+            await self._images.room()
         try:
             return job.time(await self._read(job))
         except asyncio.CancelledError:
@@ -213,29 +218,9 @@ class SerialPipeline(LocalPipeline):
         super().__init__(recognizer, limits, on_batch)
         self._workers = Workers(workers, "line")
         # One more than there are workers: whoever is done finds the next image at hand and need not be woken for it.
-        self._images: DynamicBatcher[Job, Transcription] = DynamicBatcher(
+        self._images = DynamicBatcher(
             self._run, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers + 1
         )
-
-    @property
-    def waiting(self) -> int:
-        """See the base class."""
-        return self._images.waiting
-
-    async def close(self) -> None:
-        """See the base class."""
-        await self._images.close()
-        self._workers.close()
-
-    def check_room(self) -> None:
-        """See the base class."""
-        self._images.check_room()
-
-    async def _room(self) -> None:
-        await self._images.room()
-
-    def _read(self, job: Job) -> Awaitable[Transcription]:
-        return self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
 
     def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> asyncio.Future[list[Transcription]]:
         return self._workers.submit(self._run_now, jobs[0])
@@ -263,11 +248,11 @@ class StagedPipeline(LocalPipeline):
     ) -> None:
         super().__init__(recognizer, limits, on_batch)
         batch_size = batching.max_batch_size or _GPU_BATCH_SIZE
-        self._image_workers = Workers(workers, "image")
+        self._workers = Workers(workers, "image")
         self._network_workers = Workers(1, "network")
         self._beam_workers = Workers(_BEAM_BATCHES, "beam")
         self._beam_slots = asyncio.Semaphore(_BEAM_BATCHES)
-        self._images: DynamicBatcher[Job, asyncio.Future[Transcription]] = DynamicBatcher(
+        self._images = DynamicBatcher(
             self._prepare, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers
         )
         self._lines: DynamicBatcher[Job, Transcription] = DynamicBatcher(
@@ -284,27 +269,19 @@ class StagedPipeline(LocalPipeline):
         """See the base class."""
         await self._images.close()
         await self._lines.close()
-        for workers in (self._image_workers, self._network_workers, self._beam_workers):
+        for workers in (self._workers, self._network_workers, self._beam_workers):
             workers.close()
 
-    def check_room(self) -> None:
-        """See the base class."""
-        self._images.check_room()
-
-    async def _room(self) -> None:
-        await self._images.room()
-
     async def _read(self, job: Job) -> Transcription:
-        return await (
-            await self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
-        )
+        reading: asyncio.Future[Transcription] = await self._submit(job)
+        return await reading
 
     async def _prepare(
         self, jobs: Sequence[Job], hand_over: Callable[[], None]
     ) -> Sequence[asyncio.Future[Transcription] | Exception]:
         """The first stage: decodes an image file and queues its line for the network."""
         (job,) = jobs
-        line = await self._image_workers.submit(self._load, job)
+        line = await self._workers.submit(self._load, job)
         if line.is_blank:
             answer: asyncio.Future[Transcription] = self._loop.create_future()
             answer.set_result(blank_transcription(line))

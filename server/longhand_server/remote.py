@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -52,29 +52,9 @@ class RemotePipeline(RecognitionPipeline):
         self._name, self._version = model.name, model.version
         self._reader = reader
         self._workers = Workers(config.runtime.threads or os.cpu_count() or 1, "image")
-        self._images: DynamicBatcher[Job, Transcription] = DynamicBatcher(
+        self._images = DynamicBatcher(
             self._run, replace(config.batching, max_batch_size=1, max_delay_ms=0.0), concurrency=in_flight
         )
-
-    @property
-    def waiting(self) -> int:
-        """See the base class."""
-        return self._images.waiting
-
-    async def close(self) -> None:
-        """See the base class."""
-        await self._images.close()
-        self._workers.close()
-
-    def check_room(self) -> None:
-        """See the base class."""
-        self._images.check_room()
-
-    async def _room(self) -> None:
-        await self._images.room()
-
-    def _read(self, job: Job) -> Awaitable[Transcription]:
-        return self._images.submit(job, deadline=job.deadline, priority=job.priority, caller=job.caller)
 
     async def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
         (job,) = jobs
