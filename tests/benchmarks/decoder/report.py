@@ -25,15 +25,20 @@ def _ratios(rows: list[dict[str, Any]]) -> str:
         return ""
     fastest = min(peers, key=lambda row: row["milliseconds"])
     best = min(ours, key=lambda row: row["error_rate"])
-    return (
+    quick = min((row for row in ours if row["models"] == best["models"]), key=lambda row: row["milliseconds"])
+    text = (
         f"\nAt pyctcdecode's own settings (beam 100, word 4-gram) `build_ctcdecoder` is "
         f"{theirs['milliseconds'] / as_theirs['milliseconds']:.0f} times as fast as pyctcdecode, at "
-        f"{as_theirs['error_rate']:.2f} % against {theirs['error_rate']:.2f} % errors. {best['name']} with "
-        f"{best['models']} models is "
-        f"{fastest['milliseconds'] / best['milliseconds']:.0f} times as fast as the fastest "
-        f"peer with a language model ({fastest['name']}), at {best['error_rate']:.2f} % against "
-        f"{min(row['error_rate'] for row in peers):.2f} % of the most exact peer.\n"
+        f"{as_theirs['error_rate']:.2f} % against {theirs['error_rate']:.2f} % errors. Of the peers with a language "
+        f"model {fastest['name']} is the fastest, and the most exact has "
+        f"{min(row['error_rate'] for row in peers):.2f} % errors; with {best['models']} models"
     )
+    compared = " and".join(
+        f" {row['name']} is {fastest['milliseconds'] / row['milliseconds']:.0f} times as fast as the fastest peer "
+        f"at {row['error_rate']:.2f} % errors"
+        for row in (best, quick)
+    )
+    return f"{text}{compared}.\n"
 
 
 def render(result: dict[str, Any]) -> str:
