@@ -17,8 +17,9 @@ web: $(WEB) ## serve the web page, with a server of its own [WEB_PORT=8080] [ARG
 	@exec $(PY) -m longhand_web --port $(WEB_PORT) $(if $(ARGS),$(ARGS),--local)
 
 .PHONY: test-tools
-test-tools: ## what some tests want besides Python: Chromium (Debian's, as root), axe-core and buf (npm)
+test-tools: ## what some tests want besides Python: Chromium, libb64 (Debian's, as root), axe-core and buf (npm)
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
+	@dpkg -s libb64-0d >/dev/null 2>&1 || apt-get install -y -q --no-install-recommends libb64-0d
 	@command -v npm >/dev/null || apt-get install -y -q --no-install-recommends npm
 	@test -e node_modules/axe-core -a -e node_modules/.bin/buf || \
 	    npm install --no-save --no-package-lock --silent axe-core@4.14.1 @bufbuild/buf
