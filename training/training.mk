@@ -41,5 +41,5 @@ card: $(TRAINING) ## the figures of runs/evaluation into BUNDLE's model card
 .PHONY: model
 model: $(TRAINING) ## RUN's best weights and runs/lm's language models into BUNDLE, tuned [VERSION=...]
 	@$(TRAIN).export $(RUN)/best.pt --out $(BUNDLE) --name en --version $(or $(VERSION),0) \
-	    --word-model runs/lm/word.klm --character-model runs/lm/char.klm
+	    --word-model runs/lm/word.klm --character-model runs/lm/char.klm --data $(DATA)
 	@$(TRAIN).tune $(BUNDLE) --data $(DATA)

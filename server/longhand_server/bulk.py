@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     place.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     place.add_argument(
+        "--precision", choices=("auto", "full"), default="auto", help="as the server's (default: %(default)s)"
+    )
+    place.add_argument(
         "--threads", type=_count, default=0, metavar="N", help="images read at a time by one model"
     )
     how = parser.add_argument_group("how to read")
@@ -115,7 +118,11 @@ def _run(given: argparse.Namespace) -> int:
     config = ServerConfig(
         models=ModelsConfig(model=given.model),
         # A reader on a cluster has the core that Ray gave it; this process alone has them all.
-        runtime=RuntimeConfig(device=given.device, threads=given.threads or int(given.address is not None)),
+        runtime=RuntimeConfig(
+            device=given.device,
+            precision=given.precision,
+            threads=given.threads or int(given.address is not None),
+        ),
         image=replace(ImageLimits(), max_bytes=given.max_image_bytes),
     )
     options = RecognitionOptions(greedy=given.decoder == "greedy", beam_width=given.beam_width)

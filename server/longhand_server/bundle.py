@@ -1,10 +1,11 @@
 """A model on disk: one folder with weights, alphabet, line format, language models and decoder settings.
 
-bundle.json    what is here, and the SHA-256 of every file
-model.onnx     the network for ONNX Runtime: image (1, 1, H, W) -> log_probs (1, T, V)
-weights.npz    the same weights for PyTorch, by parameter name
-word.klm       KenLM model over words, optional
-char.klm       KenLM model over characters, optional
+bundle.json      what is here, and the SHA-256 of every file
+model.onnx       the network for ONNX Runtime: image (1, 1, H, W) -> log_probs (1, T, V)
+model.int8.onnx  the same in 8-bit integers, optional
+weights.npz      the same weights for PyTorch, by parameter name
+word.klm         KenLM model over words, optional
+char.klm         KenLM model over characters, optional
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from longhand_server.errors import InvalidModelError
 
 FORMAT = 1
 MANIFEST = "bundle.json"
-_ROLES = {"onnx": True, "weights": True, "word_model": False, "character_model": False}
+_ROLES = {"onnx": True, "onnx_int8": False, "weights": True, "word_model": False, "character_model": False}
 _LARGEST_MANIFEST = 1_000_000
 
 
@@ -38,6 +39,7 @@ class ModelBundle:
         decoder: fields of ``longhand_decoder.BeamSearchOptions``, tuned for this model.
         directory: the folder.
         onnx_path, weights_path: the network, twice.
+        onnx_int8_path: the network in 8-bit integers, or None.
         word_model_path, character_model_path: KenLM files, or None.
     """
 
@@ -50,6 +52,7 @@ class ModelBundle:
     decoder: Mapping[str, Any]
     directory: Path
     onnx_path: Path
+    onnx_int8_path: Path | None
     weights_path: Path
     word_model_path: Path | None
     character_model_path: Path | None
@@ -89,6 +92,7 @@ def load_bundle(directory: Path | str) -> ModelBundle:
         decoder=_get(content, "decoder", dict, where),
         directory=directory,
         onnx_path=onnx,
+        onnx_int8_path=paths["onnx_int8"],
         weights_path=weights,
         word_model_path=paths["word_model"],
         character_model_path=paths["character_model"],
@@ -119,7 +123,8 @@ def write_manifest(
         line: shape of the images that the network reads.
         network: its size.
         decoder: fields of ``longhand_decoder.BeamSearchOptions``.
-        files: file name by role: ``onnx``, ``weights``, and ``word_model``, ``character_model`` if there.
+        files: file name by role: ``onnx``, ``weights``, and ``onnx_int8``, ``word_model``, ``character_model`` if
+            there.
         training: how the weights came about, for people.
     """
     content = {

@@ -216,6 +216,12 @@ class RuntimeConfig(Settings):
     device: str = setting(
         "auto", "auto, cpu, cuda or cuda:N; auto = cuda where the driver shows a GPU and PyTorch can use it"
     )
+    precision: str = setting(
+        "auto",
+        "arithmetic of the network: full = single precision; auto = 8-bit on a CPU where the model has such a "
+        "network (twice as fast), half precision on a GPU",
+        choices=("auto", "full"),
+    )
     threads: int = setting(0, "images worked on at the same time; 0 = one per core", low=0, high=1024)
 
 

@@ -122,7 +122,8 @@ class ServedModel:
     def _load_now(self) -> Recognizer:
         # Beam search threads serve whole batches, which only a GPU has.
         threads = 1 if self._device == "cpu" else self._config.runtime.threads or 4
-        return Recognizer(self.bundle, load_line_model(self.bundle, self._device), decoder_threads=threads)
+        line_model = load_line_model(self.bundle, self._device, self._config.runtime.precision)
+        return Recognizer(self.bundle, line_model, decoder_threads=threads)
 
 
 class ModelRegistry:

@@ -53,16 +53,22 @@ class OnnxLineModel:
 
     Several threads may call it at once; that is how it uses several cores.
 
+    Args:
+        bundle: The model.
+        precision: ``"auto"``: its 8-bit network where it has one; ``"full"``: the other.
+
     Raises:
         InvalidModelError: The ONNX file cannot be loaded or is not such a network.
     """
 
     device = "cpu"
-    runtime = "ONNX Runtime"
 
-    def __init__(self, bundle: ModelBundle) -> None:
+    def __init__(self, bundle: ModelBundle, precision: str = "auto") -> None:
         import onnxruntime
 
+        path, self.runtime = bundle.onnx_path, "ONNX Runtime"
+        if precision == "auto" and bundle.onnx_int8_path is not None:
+            path, self.runtime = bundle.onnx_int8_path, "ONNX Runtime, 8-bit"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -71,13 +77,13 @@ class OnnxLineModel:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
-                str(bundle.onnx_path), options, providers=["CPUExecutionProvider"]
+                str(path), options, providers=["CPUExecutionProvider"]
             )
             self._input = self._session.get_inputs()[0].name
             self._output = self._session.get_outputs()[0].name
         except Exception as error:  # its exceptions share no base class of their own
             raise InvalidModelError(
-                f"model {bundle.name}: {bundle.onnx_path} is no ONNX network ({_first_line(error)})"
+                f"model {bundle.name}: {path} is no ONNX network ({_first_line(error)})"
             ) from error
 
     def log_probs(self, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
@@ -89,7 +95,12 @@ class OnnxLineModel:
 
 
 class TorchLineModel:
-    """The network through PyTorch, on a CUDA device in half precision or on a CPU in single precision.
+    """The network through PyTorch, on a CUDA device or on a CPU.
+
+    Args:
+        bundle: The model.
+        device: A CUDA device or the CPU.
+        precision: ``"auto"``: half on a CUDA device, single on a CPU; ``"full"``: single.
 
     Raises:
         InvalidModelError: The weights do not fit the network.
@@ -97,7 +108,7 @@ class TorchLineModel:
 
     runtime = "PyTorch"
 
-    def __init__(self, bundle: ModelBundle, device: str) -> None:
+    def __init__(self, bundle: ModelBundle, device: str, precision: str = "auto") -> None:
         import torch
 
         from longhand_server.config import NetworkConfig
@@ -123,7 +134,7 @@ class TorchLineModel:
                 f"model {bundle.name}: {bundle.weights_path} lacks {missing} and has unknown {unexpected}"
             )
         self._network = network.eval().to(self._device)
-        self._half = self._device.type == "cuda"
+        self._half = self._device.type == "cuda" and precision == "auto"
 
     def log_probs(self, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """See :meth:`LineModel.log_probs`."""
@@ -175,17 +186,20 @@ def choose_device(wanted: str) -> str:
     raise ConfigurationError(f"device: got {wanted!r}, but PyTorch finds {count} CUDA devices")
 
 
-def load_line_model(bundle: ModelBundle, device: str) -> LineModel:
+def load_line_model(bundle: ModelBundle, device: str, precision: str = "auto") -> LineModel:
     """Loads a bundle's network and lets it read one blank line.
 
     Args:
         bundle: The model.
         device: ``"cpu"`` or ``"cuda:N"``, as :func:`choose_device` returns it.
+        precision: ``"full"``: single; ``"auto"``: 8-bit on a CPU where the bundle has such a network, half on a GPU.
 
     Raises:
         InvalidModelError: It cannot be loaded, or what it puts out does not fit the bundle.
     """
-    model: LineModel = OnnxLineModel(bundle) if device == "cpu" else TorchLineModel(bundle, device)
+    model: LineModel = (
+        OnnxLineModel(bundle, precision) if device == "cpu" else TorchLineModel(bundle, device, precision)
+    )
     blank = np.zeros((bundle.line.height, _TRIAL_WIDTH), np.float32)
     try:
         output: Any = model.log_probs([blank])[0]

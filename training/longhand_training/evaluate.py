@@ -156,7 +156,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     print("set       decoder     lines   CER %  95 % interval     WER %  lines %    ECE")
     last = None
     for name, samples in _sets(options, bundle).items():
-        outputs = compute_outputs(bundle, samples, options.device)
+        outputs = compute_outputs(bundle, samples, options.device, options.precision)
         if options.dump_log_probs:
             stem = options.dump_log_probs
             outputs.save(stem.with_name(f"{stem.stem}-{name}.npz"))
@@ -195,6 +195,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="take every N-th line")
     parser.add_argument("--decoder", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("auto", "full"), default="auto", help="as the server's")
     parser.add_argument("--threads", type=int, default=1, help="of the beam search")
     parser.add_argument(
         "--dump-log-probs", type=Path, metavar="OUT.npz", help="save the raw outputs of each set"

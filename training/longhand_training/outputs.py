@@ -59,9 +59,11 @@ class LineOutputs:
             raise ValueError(f"{path}: not an archive of network outputs: {error}") from error
 
 
-def compute_outputs(bundle: ModelBundle, samples: Sequence[Sample], device: str = "cpu") -> LineOutputs:
+def compute_outputs(
+    bundle: ModelBundle, samples: Sequence[Sample], device: str = "cpu", precision: str = "auto"
+) -> LineOutputs:
     """Runs the bundle's network over normalised lines, 16 at a time, with progress on a terminal."""
-    model = load_line_model(bundle, device)
+    model = load_line_model(bundle, device, precision)
     log_probs: list[NDArray[np.float32]] = []
     for start in range(0, len(samples), 16):
         log_probs += model.log_probs([s.pixels for s in samples[start : start + 16]])
