@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
+import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -123,3 +125,26 @@ class Lag:
             due = time.perf_counter() + 0.01
             await asyncio.sleep(0.01)
             self.seconds.append(time.perf_counter() - due)
+
+
+def perfect_queue(services: Sequence[float], servers: int, load: float, calls: int = 200_000) -> list[float]:
+    """What random (Poisson) arrivals wait and take where queueing itself costs nothing: a simulation.
+
+    Args:
+        services: Times that calls take when nothing waits; drawn from at random.
+        servers: Calls worked on at the same time, first come first served.
+        load: Share of the time that each server works, below 1.
+        calls: How many to simulate.
+
+    Returns:
+        Of each call, the time from its arrival to its answer, in the unit of ``services``.
+    """
+    chance = random.Random(1)
+    rate = load * servers / statistics.fmean(services)
+    free, now, taken = [0.0] * servers, 0.0, []
+    for _ in range(calls):
+        now += chance.expovariate(rate)
+        done = max(now, heapq.heappop(free)) + chance.choice(services)
+        heapq.heappush(free, done)
+        taken.append(done - now)
+    return taken
