@@ -30,11 +30,13 @@ class LoadedModel:
 
     Attributes:
         device: Where its network runs, such as ``"cpu"``.
+        runtime: The library that computes, for people.
         defaults: The settings of the beam search where a request asks for no others.
         at: When it was loaded, seconds since 1970.
     """
 
     device: str
+    runtime: str
     defaults: BeamSearchOptions
     at: float
 
@@ -113,7 +115,8 @@ class ServedModel:
         )
         if self._device != "cpu":
             self._metrics.watch_gpu(self._device, lambda: gpu_memory(self._device))
-        return pipeline, LoadedModel(recognizer.line_model.device, recognizer.defaults, time.time())
+        line_model = recognizer.line_model
+        return pipeline, LoadedModel(line_model.device, line_model.runtime, recognizer.defaults, time.time())
 
     def _batch_started(self, widths: Sequence[int]) -> None:
         self._metrics.batch_started(self.name, widths)

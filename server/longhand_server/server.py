@@ -180,10 +180,11 @@ async def _reload_on(signalled: asyncio.Event, server: LonghandServer) -> None:
 
 
 def _announcement(server: LonghandServer, config: ServerConfig) -> str:
-    runtime = "ONNX Runtime" if server.registry.device == "cpu" else "PyTorch"
+    loaded = server.registry.default.loaded
+    assert loaded is not None  # the default model never waits for its first request
     models = ", ".join(f"{model.name} {model.version}" for model in server.registry.all())
     noun = "model" if len(server.registry.all()) == 1 else "models"
-    text = f"Longhand serving {noun} {models} ({server.registry.device}, {runtime}) "
+    text = f"Longhand serving {noun} {models} ({loaded.device}, {loaded.runtime}) "
     text += f"on {config.listen.host}:{server.port}"
     if server.metrics_port >= 0:
         text += f"\nmetrics on http://{config.observe.metrics_host}:{server.metrics_port}/metrics"

@@ -35,7 +35,7 @@ from longhand_server.config import BatchingConfig
 
 _MODEL = Path(__file__).parents[3] / "server" / "longhand_server" / "models" / "en"
 _ROUNDS, _LINES = 4, 48
-_BULK_LINES, _CHUNK, _BULK_ROUNDS = 160, 10, 2
+_BULK_LINES, _CHUNK, _BULK_ROUNDS = 1200, 50, 2  # the default is 500 a chunk
 # A network on a GPU, made up: 4 ms a batch and 1 us a column of a line, padding included.
 _BATCH_S, _COLUMN_S = 0.004, 1e-6
 _BATCH_SIZE = 64
@@ -141,7 +141,7 @@ async def batchers() -> None:
 
 
 def bulk(folder: Path) -> None:
-    """CPU time a line of bulk, in one process and on Ray, against the bare pipeline."""
+    """CPU time a line of bulk, in one process and on Ray, against the bare pipeline: each on all cores."""
     images = make_images()
     files = []
     for number, image in enumerate(images):
@@ -150,17 +150,18 @@ def bulk(folder: Path) -> None:
     manifest = folder / "lines.txt"
     manifest.write_text("".join(f"{files[n % len(files)]}\n" for n in range(_BULK_LINES)))
     bare: list[float] = []
+    cores = os.cpu_count() or 1
     ways: dict[str, tuple[str, ...]] = {
         "one process": (),
-        "Ray Data": ("--address", "local", "--readers", "1"),
+        "Ray Data": ("--address", "local"),
     }
     used: dict[str, list[float]] = {name: [] for name in ways}
     for round_number in range(_BULK_ROUNDS):
         for name, place in ways.items():
-            bare.append(pipeline_cpu(_MODEL, images, 60, "cpu")[0])
+            bare.append(pipeline_cpu(_MODEL, images, 200, "cpu", cores)[0])
             used[name].append(_steady_cpu(manifest, folder / f"{round_number}{name}", place))
             print(f"bare {bare[-1] * 1000:.1f} ms, then {name} {used[name][-1] * 1000:.1f} ms", flush=True)
-    bare.append(pipeline_cpu(_MODEL, images, 60, "cpu")[0])
+    bare.append(pipeline_cpu(_MODEL, images, 200, "cpu", cores)[0])
     alone = statistics.median(bare)
     print(f"bare pipeline: {alone * 1000:.1f} ms of CPU a line")
     for name, values in used.items():
@@ -180,7 +181,7 @@ def _steady_cpu(manifest: Path, out: Path, place: Sequence[str]) -> float:
         "--format",
         "jsonl",
     ]
-    command += ["--chunk", str(_CHUNK), "--threads", "1", *place]
+    command += ["--chunk", str(_CHUNK), *place]
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
     total = _BULK_LINES // _CHUNK
     first: tuple[int, float] | None = None
