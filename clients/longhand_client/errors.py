@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -150,6 +151,8 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
         if cause is not None:
             message = f"no secure connection to {address}: {cause} ({message})"
             return ServerUnavailableError(message, code=code.name, reason="TLS")
+        # gRPC names the last address that it tried behind two phrases that only its developers know.
+        message = unquote(message.rpartition("last error: ")[2].removeprefix("UNKNOWN: "))
         message = f"no Longhand server answers at {address} ({message})"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         # gRPC itself refuses a message over the size limit; waiting would not help.
