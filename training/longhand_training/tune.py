@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ QUICK: Mapping[str, Any] = {"beam_width": 50, "beam_threshold": -8.0, "token_thr
 WIDE: Mapping[str, Any] = {"beam_width": 100, "beam_threshold": -10.0, "token_threshold": -7.0}
 # The shipped model is for modern English hands: their sets count most.
 SET_WEIGHTS: Mapping[str, float] = {"pen": 1.0, "ink": 2.0, "hooker": 0.1, "copiste": 0.3}
+
+
+# What is made least, of some settings.
+Rate = Callable[[Mapping[str, Any]], float]
 
 
 class Objective:
@@ -70,7 +74,7 @@ class Objective:
 
 
 def search(
-    objective: Objective, start: Mapping[str, Any], seconds: float, seed: int = 0
+    objective: Rate, start: Mapping[str, Any], seconds: float, seed: int = 0
 ) -> tuple[dict[str, Any], float]:
     """The best settings found in the time given: half of it random draws, half steps from the best point."""
     rng = np.random.default_rng(seed)
@@ -94,7 +98,7 @@ def search(
     return best, least
 
 
-def narrow(objective: Objective, best: Mapping[str, Any]) -> dict[str, Any]:
+def narrow(objective: Rate, best: Mapping[str, Any]) -> dict[str, Any]:
     """Tightens beam and pruning from :data:`WIDE` as far as the CER stays within 0.5 % of itself."""
     best = {**best, **WIDE}
     least = objective(best)

@@ -1,0 +1,57 @@
+"""The search for decoder settings, on objectives whose best point is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from longhand_training.tune import QUICK, RANGES, WIDE, narrow, search
+
+
+class Bowl:
+    """Least at the given settings."""
+
+    def __init__(self, **least: float) -> None:
+        self.least = least
+
+    def __call__(self, settings: Mapping[str, Any]) -> float:
+        return 0.05 + sum((float(settings[name]) - value) ** 2 for name, value in self.least.items())
+
+
+def test_the_search_goes_from_where_it_starts_to_the_least() -> None:
+    start = {"word_weight": 0.9, "character_weight": 0.2}
+    best, least = search(Bowl(word_weight=0.3, character_weight=0.7), start, seconds=0.5)
+    assert best["word_weight"] == pytest.approx(0.3, abs=0.1)
+    assert best["character_weight"] == pytest.approx(0.7, abs=0.1)
+    assert least == pytest.approx(0.05, abs=0.02)
+    assert all(low <= best[name] <= high for name, (low, high, _) in RANGES.items())
+    assert {name: best[name] for name in QUICK} == QUICK
+
+
+def test_without_time_the_settings_stay() -> None:
+    start = {name: (low + high) / 2 for name, (low, high, _) in RANGES.items()}
+    best, _ = search(Bowl(word_weight=0.3), start, seconds=0.0)
+    assert {name: best[name] for name in start} == start
+
+
+def test_the_beam_is_the_least_that_costs_next_to_nothing() -> None:
+    def objective(settings: Mapping[str, Any]) -> float:
+        too_small = (settings["beam_width"] < 50, settings["beam_threshold"] > -7)
+        return 0.05 + 0.001 * sum(too_small)
+
+    best = narrow(objective, {"word_weight": 0.3, **QUICK})
+    assert best == {
+        "word_weight": 0.3,
+        "beam_width": 50,
+        "beam_threshold": -7.0,
+        "token_threshold": -4.0,
+    }
+
+
+def test_where_every_narrowing_costs_the_beam_stays_wide() -> None:
+    wide = dict(WIDE)
+    assert narrow(lambda settings: 0.05 if settings == wide else 0.06, wide) == wide
