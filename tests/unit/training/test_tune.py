@@ -40,7 +40,7 @@ def test_without_time_the_settings_stay() -> None:
 
 def test_the_beam_is_the_least_that_costs_next_to_nothing() -> None:
     def objective(settings: Mapping[str, Any]) -> float:
-        too_small = (settings["beam_width"] < 50, settings["beam_threshold"] > -7)
+        too_small: tuple[bool, ...] = (settings["beam_width"] < 50, settings["beam_threshold"] > -7)
         return 0.05 + 0.001 * sum(too_small)
 
     best = narrow(objective, {"word_weight": 0.3, **QUICK})
