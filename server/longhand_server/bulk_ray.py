@@ -120,6 +120,8 @@ def _run(
         readers = max(int(total if on_gpu else total / threads), 1)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # Ray would otherwise have every reader add up all its pages each second, for a figure that nobody sees.
+    context.memory_usage_poll_interval_s = None
     # Ray would otherwise keep a share of the CPUs for reading its input, which is nothing here.
     context.execution_options.preserve_order = False
     chunks = ray.data.from_items(
