@@ -43,7 +43,7 @@ from longhand_server.runtime import choose_device, load_line_model
 _QUEUE = 64
 _REST = "\n<!-- below: written by hand -->\n"
 _LOADS = (0.3, 0.5, 0.7, 0.9)
-_LOAD_S = 20
+_LOAD_S = 8
 
 
 @dataclass
@@ -145,11 +145,15 @@ async def measure(server: ServerProcess, images: list[bytes], arguments: argpars
         lag = Lag()
         async with lag:
             for share in _LOADS:
-                answered, _ = await client.open_loop(share * capacity, _LOAD_S)
-                report.curve.append((share * capacity, percentile(answered, 0.5), percentile(answered, 0.99)))
+                # One pause of the machine makes the p99 of a run; of three it does not make the median.
+                runs = [(await client.open_loop(share * capacity, _LOAD_S))[0] for _ in range(3)]
+                p50s, p99s = ([percentile(run, place) for run in runs] for place in (0.5, 0.99))
+                report.curve.append((share * capacity, statistics.median(p50s), statistics.median(p99s)))
         p99 = report.curve[_LOADS.index(0.7)][2]
         report.add("unloaded p50", "", f"{p50:.0f} ms")
-        report.add("p99 at 70 % load", "<= 3x unloaded p50", f"{p99:.0f} ms ({p99 / p50:.1f}x)")
+        report.add(
+            "p99 at 70 % load (median of 3 runs)", "<= 3x unloaded p50", f"{p99:.0f} ms ({p99 / p50:.1f}x)"
+        )
         cores = os.cpu_count() or 1
         least = percentile(perfect_queue(unloaded, cores, 0.7), 0.99)
         report.add(
