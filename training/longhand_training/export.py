@@ -120,9 +120,11 @@ def export_bundle(
     export_onnx(network, out / "model.onnx", line.height)
     export_weights(network, out / "weights.npz")
     files = {"onnx": "model.onnx", "weights": "weights.npz"}
+    integers = out / "model.int8.onnx"
+    integers.unlink(missing_ok=True)  # an earlier export's would belong to other weights
     if lines:
-        quantise_onnx(out / "model.onnx", out / "model.int8.onnx", lines)
-        files["onnx_int8"] = "model.int8.onnx"
+        quantise_onnx(out / "model.onnx", integers, lines)
+        files["onnx_int8"] = integers.name
     for role, source, target in (
         ("word_model", word_model, "word.klm"),
         ("character_model", character_model, "char.klm"),

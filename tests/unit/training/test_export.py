@@ -77,8 +77,10 @@ def test_the_8_bit_network_is_served_where_there_is_one_and_follows_the_other(tm
 
 
 def test_without_lines_there_is_no_8_bit_network(tmp_path: Path) -> None:
+    exported(tmp_path, speckled(64))
     bundle = exported(tmp_path)
     assert bundle.onnx_int8_path is None
+    assert not (tmp_path / "model.int8.onnx").exists()
     assert load_line_model(bundle, "cpu").runtime == "ONNX Runtime"
     with pytest.raises(ValueError, match="got none"):
         quantise_onnx(bundle.onnx_path, tmp_path / "none.onnx", [])
