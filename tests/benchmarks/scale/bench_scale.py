@@ -25,7 +25,7 @@ from benchmarks.scale.stations import Floats
 from benchmarks.scale.validate import KINDS, LineTimes, Run, compare
 
 _MEASURED = Path(__file__).parent / "measured.json"
-_LOADS = (0.3, 0.6, 0.8, 0.9, 0.95, 1.0, 1.1)
+_LOADS = (0.3, 0.6, 0.8, 0.9, 0.95, 1.0, 1.1, 1.2)
 _BOUNDS, _OVERLOAD = (32, 128, 256, 1024), 1.1
 # Shares of a replica's capacity, one of them too much.
 _MEASURED_LOADS = (0.5, 0.7, 1.4)
@@ -36,7 +36,6 @@ def measure(duration_s: float, attempts: int) -> dict[str, object]:
     runs = [run for kind in KINDS for run in compare(kind, _MEASURED_LOADS, duration_s, attempts)]
     return {
         "machine": f"{os.cpu_count()} x {_processor()}, Python {platform.python_version()}",
-        "cores": len(os.sched_getaffinity(0)),
         "duration_s": duration_s,
         "runs": [asdict(run) for run in runs],
     }
@@ -63,7 +62,7 @@ def service_times(runs: Sequence[Run]) -> Floats:
     found = re.search(r"^\| server CPU, a unary call \|[^|]*\| ([0-9.]+) ms \|", text, re.MULTILINE)
     if found is None:
         raise ValueError("server/BENCHMARK.md: no row 'server CPU, a unary call'; make bench-server")
-    return np.asarray(run.times.work_s * float(found[1]) / 1000 / run.times.work_s.mean())
+    return np.asarray(run.times.work_s.ravel() * float(found[1]) / 1000 / run.times.work_s.mean())
 
 
 def page(
@@ -78,8 +77,8 @@ def page(
     template = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
     return template.format(
         machine=measured["machine"],
-        cores=measured["cores"],
         duration=f"{measured['duration_s']:g}",
+        longer=f"{measured['duration_s'] * KINDS[0].longer:g}",
         runs="\n".join(map(_run_row, runs)),
         verdict=_verdict(runs),
         line_ms=f"{service_s.mean() * 1000:.1f}",
@@ -102,8 +101,9 @@ def _run_row(run: Run) -> str:
         return f"{measured:{form}} / {simulated:{form}} | {simulated / measured - 1:+.0%}"
 
     refused = f"{run.measured['refused']:.0%} / {run.simulated['refused']:.0%}"
-    columns = (pair("lines_per_s", ".1f"), pair("p50_ms"), pair("p99_ms"), refused, f"{run.disturbed:.0%}")
-    return f"| {run.kind} | {run.load:g} | {' | '.join(columns)} |"
+    columns = (pair("lines_per_s", ".1f"), pair("p50_ms"), pair("p99_ms"), refused)
+    slower = f"x{run.slower:.2f}" if run.slower != 1 else "not scaled"
+    return f"| {run.kind} | {run.load:g} | {' | '.join(columns)} | {slower} | {run.disturbed:.0%} |"
 
 
 def _verdict(runs: Sequence[Run]) -> str:
@@ -144,23 +144,26 @@ def draw(curves: Mapping[str, list[LoadPoint]], surges: Mapping[str, Record], fi
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    figure = pyplot.figure(figsize=(11, 9), layout="constrained")
+    # A legend below each row: inside, it would hide curves.
+    upper, lower = figure.subfigures(2)
+    axes = np.array([upper.subplots(1, 2), lower.subplots(1, 2)])
     for name, points in curves.items():
         offered = [one.offered / 1e6 for one in points]
         axes[0, 0].plot(offered, [one.p99_ms for one in points], marker=".", label=name)
-        axes[0, 1].plot(offered, [100 * one.failed for one in points], marker=".", label=name)
+        axes[0, 1].plot(offered, [100 * one.failed for one in points], marker=".")
     for name, record in surges.items():
         seconds = np.arange(len(record.offered))
         share = 100 * np.array(record.failed) / np.array(record.offered)
         axes[1, 0].plot(seconds, [np.quantile(part, 0.99) * 1000 for part in record.latencies_s], label=name)
-        axes[1, 1].plot(seconds, share, label=name)
+        axes[1, 1].plot(seconds, share)
     titles = ("p99 of answered lines, ms", "lines given up, %")
     for column, title in enumerate(titles):
         axes[0, column].set(title=title, xlabel="million lines a second offered")
         axes[1, column].set(title=f"load triples after {scenarios.SURGE_AT_S} s: {title}", xlabel="seconds")
     axes[0, 0].set_yscale("log")
-    axes[0, 0].legend(fontsize=7)
-    axes[1, 0].legend(fontsize=7)
+    for row in (upper, lower):
+        row.legend(loc="outside lower center", ncols=3, fontsize=8)
     for one in axes.flat:
         one.grid(alpha=0.3)
     figure.savefig(file, dpi=80)
@@ -174,7 +177,7 @@ def _processor() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--duration", type=float, default=30.0, help="seconds of each measured run")
+    parser.add_argument("--duration", type=float, default=30.0, help="seconds of each measured run; three times that with the shipped model")
     parser.add_argument("--attempts", type=int, default=3, help="at most, where other programs disturb a run")
     parser.add_argument("--reuse", action="store_true", help="do not measure again")
     parser.add_argument("--write", type=Path, default=ROOT / "server" / "SIMULATION.md")
