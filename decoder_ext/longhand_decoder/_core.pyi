@@ -85,7 +85,7 @@ class Hypothesis:
         """What the search maximises: see BeamSearchOptions."""
     @property
     def acoustic_score(self) -> float:
-        """Log P(text | network output)."""
+        """Log P(text | network output), what `prior_weight` takes off included."""
     @property
     def word_model_score(self) -> float:
         """Log P_word(text), unweighted; 0 without a word model."""
@@ -122,6 +122,7 @@ class Decoder:
         word_model: NgramLanguageModel | None,
         character_model: NgramLanguageModel | None,
         lexicon: Sequence[str],
+        label_priors: Sequence[float],
         options: BeamSearchOptions,
         threads: int,
     ) -> None: ...

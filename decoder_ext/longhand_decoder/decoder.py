@@ -30,12 +30,14 @@ class CtcBeamSearchDecoder:
         word_model: scores words. Its vocabulary is also the list of the known words.
         character_model: scores characters; its tokens are single characters and U+2581 for a space.
         lexicon: known words, in place of the word model's vocabulary.
+        label_priors: (V,) how often the network says each label, on average over many frames, at least 0;
+            only the ratios between the characters count. See `BeamSearchOptions.prior_weight`.
         options: what holds for every call that brings no options of its own.
         threads: how many threads share out a batch, at least 1.
 
     Raises:
-        ValueError: a label is no single character or stands twice, there is not exactly one blank, or an
-            option is out of range.
+        ValueError: a label is no single character or stands twice, there is not exactly one blank, the priors
+            are not one number each, or an option is out of range.
 
     A. Graves (2012), "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5;
     A. Hannun et al. (2014), "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
@@ -49,13 +51,14 @@ class CtcBeamSearchDecoder:
         word_model: NgramLanguageModel | None = None,
         character_model: NgramLanguageModel | None = None,
         lexicon: Sequence[str] | None = None,
+        label_priors: Sequence[float] | None = None,
         options: BeamSearchOptions = _DEFAULT_OPTIONS,
         threads: int = 1,
     ) -> None:
         self._labels = tuple(labels)
         self._options = options
         self._core = _core.Decoder(
-            list(labels), word_model, character_model, list(lexicon or ()), options, threads
+            list(labels), word_model, character_model, list(lexicon or ()), list(() if label_priors is None else label_priors), options, threads
         )
         self._default = self._core.prepare(options)
         self._latest: tuple[BeamSearchOptions, _core.PreparedOptions] = (options, self._default)

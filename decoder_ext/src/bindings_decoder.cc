@@ -68,6 +68,7 @@ BeamSearchOptions read_options(const py::object& options) {
     read("token_threshold", out.token_threshold);
     read("max_tokens_per_frame", out.max_tokens_per_frame);
     read("temperature", out.temperature);
+    read("prior_weight", out.prior_weight);
     read("word_weight", out.word_weight);
     read("word_bonus", out.word_bonus);
     read("unknown_word_penalty", out.unknown_word_penalty);
@@ -166,10 +167,11 @@ struct Options {
 std::shared_ptr<Decoder> make_decoder(std::vector<std::string> labels,
                                       std::shared_ptr<NgramLanguageModel> words,
                                       std::shared_ptr<NgramLanguageModel> characters,
-                                      std::vector<std::string> lexicon, const py::object& options,
-                                      int threads) {
-    DecoderConfig config{std::move(labels),  std::move(words),      std::move(characters),
-                         std::move(lexicon), read_options(options), threads};
+                                      std::vector<std::string> lexicon, std::vector<double> label_priors,
+                                      const py::object& options, int threads) {
+    DecoderConfig config{std::move(labels),  std::move(words),        std::move(characters),
+                         std::move(lexicon), std::move(label_priors), read_options(options),
+                         threads};
     const py::gil_scoped_release unlocked;
     return std::make_shared<Decoder>(std::move(config));
 }
@@ -195,7 +197,7 @@ void register_decoder(py::module_& module) {
     py::class_<Options>(module, "PreparedOptions");
     py::class_<Decoder, std::shared_ptr<Decoder>>(module, "Decoder")
         .def(py::init(&make_decoder), py::arg("labels"), py::arg("word_model"), py::arg("character_model"),
-             py::arg("lexicon"), py::arg("options"), py::arg("threads"))
+             py::arg("lexicon"), py::arg("label_priors"), py::arg("options"), py::arg("threads"))
         .def(
             "prepare",
             [](const Decoder& decoder, const py::object& options) {

@@ -34,6 +34,7 @@ FrameReader::FrameReader(const PreparedOptions& options)
     padded_ = (labels_ / 8 + 1) * 8;
     scratch_.resize(padded_);
     if (!options.allowed.empty()) masked_.resize(labels_);
+    shifted_.resize(options.prior_shift.size());
 }
 
 float FrameReader::checked_maximum(const float* row, std::size_t index) const {
@@ -66,22 +67,32 @@ bool FrameReader::needs_normaliser() const {
     return options_.options.input == InputKind::kLogits || options_.options.temperature != 1.0;
 }
 
-// The logarithm of what all labels of the row sum up to; 0 if the input is log-probabilities as they are.
-// Leaves the probabilities relative to `maximum` in `relative`.
+// The logarithm of what all labels of the row sum up to. Leaves the probabilities relative to `maximum` in
+// `relative`.
 double FrameReader::normaliser(const float* row, float maximum, std::vector<double>& relative) const {
-    if (!needs_normaliser()) return 0.0;
     const double scale = 1.0 / options_.options.temperature;
     return maximum * scale + std::log(exponentials(row, labels_, maximum, scale, relative.data()));
 }
 
+const float* FrameReader::without_priors(const float* row) {
+    for (std::size_t label = 0; label < labels_; ++label)
+        shifted_[label] = row[label] - options_.prior_shift[label];
+    return shifted_.data();
+}
+
 void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
-    const float maximum = checked_maximum(row, index);
+    float maximum = checked_maximum(row, index);
+    const bool shifts = !options_.prior_shift.empty(), normalises = shifts || needs_normaliser();
+    if (shifts) {
+        row = without_priors(row);
+        maximum = summarise(row, labels_).maximum;
+    }
     frame.probabilities.resize(padded_);
-    frame.log_normaliser = normaliser(row, maximum, frame.probabilities);
+    frame.log_normaliser = normalises ? normaliser(row, maximum, frame.probabilities) : 0.0;
     const float* usable = masked(row, index);
     const float best = usable == row ? maximum : summarise(usable, labels_).maximum;
     const double scale = 1.0 / options_.options.temperature;
-    if (usable != row || !needs_normaliser())
+    if (usable != row || !normalises)
         exponentials(usable, labels_, best, scale, frame.probabilities.data());
     frame.probabilities[labels_] = 0.0;
     frame.log_scale = best * scale - frame.log_normaliser;
@@ -90,7 +101,7 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
 
 FrameReader::Best FrameReader::read_best(const float* row, std::size_t index) {
     float maximum = checked_maximum(row, index);
-    const double log_normaliser = normaliser(row, maximum, scratch_);
+    const double log_normaliser = needs_normaliser() ? normaliser(row, maximum, scratch_) : 0.0;
     const float* usable = masked(row, index);
     if (usable != row) maximum = summarise(usable, labels_).maximum;
     const auto label = static_cast<std::uint32_t>(find_value(usable, labels_, maximum));

@@ -21,7 +21,8 @@ struct Frame {
     std::vector<double> probabilities;
     std::vector<Token> tokens;    // most probable first, without the blank
     double log_scale = 0.0;       // log-probability of the best label: what the numbers above are relative to
-    double log_normaliser = 0.0;  // log-probability of label v = input[v] / temperature - this
+    double log_normaliser = 0.0;  // log-probability of label v = input[v] / temperature - this,
+                                  // the input being less its prior shift
 };
 
 // Throws std::invalid_argument unless the view has `labels` columns.
@@ -46,13 +47,14 @@ class FrameReader {
     float checked_maximum(const float* row, std::size_t index) const;
     bool needs_normaliser() const;
     double normaliser(const float* row, float maximum, std::vector<double>& relative) const;
+    const float* without_priors(const float* row);
     const float* masked(const float* row, std::size_t index);
     void choose_tokens(const float* row, Frame& frame);
 
     const PreparedOptions& options_;
     std::size_t labels_, padded_;
     std::uint32_t blank_;
-    std::vector<float> masked_;
+    std::vector<float> masked_, shifted_;
     std::vector<double> scratch_;
     std::vector<std::uint32_t> chosen_;
 };

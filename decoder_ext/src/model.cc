@@ -42,6 +42,7 @@ void validate(const BeamSearchOptions& options) {
     require_at_least("max_tokens_per_frame", 0, options.max_tokens_per_frame);
     require_finite("temperature", options.temperature);
     if (options.temperature <= 0) refuse("temperature", "above 0", options.temperature);
+    require_weight("prior_weight", options.prior_weight);
     require_weight("word_weight", options.word_weight);
     require_finite("word_bonus", options.word_bonus);
     require_weight("unknown_word_penalty", options.unknown_word_penalty);
@@ -113,6 +114,34 @@ DecoderModel::DecoderModel(DecoderConfig given) : config(std::move(given)), labe
                                       : Lexicon::kDead);
         single_tokens.push_back(lexicon ? lexicon->word(first_nodes.back()) : Lexicon::kNoWord);
     }
+    if (!config.label_priors.empty()) read_priors();
+}
+
+void DecoderModel::read_priors() {
+    // What was never or hardly ever said: its share is a guess, and must not lift it without bound.
+    constexpr double kLeastShare = 1e-5;
+    const std::vector<double>& priors = config.label_priors;
+    if (priors.size() != labels.size()) {
+        throw std::invalid_argument("label_priors has " + std::to_string(priors.size()) +
+                                    " entries, but there are " + std::to_string(labels.size()) + " labels");
+    }
+    double sum = 0.0;
+    for (std::size_t label = 0; label < priors.size(); ++label) {
+        if (!std::isfinite(priors[label]) || priors[label] < 0) {
+            refuse("label_priors[" + std::to_string(label) + "]", "a finite number, at least 0", priors[label]);
+        }
+        if (label != labels.blank()) sum += priors[label];
+    }
+    if (!(sum > 0) || !std::isfinite(sum)) {
+        throw std::invalid_argument("label_priors has no usable number above 0 besides the blank's");
+    }
+    double mean = 0.0;
+    for (const double prior : priors) log_priors.push_back(std::log(std::max(prior / sum, kLeastShare)));
+    for (std::size_t label = 0; label < priors.size(); ++label) {
+        if (label != labels.blank()) mean += priors[label] / sum * log_priors[label];
+    }
+    for (float& prior : log_priors) prior -= static_cast<float>(mean);
+    log_priors[labels.blank()] = 0.0f;
 }
 
 PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOptions& given)
@@ -137,6 +166,11 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
                              options.unknown_word_penalty > 0 || options.closed_lexicon;
     uses_words = decoder.lexicon != nullptr && words_count;
     uses_characters = decoder.character_model() != nullptr && options.character_weight > 0;
+    const bool word_model_counts = decoder.word_model() != nullptr && options.word_weight > 0;
+    if (options.prior_weight > 0 && (uses_characters || word_model_counts)) {
+        const auto weight = static_cast<float>(options.prior_weight * options.temperature);
+        for (const float prior : decoder.log_priors) prior_shift.push_back(weight * prior);
+    }
     read_context();
 }
 

@@ -53,6 +53,9 @@ struct DecoderModel {
     // Per label: its token in the character model, and as a token of its own in the word model.
     std::vector<std::uint32_t> character_tokens;
     std::vector<std::uint32_t> single_tokens;  // Lexicon::kNoWord if unknown
+    // ... its log prior less the mean over what the network says, so that a line's score stays about what it is;
+    // 0 for the blank. Empty: no priors.
+    std::vector<float> log_priors;
     // ... and the lexicon's node of the words that begin with it.
     std::vector<std::uint32_t> first_nodes;
     // The lexicon's node one label further.
@@ -61,6 +64,8 @@ struct DecoderModel {
     }
 
   private:
+    void read_priors();
+
     Lexicon own_lexicon_;
 };
 
@@ -76,6 +81,7 @@ class PreparedOptions {
     HotwordAutomaton hotwords;
     std::vector<CharacterClass> classes;  // per label
     std::vector<bool> allowed;            // per label; empty: all
+    std::vector<float> prior_shift;       // per label, subtracted from the input; empty: nothing is
     bool uses_words = false;              // the word model, or a lexicon, has a say in the score
     bool uses_characters = false;
     lm::ngram::State word_start{};

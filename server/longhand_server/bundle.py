@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class ModelBundle:
         line: shape of the images that the network reads.
         network: fields of :class:`longhand_server.config.NetworkConfig`.
         decoder: fields of ``longhand_decoder.BeamSearchOptions``, tuned for this model.
+        label_priors: how often the network says each label, on average over frames, the blank first; None: not known.
         directory: the folder.
         onnx_path, weights_path: the network, twice.
         onnx_int8_path: the network in 8-bit integers, or None.
@@ -50,6 +51,7 @@ class ModelBundle:
     line: LineFormat
     network: Mapping[str, Any]
     decoder: Mapping[str, Any]
+    label_priors: tuple[float, ...] | None
     directory: Path
     onnx_path: Path
     onnx_int8_path: Path | None
@@ -90,6 +92,7 @@ def load_bundle(directory: Path | str) -> ModelBundle:
         line=line,
         network=network,
         decoder=_get(content, "decoder", dict, where),
+        label_priors=_label_priors(content, labels, where),
         directory=directory,
         onnx_path=onnx,
         onnx_int8_path=paths["onnx_int8"],
@@ -143,14 +146,17 @@ def write_manifest(
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def update_decoder(directory: Path, decoder: Mapping[str, Any]) -> None:
-    """Replaces the decoder settings of a bundle.
+def update_decoder(
+    directory: Path, decoder: Mapping[str, Any], label_priors: Sequence[float] | None = None
+) -> None:
+    """Replaces the decoder settings of a bundle, and its label priors.
 
     Raises:
         InvalidModelError: no readable ``bundle.json`` there.
     """
     content = _manifest(directory)
     content["decoder"] = dict(decoder)
+    content["label_priors"] = None if label_priors is None else list(label_priors)
     text = json.dumps(content, ensure_ascii=False, indent=2)
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
@@ -176,6 +182,19 @@ def _get(content: Mapping[str, Any], key: str, kind: type, where: Path) -> Any:
     if not isinstance(value, kind):
         raise InvalidModelError(f"{where}: {key}: need a {kind.__name__}, got {type(value).__name__}")
     return value
+
+
+def _label_priors(content: Mapping[str, Any], labels: int, where: Path) -> tuple[float, ...] | None:
+    if content.get("label_priors") is None:
+        return None
+    priors = _get(content, "label_priors", list, where)
+    if len(priors) != labels or not all(type(prior) in (int, float) and 0 <= prior <= 1 for prior in priors):
+        raise InvalidModelError(
+            f"{where}: label_priors: need {labels} numbers from 0 to 1, got {len(priors)} entries"
+        )
+    if sum(priors[1:]) <= 0:
+        raise InvalidModelError(f"{where}: label_priors: every character has 0")
+    return tuple(map(float, priors))
 
 
 def _files(directory: Path, entries: Mapping[str, Any]) -> dict[str, Path | None]:

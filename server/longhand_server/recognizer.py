@@ -109,6 +109,7 @@ class Recognizer:
                 bundle.alphabet.labels,
                 word_model=_language_model(bundle.word_model_path),
                 character_model=_language_model(bundle.character_model_path),
+                label_priors=bundle.label_priors,
                 options=self.defaults,
                 threads=decoder_threads,
             )

@@ -46,6 +46,9 @@ def test_what_was_written_is_read(folder: Path) -> None:
 def test_decoder_settings_can_be_replaced(folder: Path) -> None:
     update_decoder(folder, {"beam_width": 20, "word_weight": 0.3})
     assert load_bundle(folder).decoder == {"beam_width": 20, "word_weight": 0.3}
+    assert load_bundle(folder).label_priors is None
+    update_decoder(folder, {}, [0.7, 0.2, 0.1, 0])
+    assert load_bundle(folder).label_priors == (0.7, 0.2, 0.1, 0.0)
 
 
 def _edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -70,6 +73,10 @@ def _edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
         (_edit(lambda c: c.update(alphabet="ab")), "4 labels, the alphabet with the blank 3"),
         (_edit(lambda c: c["line"].update(height=0)), "line.height: got 0"),
         (_edit(lambda c: c["network"].update(depth=3)), "depth"),
+        (_edit(lambda c: c.update(label_priors=[0.5] * 3)), "label_priors: need 4 numbers from 0 to 1, got 3"),
+        (_edit(lambda c: c.update(label_priors=[0.5, 0.5, "1", 0])), "label_priors: need 4 numbers"),
+        (_edit(lambda c: c.update(label_priors=[0.5, 0.5, float("nan"), 0])), "label_priors: need 4 numbers"),
+        (_edit(lambda c: c.update(label_priors=[1.0, 0, 0, 0])), "label_priors: every character has 0"),
         (_edit(lambda c: c["files"].pop("onnx")), "files.onnx is missing"),
         (_edit(lambda c: c["files"]["onnx"].update(path="../model.onnx")), "leaves the folder"),
         (lambda f: (f / "model.onnx").write_bytes(b"other"), "model.onnx: damaged or exchanged"),

@@ -75,6 +75,7 @@ def make_decoder(bundle: ModelBundle, setting: str, threads: int) -> CtcBeamSear
         bundle.alphabet.labels,
         word_model=models.get("word"),
         character_model=models.get("character"),
+        label_priors=bundle.label_priors,
         options=BeamSearchOptions(**bundle.decoder),
         threads=threads,
     )

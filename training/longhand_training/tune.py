@@ -1,8 +1,8 @@
 """Finds a bundle's decoder settings on validation lines: ``python -m longhand_training.tune BUNDLE``.
 
-Random search over weights, bonuses and temperature, then a walk from the best point, on every second validation
-line (the others stay for evaluation), from the settings that the bundle has; then the least beam that costs next to
-nothing. Writes the best settings into ``bundle.json``.
+Measures the network's label priors. Then a random search over weights, bonuses and temperature, and a walk from the
+best point, on every second validation line (the others stay for evaluation), from the settings that the bundle has; then
+the least beam that costs next to nothing. Writes priors and settings into ``bundle.json``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {
     "character_weight": (0.1, 1.2, False),
     "character_bonus": (0.0, 2.5, False),
     "temperature": (0.8, 2.5, True),
+    "prior_weight": (0.0, 0.6, False),
 }
 # While the other settings are sought: quick, and near enough to WIDE.
 QUICK: Mapping[str, Any] = {"beam_width": 50, "beam_threshold": -8.0, "token_threshold": -6.0}
@@ -53,6 +54,7 @@ class Objective:
             bundle.alphabet.labels,
             word_model=NgramLanguageModel(word) if word else None,
             character_model=NgramLanguageModel(character) if character else None,
+            label_priors=bundle.label_priors,
             threads=threads,
         )
         self.sets = sets
@@ -117,6 +119,12 @@ def narrow(objective: Rate, best: Mapping[str, Any]) -> dict[str, Any]:
     return best
 
 
+def mean_posteriors(sets: Mapping[str, LineOutputs]) -> tuple[float, ...]:
+    """The label priors: what the network says on average over the frames of each set; every set counts alike."""
+    means = [np.exp(np.concatenate(outputs.log_probs).astype(np.float64)).mean(axis=0) for outputs in sets.values()]
+    return tuple(float(f"{prior:.4g}") for prior in np.mean(means, axis=0))
+
+
 def calibrate(objective: Objective, settings: dict[str, Any]) -> dict[str, Any]:
     """Chooses ``confidence_scale`` for the least expected calibration error of "the line is right"."""
     errors = {}
@@ -168,11 +176,12 @@ def main() -> int:
         for name, samples in validation_sets(options.data, bundle.line).items():
             sets[name] = compute_outputs(bundle, samples[1::2][: options.lines])
             print(f"{name}: {len(sets[name].texts)} lines", flush=True)
+        bundle = dataclasses.replace(bundle, label_priors=mean_posteriors(sets))
         objective = Objective(bundle, sets, options.threads)
         start = {name: value for name, value in bundle.decoder.items() if name in RANGES}
         best, _ = search(objective, start, 60 * options.minutes)
         best = calibrate(objective, narrow(objective, best))
-        update_decoder(options.bundle, best)
+        update_decoder(options.bundle, best, bundle.label_priors)
     except (ValueError, RuntimeError) as error:
         print(f"tune: {error}", file=sys.stderr)
         return 2

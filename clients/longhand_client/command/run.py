@@ -96,6 +96,8 @@ def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, r
 def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not options.images and options.manifest is None:
         usage.error("name at least one image, folder or pattern, or a --manifest")
+    if options.manifest not in (None, STANDARD_INPUT) and not Path(options.manifest).exists():
+        usage.error(f"--manifest {options.manifest}: No such file or directory")
     if options.local and options.address is not None:
         usage.error("--local reads in this process: leave out --address")
     if options.resume and (options.out is None or options.format not in ("json", "tsv")):

@@ -30,7 +30,7 @@ struct Span {
 struct Hypothesis {
     std::string text;                    // UTF-8
     double score = 0.0;                  // what the search maximises, natural log
-    double acoustic_score = 0.0;         // log P(text | network output)
+    double acoustic_score = 0.0;         // log P(text | network output), what the priors take off included
     double word_model_score = 0.0;       // natural log-probability, unweighted
     double character_model_score = 0.0;  // natural log-probability, unweighted
     double confidence = 0.0;             // 0..1: share of the beam's probability
@@ -54,6 +54,9 @@ struct DecoderConfig {
     std::shared_ptr<const NgramLanguageModel> character_model;  // may be null; a space is the token U+2581
     // The known words, in place of the word model's own vocabulary; empty: the word model's.
     std::vector<std::string> lexicon;
+    // How often the network says each label, on average over many frames, >= 0; only the ratios between the
+    // characters count. Empty: not known.
+    std::vector<double> label_priors;
     BeamSearchOptions options;
     int threads = 1;  // for batches
 };

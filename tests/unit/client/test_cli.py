@@ -79,6 +79,7 @@ def test_files_that_cannot_be_used_are_named(
     for argument, path, problem in (
         ("--hotwords", lines / "gone.txt", "gone.txt: No such file or directory"),
         ("--hotwords", broken, "broken.tsv: not UTF-8 text"),
+        ("--manifest", lines / "gone.tsv", "gone.tsv: No such file or directory"),
         ("--reference", broken, "broken.tsv line 2: the row is not UTF-8 text"),
         ("--token-file", lines, f"{lines}: Is a directory"),
     ):

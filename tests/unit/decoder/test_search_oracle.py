@@ -246,6 +246,90 @@ def test_temperature_and_logits(labels: list[str], seed: int, temperature: float
         assert h.acoustic_score == pytest.approx(expected[h.text], abs=1e-4)
 
 
+def random_priors(seed: int, labels: Sequence[str]) -> NDArray[np.float64]:
+    """Not normalised; some labels were never said, but one character was."""
+    rng = np.random.default_rng(seed)
+    priors = rng.exponential(size=len(labels)) * (rng.random(len(labels)) < 0.8)
+    priors[rng.choice([column for column, label in enumerate(labels) if label])] = 1.0
+    return np.asarray(priors)
+
+
+def divided_by_priors(
+    line: NDArray[np.float64],
+    labels: Sequence[str],
+    priors: NDArray[np.float64],
+    weight: float,
+    temperature: float,
+) -> NDArray[np.float64]:
+    """What the search is to see."""
+    is_character = np.array([label != "" for label in labels])
+    shares = priors * is_character / priors[is_character].sum()
+    logs = np.log(np.maximum(shares, 1e-5))
+    shift = np.where(is_character, logs - (shares * logs).sum(), 0.0)
+    divided = line.astype(np.float32) / temperature - weight * shift
+    return np.asarray(divided - np.log(np.exp(divided).sum(axis=1, keepdims=True)))
+
+
+@oracle_settings
+@given(
+    st.sampled_from(ALPHABETS),
+    seeds,
+    st.floats(0.05, 1.5),
+    st.sampled_from([1.0, 0.6, 2.0]),
+    st.sampled_from(["words", "characters"]),
+    models,
+)
+def test_label_priors(
+    labels: list[str], seed: int, weight: float, temperature: float, kind: str, which: tuple[int, int]
+) -> None:
+    ngram, loaded = model(kind, *which)
+    line, priors = random_line(seed, labels), random_priors(seed, labels)
+    word, character = (ngram, None) if kind == "words" else (None, ngram)
+    objective = Objective(word, character, word_weight=0.7, character_weight=0.9)
+    divided = divided_by_priors(line, labels, priors, weight, temperature)
+    expected = all_scores(divided, labels, objective)
+    acoustic = text_log_probabilities(divided, labels)
+    names = ("word_weight", "word_bonus", "unknown_word_penalty", "character_weight", "character_bonus")
+    options = BeamSearchOptions(
+        **EVERYTHING,  # type: ignore[arg-type]
+        **{name: getattr(objective, name) for name in names},
+        prior_weight=weight,
+        temperature=temperature,
+    )
+    decoder = CtcBeamSearchDecoder(
+        labels,
+        options=options,
+        label_priors=priors,
+        **{"word_model" if kind == "words" else "character_model": loaded},
+    )
+    got = decoder.decode(line)
+    assert {h.text for h in got} == expected.keys()
+    for h in got:
+        assert h.score == pytest.approx(expected[h.text], abs=1e-4), h.text
+        assert h.acoustic_score == pytest.approx(acoustic[h.text], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_label_priors_do_nothing_where_no_language_model_has_a_say(seed: int) -> None:
+    labels = ALPHABETS[seed % len(ALPHABETS)]
+    line, priors = random_line(seed, labels), random_priors(seed, labels)
+    _, characters = model("characters", 3, 1)
+    options = BeamSearchOptions(alternatives=20, prior_weight=1.0, character_weight=0.0)
+    plain = CtcBeamSearchDecoder(labels, options=options)
+    for given_models in ({}, {"character_model": characters}, {"lexicon": ["ab"]}):
+        informed = CtcBeamSearchDecoder(labels, options=options, label_priors=priors, **given_models)
+        if "lexicon" not in given_models:
+            assert informed.decode(line) == plain.decode(line)
+        assert informed.decode_greedy(line) == plain.decode_greedy(line)
+    weighted = BeamSearchOptions(alternatives=20, character_weight=0.5, prior_weight=0.0)
+    pair = [
+        CtcBeamSearchDecoder(labels, options=weighted, character_model=characters, label_priors=given_priors)
+        for given_priors in (None, priors)
+    ]
+    assert pair[0].decode(line) == pair[1].decode(line)
+    assert pair[0].decode_greedy(line) == pair[1].decode_greedy(line)
+
+
 @oracle_settings
 @given(st.sampled_from(ALPHABETS), seeds, st.sampled_from(["a", "ab ", "", "b1"]))
 def test_allowed_characters(labels: list[str], seed: int, allowed: str) -> None:

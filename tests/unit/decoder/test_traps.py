@@ -168,6 +168,20 @@ def test_bad_labels_are_named(labels: list[str], message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("priors", "message"),
+    [
+        ([0.5, 0.5], r"label_priors has 2 entries, but there are \d+ labels"),
+        ([math.nan] + [1.0] * (len(LABELS) - 1), r"label_priors\[0\] must be a finite number"),
+        ([1.0] * (len(LABELS) - 1) + [-0.1], rf"label_priors\[{len(LABELS) - 1}\] must be a finite number"),
+        ([float(label == "") for label in LABELS], "no usable number above 0 besides the blank's"),
+    ],
+)
+def test_bad_priors_are_named(priors: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CtcBeamSearchDecoder(LABELS, label_priors=priors)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"beam_width": 0}, "beam_width must be at least 1, got 0"),
@@ -176,6 +190,7 @@ def test_bad_labels_are_named(labels: list[str], message: str) -> None:
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"temperature": math.inf}, "temperature must be a finite number"),
         ({"word_weight": -1.0}, "word_weight must be at least 0"),
+        ({"prior_weight": math.nan}, "prior_weight must be a finite number"),
         ({"character_weight": math.nan}, "character_weight must be a finite number"),
         ({"unknown_word_penalty": -1.0}, "unknown_word_penalty"),
         ({"alternatives": 0}, "alternatives must be at least 1"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
-from longhand_training.tune import QUICK, RANGES, WIDE, narrow, search
+from longhand_training.outputs import LineOutputs
+from longhand_training.tune import QUICK, RANGES, WIDE, mean_posteriors, narrow, search
 
 
 class Bowl:
@@ -30,6 +32,14 @@ def test_the_search_goes_from_where_it_starts_to_the_least() -> None:
     assert least == pytest.approx(0.05, abs=0.02)
     assert all(low <= best[name] <= high for name, (low, high, _) in RANGES.items())
     assert {name: best[name] for name in QUICK} == QUICK
+
+
+def test_the_priors_are_means_over_frames_and_every_set_counts_alike() -> None:
+    def outputs(*frames: list[float]) -> LineOutputs:
+        return LineOutputs(("", "a"), [np.log(np.array([frame], np.float32)) for frame in frames], ["a"] * len(frames))
+
+    priors = mean_posteriors({"one": outputs([0.9, 0.1], [0.5, 0.5]), "other": outputs([0.1, 0.9])})
+    assert priors == pytest.approx((0.4, 0.6), abs=1e-3)
 
 
 def test_without_time_the_settings_stay() -> None:
