@@ -51,14 +51,20 @@ class CtcBeamSearchDecoder:
         word_model: NgramLanguageModel | None = None,
         character_model: NgramLanguageModel | None = None,
         lexicon: Sequence[str] | None = None,
-        label_priors: Sequence[float] | None = None,
+        label_priors: Sequence[float] | _FloatArray | None = None,
         options: BeamSearchOptions = _DEFAULT_OPTIONS,
         threads: int = 1,
     ) -> None:
         self._labels = tuple(labels)
         self._options = options
         self._core = _core.Decoder(
-            list(labels), word_model, character_model, list(lexicon or ()), list(() if label_priors is None else label_priors), options, threads
+            list(labels),
+            word_model,
+            character_model,
+            list(lexicon or ()),
+            list(() if label_priors is None else label_priors),
+            options,
+            threads,
         )
         self._default = self._core.prepare(options)
         self._latest: tuple[BeamSearchOptions, _core.PreparedOptions] = (options, self._default)

@@ -36,8 +36,8 @@ class BeamSearchOptions:
     """Above 0; the search sees log_softmax(input / temperature). Above 1 flattens an over-sure network."""
     prior_weight: float = 0.3
     """Label probabilities are divided by the decoder's `label_priors` to this power; at least 0. A network knows
-    how often each character occurs, and so do the language models: without this it counts twice. Does nothing
-    without priors, without a language model that has a say, and for the blank. (Y. Miao et al. 2015, "EESEN".)"""
+    how often each character occurs, and so does the character model: without this it counts twice. Does nothing
+    without priors, without a character model that has a say, and for the blank. (Y. Miao et al. 2015, "EESEN".)"""
     input: Literal["log_probs", "logits"] = "log_probs"
     """What the numbers are: log-probabilities (at most 0), or logits, which a log-softmax is applied to."""
     path_merge: Literal["sum", "max"] = "sum"

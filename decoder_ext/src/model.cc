@@ -166,8 +166,7 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
                              options.unknown_word_penalty > 0 || options.closed_lexicon;
     uses_words = decoder.lexicon != nullptr && words_count;
     uses_characters = decoder.character_model() != nullptr && options.character_weight > 0;
-    const bool word_model_counts = decoder.word_model() != nullptr && options.word_weight > 0;
-    if (options.prior_weight > 0 && (uses_characters || word_model_counts)) {
+    if (options.prior_weight > 0 && uses_characters) {
         const auto weight = static_cast<float>(options.prior_weight * options.temperature);
         for (const float prior : decoder.log_priors) prior_shift.push_back(weight * prior);
     }

@@ -37,7 +37,7 @@ class ModelBundle:
         line: shape of the images that the network reads.
         network: fields of :class:`longhand_server.config.NetworkConfig`.
         decoder: fields of ``longhand_decoder.BeamSearchOptions``, tuned for this model.
-        label_priors: how often the network says each label, on average over frames, the blank first; None: not known.
+        label_priors: how often the network says each label, on average over frames, the blank first; or None.
         directory: the folder.
         onnx_path, weights_path: the network, twice.
         onnx_int8_path: the network in 8-bit integers, or None.

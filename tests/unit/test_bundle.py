@@ -73,7 +73,10 @@ def _edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
         (_edit(lambda c: c.update(alphabet="ab")), "4 labels, the alphabet with the blank 3"),
         (_edit(lambda c: c["line"].update(height=0)), "line.height: got 0"),
         (_edit(lambda c: c["network"].update(depth=3)), "depth"),
-        (_edit(lambda c: c.update(label_priors=[0.5] * 3)), "label_priors: need 4 numbers from 0 to 1, got 3"),
+        (
+            _edit(lambda c: c.update(label_priors=[0.5] * 3)),
+            "label_priors: need 4 numbers from 0 to 1, got 3",
+        ),
         (_edit(lambda c: c.update(label_priors=[0.5, 0.5, "1", 0])), "label_priors: need 4 numbers"),
         (_edit(lambda c: c.update(label_priors=[0.5, 0.5, float("nan"), 0])), "label_priors: need 4 numbers"),
         (_edit(lambda c: c.update(label_priors=[1.0, 0, 0, 0])), "label_priors: every character has 0"),

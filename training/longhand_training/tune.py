@@ -1,8 +1,8 @@
 """Finds a bundle's decoder settings on validation lines: ``python -m longhand_training.tune BUNDLE``.
 
 Measures the network's label priors. Then a random search over weights, bonuses and temperature, and a walk from the
-best point, on every second validation line (the others stay for evaluation), from the settings that the bundle has; then
-the least beam that costs next to nothing. Writes priors and settings into ``bundle.json``.
+best point, on every second validation line (the others stay for evaluation), from the settings that the bundle has;
+then the least beam that costs next to nothing. Writes priors and settings into ``bundle.json``.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def narrow(objective: Rate, best: Mapping[str, Any]) -> dict[str, Any]:
 
 def mean_posteriors(sets: Mapping[str, LineOutputs]) -> tuple[float, ...]:
     """The label priors: what the network says on average over the frames of each set; every set counts alike."""
-    means = [np.exp(np.concatenate(outputs.log_probs).astype(np.float64)).mean(axis=0) for outputs in sets.values()]
+    means = [
+        np.exp(np.concatenate(outputs.log_probs).astype(np.float64)).mean(axis=0) for outputs in sets.values()
+    ]
     return tuple(float(f"{prior:.4g}") for prior in np.mean(means, axis=0))
 
 

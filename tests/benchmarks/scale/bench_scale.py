@@ -146,7 +146,8 @@ def draw(curves: Mapping[str, list[LoadPoint]], surges: Mapping[str, Record], fi
 
     figure = pyplot.figure(figsize=(11, 9), layout="constrained")
     # A legend below each row: inside, it would hide curves.
-    upper, lower = figure.subfigures(2)
+    grid = figure.add_gridspec(2, 1)
+    upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axes = np.array([upper.subplots(1, 2), lower.subplots(1, 2)])
     for name, points in curves.items():
         offered = [one.offered / 1e6 for one in points]
@@ -177,7 +178,12 @@ def _processor() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--duration", type=float, default=30.0, help="seconds of each measured run; three times that with the shipped model")
+    parser.add_argument(
+        "--duration",
+        type=float,
+        default=30.0,
+        help="seconds of each measured run; three times that with the shipped model",
+    )
     parser.add_argument("--attempts", type=int, default=3, help="at most, where other programs disturb a run")
     parser.add_argument("--reuse", action="store_true", help="do not measure again")
     parser.add_argument("--write", type=Path, default=ROOT / "server" / "SIMULATION.md")

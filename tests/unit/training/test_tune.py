@@ -36,7 +36,9 @@ def test_the_search_goes_from_where_it_starts_to_the_least() -> None:
 
 def test_the_priors_are_means_over_frames_and_every_set_counts_alike() -> None:
     def outputs(*frames: list[float]) -> LineOutputs:
-        return LineOutputs(("", "a"), [np.log(np.array([frame], np.float32)) for frame in frames], ["a"] * len(frames))
+        return LineOutputs(
+            ("", "a"), [np.log(np.array([frame], np.float32)) for frame in frames], ["a"] * len(frames)
+        )
 
     priors = mean_posteriors({"one": outputs([0.9, 0.1], [0.5, 0.5]), "other": outputs([0.1, 0.9])})
     assert priors == pytest.approx((0.4, 0.6), abs=1e-3)
