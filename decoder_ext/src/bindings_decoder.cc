@@ -169,8 +169,12 @@ std::shared_ptr<Decoder> make_decoder(std::vector<std::string> labels,
                                       std::shared_ptr<NgramLanguageModel> characters,
                                       std::vector<std::string> lexicon, std::vector<double> label_priors,
                                       const py::object& options, int threads) {
-    DecoderConfig config{std::move(labels),  std::move(words),        std::move(characters),
-                         std::move(lexicon), std::move(label_priors), read_options(options),
+    DecoderConfig config{std::move(labels),
+                         std::move(words),
+                         std::move(characters),
+                         std::move(lexicon),
+                         std::move(label_priors),
+                         read_options(options),
                          threads};
     const py::gil_scoped_release unlocked;
     return std::make_shared<Decoder>(std::move(config));

@@ -92,8 +92,7 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     const float* usable = masked(row, index);
     const float best = usable == row ? maximum : summarise(usable, labels_).maximum;
     const double scale = 1.0 / options_.options.temperature;
-    if (usable != row || !normalises)
-        exponentials(usable, labels_, best, scale, frame.probabilities.data());
+    if (usable != row || !normalises) exponentials(usable, labels_, best, scale, frame.probabilities.data());
     frame.probabilities[labels_] = 0.0;
     frame.log_scale = best * scale - frame.log_normaliser;
     choose_tokens(usable, frame);

@@ -128,7 +128,8 @@ void DecoderModel::read_priors() {
     double sum = 0.0;
     for (std::size_t label = 0; label < priors.size(); ++label) {
         if (!std::isfinite(priors[label]) || priors[label] < 0) {
-            refuse("label_priors[" + std::to_string(label) + "]", "a finite number, at least 0", priors[label]);
+            refuse("label_priors[" + std::to_string(label) + "]", "a finite number, at least 0",
+                   priors[label]);
         }
         if (label != labels.blank()) sum += priors[label];
     }

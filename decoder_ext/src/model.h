@@ -53,8 +53,8 @@ struct DecoderModel {
     // Per label: its token in the character model, and as a token of its own in the word model.
     std::vector<std::uint32_t> character_tokens;
     std::vector<std::uint32_t> single_tokens;  // Lexicon::kNoWord if unknown
-    // ... its log prior less the mean over what the network says, so that a line's score stays about what it is;
-    // 0 for the blank. Empty: no priors.
+    // ... its log prior less the mean over what the network says, so that a line's score stays about what it
+    // is; 0 for the blank. Empty: no priors.
     std::vector<float> log_priors;
     // ... and the lexicon's node of the words that begin with it.
     std::vector<std::uint32_t> first_nodes;

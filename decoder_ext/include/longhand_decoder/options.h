@@ -41,8 +41,8 @@ struct BeamSearchOptions {
         -6;  // a label with a lower log-probability in a frame starts no prefix there, <= 0
     int max_tokens_per_frame = 0;  // at most this many labels start new prefixes in a frame; 0: no limit
     double temperature = 1.0;      // > 0; log-probabilities become log_softmax(input / temperature)
-    // >= 0: label probabilities are divided by the decoder's label priors to this power, as the character model
-    // brings its own. Counts only where there are priors and the character model has a say.
+    // >= 0: label probabilities are divided by the decoder's label priors to this power, as the character
+    // model brings its own. Counts only where there are priors and the character model has a say.
     double prior_weight = 0.3;
     InputKind input = InputKind::kLogProbs;
     PathMerge path_merge = PathMerge::kSum;
