@@ -34,10 +34,6 @@ class BeamSearchOptions:
     """At most this many labels start new prefixes in a frame; 0 for no limit."""
     temperature: float = 1.0
     """Above 0; the search sees log_softmax(input / temperature). Above 1 flattens an over-sure network."""
-    prior_weight: float = 0.3
-    """Label probabilities are divided by the decoder's `label_priors` to this power; at least 0. A network knows
-    how often each character occurs, and so does the character model: without this it counts twice. Does nothing
-    without priors, without a character model that has a say, and for the blank. (Y. Miao et al. 2015, "EESEN".)"""
     input: Literal["log_probs", "logits"] = "log_probs"
     """What the numbers are: log-probabilities (at most 0), or logits, which a log-softmax is applied to."""
     path_merge: Literal["sum", "max"] = "sum"
@@ -58,6 +54,11 @@ class BeamSearchOptions:
     costs in the end from the first character on."""
     character_weight: float = 0.35
     """Multiplies the character model's log-probability; at least 0."""
+    prior_weight: float = 1.0
+    """Label probabilities are divided by the decoder's `label_priors` to the power of this times `character_weight`;
+    at least 0. A network knows how often each character occurs, and so does the character model: without this it
+    counts twice. Does nothing without priors, without a character model, and for the blank. (Y. Miao et al. 2015,
+    "EESEN: End-to-End Speech Recognition using Deep RNN Models and WFST-based Decoding".)"""
     character_bonus: float = 0.0
     """Added for each character; log."""
     word_splitting: Literal["letters", "spaces"] = "letters"

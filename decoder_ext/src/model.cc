@@ -168,8 +168,12 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
     uses_words = decoder.lexicon != nullptr && words_count;
     uses_characters = decoder.character_model() != nullptr && options.character_weight > 0;
     if (options.prior_weight > 0 && uses_characters) {
-        const auto weight = static_cast<float>(options.prior_weight * options.temperature);
-        for (const float prior : decoder.log_priors) prior_shift.push_back(weight * prior);
+        const double power = options.prior_weight * options.character_weight;
+        constexpr double kFarthest = 1e30;  // finite in single precision, whatever the weights
+        for (const double prior : decoder.log_priors) {
+            const double shift = prior == 0.0 ? 0.0 : power * options.temperature * prior;
+            prior_shift.push_back(static_cast<float>(std::clamp(shift, -kFarthest, kFarthest)));
+        }
     }
     read_context();
 }

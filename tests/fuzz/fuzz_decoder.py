@@ -69,7 +69,11 @@ def try_arpa(path: Path) -> bool:
         return False
     model.score(["a", "b", "zz", "a"], bos=True, eos=True)
     line = np.log(np.random.default_rng(0).dirichlet(np.ones(len(LABELS)), size=12))
-    CtcBeamSearchDecoder(LABELS, word_model=model, character_model=model).decode(line)
+    decoder = CtcBeamSearchDecoder(
+        LABELS, word_model=model, character_model=model, label_priors=np.arange(len(LABELS))
+    )
+    for prior_weight in (1.0, 1e300):
+        decoder.decode(line, BeamSearchOptions(prior_weight=prior_weight))
     return True
 
 

@@ -31,7 +31,7 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {
     "character_weight": (0.1, 1.2, False),
     "character_bonus": (0.0, 2.5, False),
     "temperature": (0.8, 2.5, True),
-    "prior_weight": (0.0, 0.6, False),
+    "prior_weight": (0.0, 2.0, False),
 }
 # While the other settings are sought: quick, and near enough to WIDE.
 QUICK: Mapping[str, Any] = {"beam_width": 50, "beam_threshold": -8.0, "token_threshold": -6.0}

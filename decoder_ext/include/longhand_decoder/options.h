@@ -41,9 +41,6 @@ struct BeamSearchOptions {
         -6;  // a label with a lower log-probability in a frame starts no prefix there, <= 0
     int max_tokens_per_frame = 0;  // at most this many labels start new prefixes in a frame; 0: no limit
     double temperature = 1.0;      // > 0; log-probabilities become log_softmax(input / temperature)
-    // >= 0: label probabilities are divided by the decoder's label priors to this power, as the character
-    // model brings its own. Counts only where there are priors and the character model has a say.
-    double prior_weight = 0.3;
     InputKind input = InputKind::kLogProbs;
     PathMerge path_merge = PathMerge::kSum;
     // true: of prefixes that the models can no longer tell apart only the best one is kept, so that a beam
@@ -59,7 +56,11 @@ struct BeamSearchOptions {
     static constexpr double kUsualWordLength = 6.0;
     std::optional<double> open_unknown_penalty;
     double character_weight = 0.35;  // multiplies the character model's natural log-probability, >= 0
-    double character_bonus = 0.0;    // added for each character, natural log
+    // >= 0: label probabilities are divided by the decoder's label priors to the power of this times
+    // character_weight, since the character model brings its own. Counts only where there are priors and a
+    // character model.
+    double prior_weight = 1.0;
+    double character_bonus = 0.0;  // added for each character, natural log
     WordSplitting word_splitting = WordSplitting::kLetters;
     bool closed_lexicon = false;  // true: only words of the vocabulary may be read
     bool sentence_start = false;  // true: both models start in the context <s>

@@ -258,7 +258,7 @@ def divided_by_priors(
     line: NDArray[np.float64],
     labels: Sequence[str],
     priors: NDArray[np.float64],
-    weight: float,
+    power: float,
     temperature: float,
 ) -> NDArray[np.float64]:
     """What the search is to see."""
@@ -266,7 +266,7 @@ def divided_by_priors(
     shares = priors * is_character / priors[is_character].sum()
     logs = np.log(np.maximum(shares, 1e-5))
     shift = np.where(is_character, logs - (shares * logs).sum(), 0.0)
-    divided = line.astype(np.float32) / temperature - weight * shift
+    divided = line.astype(np.float32) / temperature - power * shift
     return np.asarray(divided - np.log(np.exp(divided).sum(axis=1, keepdims=True)))
 
 
@@ -286,7 +286,7 @@ def test_label_priors(
     word_ngram, word_loaded = model("words", *which) if words else (None, None)
     line, priors = random_line(seed, labels), random_priors(seed, labels)
     objective = Objective(word_ngram, ngram, word_weight=0.7, character_weight=0.9)
-    divided = divided_by_priors(line, labels, priors, weight, temperature)
+    divided = divided_by_priors(line, labels, priors, weight * objective.character_weight, temperature)
     expected = all_scores(divided, labels, objective)
     acoustic = text_log_probabilities(divided, labels)
     names = ("word_weight", "word_bonus", "unknown_word_penalty", "character_weight", "character_bonus")
@@ -327,6 +327,23 @@ def test_label_priors_do_nothing_where_the_character_model_has_no_say(seed: int)
     ]
     assert pair[0].decode(line) == pair[1].decode(line)
     assert pair[0].decode_greedy(line) == pair[1].decode_greedy(line)
+
+
+@pytest.mark.parametrize("weight", [1e-300, 1e300])
+@pytest.mark.parametrize("temperature", [1e-30, 1e30])
+def test_label_priors_with_absurd_weights_still_give_a_text(weight: float, temperature: float) -> None:
+    labels = ALPHABETS[2]
+    options = BeamSearchOptions(
+        prior_weight=weight, character_weight=max(weight, 1.0), temperature=temperature, alternatives=5
+    )
+    _, characters = model("characters", 3, 1)
+    decoder = CtcBeamSearchDecoder(
+        labels, options=options, character_model=characters, label_priors=[0.0, 5.0, 1e-9, 1e9]
+    )
+    for hypothesis in decoder.decode(random_line(3, labels)):
+        assert set(hypothesis.text) <= set(labels)
+        assert not math.isnan(hypothesis.score)
+        assert 0.0 <= hypothesis.confidence <= 1.0
 
 
 @oracle_settings
