@@ -120,11 +120,12 @@ def narrow(objective: Rate, best: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean_posteriors(sets: Mapping[str, LineOutputs]) -> tuple[float, ...]:
-    """The label priors: what the network says on average over the frames of each set; every set counts alike."""
+    """The label priors: what the network says on average over the frames of each set, the sets weighted as above."""
     means = [
         np.exp(np.concatenate(outputs.log_probs).astype(np.float64)).mean(axis=0) for outputs in sets.values()
     ]
-    return tuple(float(f"{prior:.4g}") for prior in np.mean(means, axis=0))
+    mean = np.average(means, axis=0, weights=[SET_WEIGHTS.get(name, 1.0) for name in sets])
+    return tuple(float(f"{prior:.4g}") for prior in mean)
 
 
 def calibrate(objective: Objective, settings: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def test_the_search_goes_from_where_it_starts_to_the_least() -> None:
     assert {name: best[name] for name in QUICK} == QUICK
 
 
-def test_the_priors_are_means_over_frames_and_every_set_counts_alike() -> None:
+def test_the_priors_are_means_over_frames_and_sets() -> None:
     def outputs(*frames: list[float]) -> LineOutputs:
         return LineOutputs(
             ("", "a"), [np.log(np.array([frame], np.float32)) for frame in frames], ["a"] * len(frames)
@@ -42,6 +42,8 @@ def test_the_priors_are_means_over_frames_and_every_set_counts_alike() -> None:
 
     priors = mean_posteriors({"one": outputs([0.9, 0.1], [0.5, 0.5]), "other": outputs([0.1, 0.9])})
     assert priors == pytest.approx((0.4, 0.6), abs=1e-3)
+    weighted = mean_posteriors({"pen": outputs([0.9, 0.1]), "ink": outputs([0.3, 0.7])})  # ink counts twice
+    assert weighted == pytest.approx((0.5, 0.5), abs=1e-3)
 
 
 def test_without_time_the_settings_stay() -> None:
