@@ -70,7 +70,7 @@ def try_arpa(path: Path) -> bool:
     model.score(["a", "b", "zz", "a"], bos=True, eos=True)
     line = np.log(np.random.default_rng(0).dirichlet(np.ones(len(LABELS)), size=12))
     decoder = CtcBeamSearchDecoder(
-        LABELS, word_model=model, character_model=model, label_priors=np.arange(len(LABELS))
+        LABELS, word_model=model, character_model=model, label_priors=np.arange(len(LABELS), dtype=np.float64)
     )
     for prior_weight in (1.0, 1e300):
         decoder.decode(line, BeamSearchOptions(prior_weight=prior_weight))
