@@ -149,7 +149,7 @@ def write_manifest(
 def update_decoder(
     directory: Path, decoder: Mapping[str, Any], label_priors: Sequence[float] | None = None
 ) -> None:
-    """Replaces the decoder settings of a bundle, and its label priors.
+    """Replaces the decoder settings of a bundle, and its label priors: (V,), or None for a bundle without.
 
     Raises:
         InvalidModelError: no readable ``bundle.json`` there.
