@@ -120,7 +120,7 @@ def narrow(objective: Rate, best: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean_posteriors(sets: Mapping[str, LineOutputs]) -> tuple[float, ...]:
-    """The label priors, (V,): the mean posteriors over the frames of each set, the sets weighted as in the objective."""
+    """The label priors, (V,): mean posteriors over the frames of each set, the sets weighted as in the objective."""
     means = [
         np.exp(np.concatenate(outputs.log_probs).astype(np.float64)).mean(axis=0) for outputs in sets.values()
     ]
