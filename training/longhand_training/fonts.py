@@ -151,13 +151,19 @@ def _bent(mask: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.flo
     return np.asarray(bent, np.float32)
 
 
-def main() -> None:
+def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Fetch handwriting fonts (OFL) for training.")
     parser.add_argument("directory", type=Path)
     directory = parser.parse_args().directory
-    print(f"{len(fetch_fonts(directory))} fonts in {directory}")
+    try:
+        fonts = fetch_fonts(directory)
+    except (RuntimeError, OSError) as error:
+        print(f"fonts: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(fonts)} fonts in {directory}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -59,7 +59,27 @@ def _shrunk(data: bytes) -> bytes:
     return packed if len(packed) < len(data) else data
 
 
-def main() -> None:
+def copy_data(data: Path, fonts: Path | None, out: Path) -> int:
+    """Writes the smaller copy of the data folder and of the fonts; gives its size in bytes.
+
+    Raises:
+        ValueError, OSError, tarfile.TarError: a file that cannot be read or written.
+    """
+    (out / "text").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(data / "iamondb_strokes.npz", out / "iamondb_strokes.npz")
+    for name in ("copiste_lines.tar", "historical_lines.tar"):
+        shrink_tar(data / name, out / name)
+    for corpus in DEFAULT_CORPORA:
+        path = data / "text" / f"{corpus}.txt.xz"
+        sentences = itertools.islice(read_sentences(path), _SENTENCES)
+        with lzma.open(out / "text" / f"{corpus}.txt.xz", "wt", encoding="utf-8") as file:
+            file.write("\n".join(sentences) + "\n")
+    if fonts is not None:
+        shutil.copytree(fonts, out / "fonts", dirs_exist_ok=True)
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -68,20 +88,14 @@ def main() -> None:
     parser.add_argument("--fonts", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    (options.out / "text").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(options.data / "iamondb_strokes.npz", options.out / "iamondb_strokes.npz")
-    for name in ("copiste_lines.tar", "historical_lines.tar"):
-        shrink_tar(options.data / name, options.out / name)
-    for corpus in DEFAULT_CORPORA:
-        path = options.data / "text" / f"{corpus}.txt.xz"
-        sentences = itertools.islice(read_sentences(path), _SENTENCES)
-        with lzma.open(options.out / "text" / f"{corpus}.txt.xz", "wt", encoding="utf-8") as file:
-            file.write("\n".join(sentences) + "\n")
-    if options.fonts is not None:
-        shutil.copytree(options.fonts, options.out / "fonts", dirs_exist_ok=True)
-    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    try:
+        size = copy_data(options.data, options.fonts, options.out)
+    except (ValueError, OSError, tarfile.TarError) as error:
+        print(f"pack_data: {error}", file=sys.stderr)
+        return 2
     print(f"{options.out}: {size / 1e6:.1f} MB")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -88,7 +88,7 @@ def read_tar(path: Path, split: str) -> list[LabelledImage]:
                     skipped.append(Skipped(name, "not in the tar"))
                     continue
                 images.append(LabelledImage(name, file.read(), text))
-    except (tarfile.TarError, UnicodeDecodeError) as error:
+    except (OSError, tarfile.TarError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable tar of lines: {error}") from error
     report_skipped(path, len(images), skipped)
     return images

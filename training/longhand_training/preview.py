@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -49,7 +50,7 @@ def _fitted(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     )
 
 
-def main() -> None:
+def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -62,9 +63,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("preview.png"))
     options = parser.parse_args()
     config = SourceConfig(data=options.data, fonts=options.fonts, folders=tuple(options.folder))
-    cv2.imwrite(str(options.out), contact_sheet(config, options.lines, options.seed))
+    try:
+        Image.fromarray(contact_sheet(config, options.lines, options.seed)).save(options.out)
+    except (ValueError, OSError) as error:
+        print(f"preview: {error}", file=sys.stderr)
+        return 2
     print(f"{options.lines} lines in {options.out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -84,7 +84,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=160.0)
     options = parser.parse_args()
     torch.manual_seed(1)
-    rate = learn_by_heart(short_lines(options.data, LineFormat()), options.seconds)
+    try:
+        samples = short_lines(options.data, LineFormat())
+    except ValueError as error:
+        print(f"smoke: {error}", file=sys.stderr)
+        return 2
+    rate = learn_by_heart(samples, options.seconds)
     good = rate <= _GOOD_CER
     print(f"{'learned' if good else 'NOT learned'}: CER {100 * rate:.1f} % on {LINES} lines known by heart")
     return 0 if good else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,22 +73,25 @@ def load_pen_lines(path: Path) -> tuple[list[PenLine], list[PenLine]]:
         Training and validation lines, their baselines levelled.
 
     Raises:
-        ValueError: an array is missing or its length does not fit the others.
+        ValueError: not a readable archive, an array is missing, or its length does not fit the others.
     """
-    with np.load(path, allow_pickle=False) as pack:
-        wanted = [
-            "point_deltas",
-            "dt_centiseconds",
-            "pen_up",
-            "line_start",
-            "text",
-            "line_id",
-            "is_validation",
-        ]
-        missing = [name for name in wanted if name not in pack]
-        if missing:
-            raise ValueError(f"{path}: lacks the arrays {', '.join(missing)}")
-        arrays = {name: pack[name] for name in wanted}
+    wanted = [
+        "point_deltas",
+        "dt_centiseconds",
+        "pen_up",
+        "line_start",
+        "text",
+        "line_id",
+        "is_validation",
+    ]
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as pack:
+            missing = [name for name in wanted if name not in pack]
+            if missing:
+                raise ValueError(f"{path}: lacks the arrays {', '.join(missing)}")
+            arrays = {name: pack[name] for name in wanted}
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable pack of strokes: {error}") from error
     starts = arrays["line_start"]
     if starts[-1] != len(arrays["point_deltas"]) or len(starts) != len(arrays["text"]) + 1:
         raise ValueError(f"{path}: line_start does not fit the points and the texts")

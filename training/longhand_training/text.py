@@ -18,7 +18,7 @@ def read_sentences(path: Path) -> Iterator[str]:
     """Folded sentences of a ``.txt`` or ``.txt.xz`` file, one a line.
 
     Raises:
-        ValueError: not UTF-8, or not an xz file.
+        ValueError: no such file, not UTF-8, or not an xz file.
     """
     try:
         with (
@@ -30,7 +30,7 @@ def read_sentences(path: Path) -> Iterator[str]:
                 sentence = fold_text(line)
                 if sentence:
                     yield sentence
-    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
         raise ValueError(f"{path}: not a readable text: {error}") from error
 
 

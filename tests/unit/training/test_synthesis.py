@@ -97,6 +97,16 @@ def test_a_pack_that_lacks_an_array_is_named(tmp_path: Path) -> None:
         load_pen_lines(path)
 
 
+def test_a_pack_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "strokes.npz"
+    with pytest.raises(ValueError, match=r"strokes\.npz: not a readable pack of strokes: .*No such file"):
+        load_pen_lines(path)
+    write_pack(path, [("f-1-01", "one"), ("f-1-02", "two")])
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"strokes\.npz: not a readable pack of strokes: .*zip"):
+        load_pen_lines(path)
+
+
 def test_ink_and_paper_stay_readable(pen_lines: list[PenLine]) -> None:
     rng = np.random.default_rng(1)
     for _ in range(25):

@@ -231,3 +231,24 @@ def test_every_variant_of_the_ablation_is_a_run_that_training_understands(
     config = TrainingConfig.from_options(_parser().parse_args(arguments))
     assert config.lines == 10
     assert len(config.channels) == len(config.blocks) + 1
+
+
+def test_an_ablation_takes_finished_runs_as_they_are_and_names_the_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (out / "all").mkdir(parents=True)
+    (out / "all" / "log.csv").write_text("minutes,lines,cer_pen\n0.5,50,0.9\n1.04,100,0.125\n")
+    monkeypatch.setattr(
+        sys, "argv", ["ablate", "--data", str(tmp_path), "--out", str(out), "--variants", "all", "strokes"]
+    )
+    assert ablate.main() == 1
+    assert (out / "ablations.tsv").read_text().splitlines() == [
+        "variant\tlines\tminutes\tpen",
+        "all\t100\t1.0\t12.50",
+    ]
+    printed = capsys.readouterr()
+    assert printed.out == "variant all  lines 100  minutes 1.0  pen 12.50\n"
+    assert f"strokes failed (2); see {out}/strokes/output.txt" in printed.err
+    output = (out / "strokes" / "output.txt").read_text()
+    assert output.startswith("train: ") and "iamondb_strokes.npz: not a readable" in output
