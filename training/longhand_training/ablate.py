@@ -2,7 +2,8 @@
 
 Says what a source of lines, a part of the network or of the training is worth. Every variant is an ordinary run of
 :mod:`longhand_training.train` in a folder of its own and goes on after a stop; ``ablations.tsv`` holds the greedy
-CER (%) of each on every validation set. ``all-again`` differs from ``all`` in its seed only: what it differs by is noise.
+CER (%) of each on every validation set. ``all-again`` differs from ``all`` in its seed only: what it differs by is
+noise.
 """
 
 from __future__ import annotations

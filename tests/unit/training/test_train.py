@@ -251,4 +251,5 @@ def test_an_ablation_takes_finished_runs_as_they_are_and_names_the_one_that_fail
     assert printed.out == "variant all  lines 100  minutes 1.0  pen 12.50\n"
     assert f"strokes failed (2); see {out}/strokes/output.txt" in printed.err
     output = (out / "strokes" / "output.txt").read_text()
-    assert output.startswith("train: ") and "iamondb_strokes.npz: not a readable" in output
+    assert output.startswith("train: ")
+    assert "iamondb_strokes.npz: not a readable" in output
