@@ -2,6 +2,7 @@
 
 DATA ?= ../shared/data
 FONTS ?= runs/fonts
+FRENCH ?= runs/french.txt
 RUN ?= runs/en
 BUNDLE ?= server/longhand_server/models/en
 TRAIN := $(PY) -m longhand_training
@@ -22,9 +23,13 @@ train: $(TRAINING) ## train, or go on with, the run in RUN [ARGS="--minutes 120"
 train-smoke: $(TRAINING) ## a tiny network learns 200 lines by heart (under 3 minutes)
 	@$(TRAIN).smoke --data $(DATA)
 
+.PHONY: french-text
+french-text: $(TRAINING) ## fetch French prose for the language models into FRENCH
+	@$(TRAIN).french_text $(FRENCH)
+
 .PHONY: language-models
-language-models: $(TRAINING) ## build word.klm and char.klm from DATA/text into runs/lm
-	@$(TRAIN).language_model --data $(DATA) --out runs/lm
+language-models: $(TRAINING) ## build word.klm and char.klm from DATA/text and FRENCH into runs/lm [ARGS="--text mine.txt"]
+	@$(TRAIN).language_model --data $(DATA) $(if $(wildcard $(FRENCH)),--text $(FRENCH)) --out runs/lm $(ARGS)
 
 .PHONY: evaluate
 evaluate: $(TRAINING) ## measure BUNDLE on the validation lines of DATA, every decoder setting

@@ -2,18 +2,20 @@
 
 A word model over the tokens of :func:`longhand_decoder.tokenize_words` and a character model over single
 characters, space written as U+2581; both modified Kneser-Ney (Heafield et al., 2013), pruned, and packed as
-quantised tries. Prints size, perplexity and out-of-vocabulary rate on held-out text.
+quantised tries. Prints size, perplexity and out-of-vocabulary rate on held-out text. Beside the corpora of the data
+folder they take the words of :mod:`longhand_training.word_lists` and any text of one's own (``--text``).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from longhand_training.dataset import DEFAULT_CHARACTERS
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
 from longhand_training.packs import read_tar
 from longhand_training.text import read_sentences
+from longhand_training.word_lists import listed_words, word_lines
 
 SPACE = "\u2581"
 # What may ship (reuters is for research only), and how much of it: the novels would drown everyday prose.
@@ -45,7 +48,7 @@ class ModelOptions:
     Attributes:
         order: of the n-grams.
         prune: for each order, n-grams that occur no more often than this are dropped.
-        vocabulary: at most this many of the commonest tokens; 0 for all.
+        vocabulary: at most this many of the commonest tokens, beside the listed words; 0 for all.
         bits: of a quantised probability and of a back-off weight.
     """
 
@@ -72,8 +75,8 @@ def character_tokens(text: str) -> list[str]:
 _CHARACTERS = frozenset(DEFAULT_CHARACTERS)
 
 
-def corpus(data: Path, shares: dict[str, float]) -> Iterator[str]:
-    """Passages of a few sentences, from the text folder and from the labels of the scanned training lines.
+def corpus(data: Path, shares: dict[str, float], texts: Sequence[Path] = ()) -> Iterator[str]:
+    """Passages of a few sentences, from the text folder, the labels of the scanned training lines, and other texts.
 
     Raises:
         ValueError: a corpus is not there.
@@ -98,12 +101,19 @@ def corpus(data: Path, shares: dict[str, float]) -> Iterator[str]:
         if (data / tar).is_file():
             for line in read_tar(data / tar, "train"):
                 yield line.text
+    for path in texts:
+        yield from read_sentences(path)
 
 
 def estimate(
-    tools: KenlmTools, sentences: Iterable[list[str]], options: ModelOptions, out: Path, work: Path
+    tools: KenlmTools,
+    sentences: Iterable[list[str]],
+    options: ModelOptions,
+    out: Path,
+    work: Path,
+    listed: Collection[str] = (),
 ) -> None:
-    """Estimates a model from tokenised sentences and packs it into ``out``.
+    """Estimates a model from tokenised sentences, the listed words in its vocabulary, and packs it into ``out``.
 
     Raises:
         RuntimeError: one of KenLM's programs failed; its last words are in the message.
@@ -126,9 +136,10 @@ def estimate(
     ]
     command += ["--text", str(text), "--arpa", str(arpa), "--prune", *map(str, options.prune)]
     if options.vocabulary:
-        listed = work / "vocabulary.txt"
-        listed.write_text(" ".join(t for t, _ in counts.most_common(options.vocabulary)), encoding="utf-8")
-        command += ["--limit_vocab_file", str(listed)]
+        kept = {token for token, _ in counts.most_common(options.vocabulary)}
+        vocabulary = work / "vocabulary.txt"
+        vocabulary.write_text(" ".join(sorted(kept.union(listed))), encoding="utf-8")
+        command += ["--limit_vocab_file", str(vocabulary)]
     _run(command)
     bits = str(options.bits)
     _run([str(tools.build_binary), "-q", bits, "-b", bits, "-a", "22", "trie", str(arpa), str(out)])
@@ -167,6 +178,8 @@ def main() -> int:
     parser.add_argument("--word-prune", type=int, nargs="+", default=list(WORD_MODEL.prune))
     parser.add_argument("--word-vocabulary", type=int, default=WORD_MODEL.vocabulary)
     parser.add_argument("--fiction", type=float, default=SHARES["standardebooks_fiction"], help="share kept")
+    parser.add_argument("--text", type=Path, action="append", default=[], help="more sentences: .txt or .txt.xz")
+    parser.add_argument("--no-word-lists", action="store_true", help="only words of the corpora")
     parser.add_argument("--char-prune", type=int, nargs="+", default=list(CHARACTER_MODEL.prune))
     options = parser.parse_args()
     word_prune, char_prune = tuple(options.word_prune), tuple(options.char_prune)
@@ -177,14 +190,16 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     held_out = [fold_text(s) for s in read_sentences(options.data / "text" / "heldout.txt.xz")]
     try:
+        listed = [] if options.no_word_lists else listed_words()
         tools = kenlm_tools()
         for key, (file, settings, tokenise) in wanted.items():
             if options.only not in (None, key):
                 continue
             print(f"estimating {file} ...", flush=True)
             with tempfile.TemporaryDirectory() as work:
-                passages = corpus(options.data, {**SHARES, "standardebooks_fiction": options.fiction})
-                estimate(tools, map(tokenise, passages), settings, options.out / file, Path(work))
+                shares = {**SHARES, "standardebooks_fiction": options.fiction}
+                passages = itertools.chain(corpus(options.data, shares, options.text), word_lines(listed))
+                estimate(tools, map(tokenise, passages), settings, options.out / file, Path(work), listed)
             print(report(options.out / file, [tokenise(s) for s in held_out]), flush=True)
     except (ValueError, RuntimeError) as error:
         print(f"language_model: {error}", file=sys.stderr)
