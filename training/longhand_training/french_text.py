@@ -1,7 +1,7 @@
 """French prose for the language models, from the manuals that Debian packages in French.
 
-``python -m longhand_training.french_text runs/french.txt`` fetches and unpacks the packages (nothing is installed) and writes
-their sentences; nothing of them is committed, only counts estimated from them ship.
+``python -m longhand_training.french_text runs/french.txt`` fetches and unpacks the packages (nothing is installed)
+and writes their paragraphs; nothing of them is committed, only models estimated from them ship.
 """
 
 from __future__ import annotations
@@ -18,14 +18,21 @@ from pathlib import Path
 PACKAGES = ("libreoffice-help-fr", "debian-reference-fr", "debian-faq-fr")
 # Headings, menus and untranslated paragraphs are left out.
 _SHORTEST = 6
-_COMMON_WORDS = frozenset("le la les de des du un une et est dans pour que vous en à sur ce par".split())
+# fmt: off
+_COMMON_WORDS = frozenset((
+    "à", "ce", "dans", "de", "des", "du", "en", "est", "et", "la", "le", "les", "par", "pour", "que", "sur", "un",
+    "une", "vous",
+))
+# fmt: on
 _LEAST_COMMON = 0.12
 
 
 class _Paragraphs(HTMLParser):
     """Collects the text of each block element."""
 
-    _BLOCKS = frozenset("br dd div dt h1 h2 h3 h4 li p td th title tr".split())
+    _BLOCKS = frozenset(
+        ["br", "dd", "div", "dt", "h1", "h2", "h3", "h4", "li", "p", "td", "th", "title", "tr"]
+    )
     _SKIPPED = frozenset(("code", "head", "pre", "script", "style"))
 
     def __init__(self) -> None:
@@ -77,7 +84,7 @@ def fetch(packages: tuple[str, ...], out: Path) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             # As a user that apt may drop its rights to.
             Path(temporary).chmod(0o777)
-            _run(["apt-get", "download", "--quiet", package], temporary)
+            _run(["apt-get", "--quiet", "download", package], temporary)
             _run(["dpkg-deb", "--extract", *map(str, Path(temporary).glob("*.deb")), "files"], temporary)
             for page in sorted(Path(temporary, "files").rglob("*.html")):
                 seen.update(dict.fromkeys(french_paragraphs(page.read_text("utf-8", "replace"))))
@@ -91,7 +98,7 @@ def fetch(packages: tuple[str, ...], out: Path) -> int:
 def _run(command: list[str], folder: str) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:2])} failed: {done.stderr.strip()[-300:]}")
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
 
 
 def main() -> int:

@@ -178,7 +178,9 @@ def main() -> int:
     parser.add_argument("--word-prune", type=int, nargs="+", default=list(WORD_MODEL.prune))
     parser.add_argument("--word-vocabulary", type=int, default=WORD_MODEL.vocabulary)
     parser.add_argument("--fiction", type=float, default=SHARES["standardebooks_fiction"], help="share kept")
-    parser.add_argument("--text", type=Path, action="append", default=[], help="more sentences: .txt or .txt.xz")
+    parser.add_argument(
+        "--text", type=Path, action="append", default=[], help="more sentences: .txt or .txt.xz"
+    )
     parser.add_argument("--no-word-lists", action="store_true", help="only words of the corpora")
     parser.add_argument("--char-prune", type=int, nargs="+", default=list(CHARACTER_MODEL.prune))
     options = parser.parse_args()
@@ -188,8 +190,8 @@ def main() -> int:
         "char": ("char.klm", ModelOptions(len(char_prune), char_prune), character_tokens),
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    held_out = [fold_text(s) for s in read_sentences(options.data / "text" / "heldout.txt.xz")]
     try:
+        held_out = [fold_text(s) for s in read_sentences(options.data / "text" / "heldout.txt.xz")]
         listed = [] if options.no_word_lists else listed_words()
         tools = kenlm_tools()
         for key, (file, settings, tokenise) in wanted.items():
