@@ -84,7 +84,10 @@ def fetch(packages: tuple[str, ...], out: Path) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             # As a user that apt may drop its rights to.
             Path(temporary).chmod(0o777)
-            _run(["apt-get", "--quiet", "download", package], temporary)
+            try:
+                _run(["apt-get", "--quiet", "download", package], temporary)
+            except RuntimeError as error:
+                raise RuntimeError(f"{error} (without package lists: apt-get update)") from error
             _run(["dpkg-deb", "--extract", *map(str, Path(temporary).glob("*.deb")), "files"], temporary)
             for page in sorted(Path(temporary, "files").rglob("*.html")):
                 seen.update(dict.fromkeys(french_paragraphs(page.read_text("utf-8", "replace"))))
