@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -39,7 +40,9 @@ def contact_sheet(config: SourceConfig, count: int, seed: int, width: int = 700)
 
 def _caption(text: str, width: int) -> NDArray[np.uint8]:
     label = Image.new("L", (width, 18), 225)
-    ImageDraw.Draw(label).text((4, 2), text, fill=0, font=ImageFont.load_default(13))
+    # Pillow's own font has no accented letters.
+    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 12)
+    ImageDraw.Draw(label).text((4, 1), text, fill=0, font=font)
     return np.asarray(label, np.uint8)
 
 
