@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-# MPL 2.0 and Apache 2.0; GPL 2 or later; GPL 2 or later.
+# MPL 2.0; GPL 2 or later; copies and changed versions under the terms of the FAQ itself.
 PACKAGES = ("libreoffice-help-fr", "debian-reference-fr", "debian-faq-fr")
 # Headings, menus and untranslated paragraphs are left out.
 _SHORTEST = 6
