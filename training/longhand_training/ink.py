@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +21,18 @@ def draw_plain(pen: PenText, height: int = 100, thickness: int = 3, border: int 
     width = int((right - left) * scale) + 2 * border
     canvas = np.full((height, max(width, 2 * border + 1)), 255, np.uint8)
     origin = np.array([left, top], np.float32)
-    for stroke in pen.strokes:
-        points = (stroke[:, :2] - origin) * scale + border
-        _draw(canvas, [points], 0, thickness)
+    points = _fixed((pen.points[:, :2] - origin) * scale + border)
+    _draw(canvas, np.split(points, pen.starts[1:]), 0, thickness)
     return canvas
 
 
-def _draw(canvas: NDArray[np.uint8], lines: list[NDArray[np.float32]], value: int, thickness: int) -> None:
-    fixed = [np.round(points * (1 << _SHIFT)).astype(np.int32) for points in lines]
-    cv2.polylines(canvas, fixed, False, float(value), max(thickness, 1), cv2.LINE_AA, _SHIFT)
+def _fixed(points: NDArray[np.float32]) -> NDArray[np.int32]:
+    return np.round(points * (1 << _SHIFT)).astype(np.int32)
+
+
+def _draw(canvas: NDArray[np.uint8], lines: list[NDArray[np.int32]], value: int, thickness: int) -> None:
+    """Draws lines whose points have ``_SHIFT`` fractional bits."""
+    cv2.polylines(canvas, lines, False, float(value), max(thickness, 1), cv2.LINE_AA, _SHIFT)
 
 
 def draw_ink(pen: PenText, rng: np.random.Generator, body: float) -> Mask:
@@ -47,8 +48,7 @@ def draw_ink(pen: PenText, rng: np.random.Generator, body: float) -> Mask:
     Returns:
         (H, W) float32 coverage, 0 to 1.
     """
-    strokes = _shaped(pen, rng)
-    every = np.concatenate(strokes)
+    every = _shaped(pen, rng)
     low, high = every[:, :2].min(0), every[:, :2].max(0)
     scale = body * _SUPERSAMPLE / max(float(high[1] - low[1]), 1.0)
     stretch = float(np.exp(rng.normal(-0.03, 0.2)))
@@ -64,37 +64,71 @@ def draw_ink(pen: PenText, rng: np.random.Generator, body: float) -> Mask:
     nib_angle = float(rng.uniform(0.3, 1.3))
     typical = float(np.median(every[:, 2])) + 1e-3
     fade = float(rng.uniform(0.0, 0.35))
-    lines: dict[tuple[int, int], list[NDArray[np.float32]]] = {}
-    for stroke in strokes:
-        points = (stroke[:, :2] - low) * np.array([scale * stretch, scale], np.float32) + border
-        pace = np.clip(stroke[:, 2] / typical, 0.15, 5.0)
-        wide = np.clip(pace**-by_speed, 0.6, 1.5)
-        if broad and len(points) > 1:
-            step = np.diff(points, axis=0, prepend=points[:1])
-            wide = wide * (1 - broad * np.abs(np.cos(np.arctan2(step[:, 1], step[:, 0]) + nib_angle)))
-        level = int(255 * (1 - fade * rng.random()))
-        for begin, end, thickness in _runs(np.maximum(np.round(wide * nib), 1).astype(int)):
-            piece = points[begin : end + 1].astype(np.float32)
-            lines.setdefault((thickness, level), []).append(piece)
-    for (thickness, level), pieces in sorted(lines.items()):
-        _draw(canvas, pieces, level, thickness)
+    points = (every[:, :2] - low) * np.array([scale * stretch, scale], np.float32) + border
+    pace = np.clip(every[:, 2] / typical, 0.15, 5.0)
+    wide = np.clip(pace**-by_speed, 0.6, 1.5)
+    if broad:
+        step = np.diff(points, axis=0, prepend=points[:1])
+        step[pen.starts] = 0.0
+        alone = np.diff(np.append(pen.starts, len(points))) == 1
+        angled = 1 - broad * np.abs(np.cos(np.arctan2(step[:, 1], step[:, 0]) + nib_angle))
+        angled[pen.starts[alone]] = 1.0
+        wide = wide * angled
+    thickness = _steady(np.maximum(np.round(wide * nib), 1).astype(int), pen.starts)
+    levels = (255 * (1 - fade * rng.random(len(pen.starts)))).astype(int)
+    _draw_runs(canvas, points, pen.starts, thickness, levels)
     size = (canvas.shape[1] // _SUPERSAMPLE, canvas.shape[0] // _SUPERSAMPLE)
     small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / 255.0
 
 
-def _runs(thickness: NDArray[np.int_]) -> list[tuple[int, int, int]]:
-    """(first, last + 1, thickness) of the runs of equal thickness, single odd points absorbed."""
-    if len(thickness) > 4:
-        padded = np.pad(thickness, 2, mode="edge")
-        thickness = np.sort(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)[:, 2]
-    cuts = np.flatnonzero(np.diff(thickness)) + 1
-    edges = [0, *cuts.tolist(), len(thickness)]
-    return [(a, b, int(thickness[a])) for a, b in pairwise(edges)]
+def _steady(values: NDArray[np.int_], starts: NDArray[np.intp]) -> NDArray[np.int_]:
+    """The median of each value and the two at either side within its stroke: single odd points go."""
+    first, last, lengths = _ends_of_points(starts, len(values))
+    around = np.arange(len(values)) + np.arange(-2, 3)[:, np.newaxis]
+    medians = np.sort(values[np.clip(around, first, last)], axis=0)[2]
+    return np.where(lengths > 4, medians, values)
 
 
-def _shaped(pen: PenText, rng: np.random.Generator) -> list[NDArray[np.float32]]:
-    """Strokes after slant, slope, baseline wobble and a shaky or smooth hand."""
+def _ends_of_points(
+    starts: NDArray[np.intp], count: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """For each of ``count`` points the first and last point and the length of its stroke."""
+    lengths = np.diff(np.append(starts, count))
+    first = np.repeat(starts, lengths)
+    of_each = np.repeat(lengths, lengths)
+    return first, first + of_each - 1, of_each
+
+
+def _draw_runs(
+    canvas: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    starts: NDArray[np.intp],
+    thickness: NDArray[np.int_],
+    levels: NDArray[np.int_],
+) -> None:
+    """Draws each run of equal thickness within a stroke; a run reaches the first point of the next."""
+    fixed = _fixed(points)
+    changes = np.append(True, np.diff(thickness) != 0)
+    changes[starts] = True
+    begins = np.flatnonzero(changes)
+    # The run's last point: the next run's first, but for the last run of a stroke.
+    stroke_ends = np.zeros(len(points) + 1, bool)
+    stroke_ends[starts[1:]] = stroke_ends[-1] = True
+    ends = np.append(begins[1:], len(points))
+    stops = np.where(stroke_ends[ends], ends, ends + 1).tolist()
+    of_run = levels[np.searchsorted(starts, begins, "right") - 1].tolist()
+    pieces: dict[tuple[int, int], list[NDArray[np.int32]]] = {}
+    for begin, stop, thick, level in zip(
+        begins.tolist(), stops, thickness[begins].tolist(), of_run, strict=True
+    ):
+        pieces.setdefault((thick, level), []).append(fixed[begin:stop])
+    for (thick, level), lines in sorted(pieces.items()):
+        _draw(canvas, lines, level, thick)
+
+
+def _shaped(pen: PenText, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The points after slant, slope, baseline wobble and a shaky or smooth hand."""
     left, top, _, bottom = pen.box()
     height = max(bottom - top, 1.0)
     slant = float(rng.normal(0.0, 0.22))
@@ -105,21 +139,23 @@ def _shaped(pen: PenText, rng: np.random.Generator) -> list[NDArray[np.float32]]
     # Smooth local changes of size: letters grow and shrink along the line.
     size_wave = float(rng.uniform(0.0, 0.12))
     shake = float(rng.uniform(0.0, 0.006)) * height if rng.random() < 0.3 else 0.0
-    shaped = []
-    for stroke in pen.strokes:
-        moved = stroke.copy()
-        x, y = stroke[:, 0] - left, stroke[:, 1]
-        swell = 1.0 + size_wave * np.sin(x / (1.7 * length) * 6.28 + 2 * phase)
-        moved[:, 1] = y * swell + slope * x + wave * np.sin(x / length * 6.28 + phase)
-        moved[:, 0] = x - slant * y
-        if shake:
-            noise = rng.normal(0.0, shake, (len(moved), 2))
-            kernel = np.ones(5) / 5
-            if len(moved) >= 5:
-                noise = np.column_stack([np.convolve(noise[:, i], kernel, "same") for i in (0, 1)])
-            moved[:, :2] += noise
-        shaped.append(moved.astype(np.float32))
-    return shaped
+    moved = pen.points.copy()
+    x, y = pen.points[:, 0] - left, pen.points[:, 1]
+    swell = 1.0 + size_wave * np.sin(x / (1.7 * length) * 6.28 + 2 * phase)
+    moved[:, 1] = y * swell + slope * x + wave * np.sin(x / length * 6.28 + phase)
+    moved[:, 0] = x - slant * y
+    if shake:
+        moved[:, :2] += _smoothed(rng.normal(0.0, shake, (len(moved), 2)), pen.starts)
+    return moved
+
+
+def _smoothed(noise: NDArray[np.float64], starts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The mean of each value and the two at either side; beyond a stroke's ends counts as 0."""
+    first, last, lengths = _ends_of_points(starts, len(noise))
+    around = np.arange(len(noise)) + np.arange(-2, 3)[:, np.newaxis]
+    within = ((around >= first) & (around <= last))[..., np.newaxis]
+    mean = np.where(within, noise[np.clip(around, first, last)], 0.0).sum(0) / 5
+    return np.where((lengths >= 5)[:, np.newaxis], mean, noise)
 
 
 def smooth_noise(shape: tuple[int, int], cell: float, rng: np.random.Generator) -> Mask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +23,18 @@ class PenText:
 
     Attributes:
         text: what is written.
-        strokes: one (P, 3) array for each pen-down movement.
+        points: of all strokes, one after the other.
+        starts: (S,) index of the first point of each stroke (a pen-down movement); the first is 0.
     """
 
     text: str
-    strokes: tuple[Points, ...]
+    points: Points
+    starts: NDArray[np.intp]
 
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right, bottom in tablet units."""
-        every = np.concatenate(self.strokes)[:, :2]
-        (left, top), (right, bottom) = every.min(0), every.max(0)
+        (left, top), (right, bottom) = self.points[:, :2].min(0), self.points[:, :2].max(0)
         return float(left), float(top), float(right), float(bottom)
-
-    def moved(self, dx: float, dy: float) -> PenText:
-        """A copy shifted by tablet units."""
-        offset = np.array([dx, dy, 0.0], np.float32)
-        return PenText(self.text, tuple(stroke + offset for stroke in self.strokes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,79 +97,85 @@ def load_pen_lines(path: Path) -> tuple[list[PenLine], list[PenLine]]:
     elapsed = np.maximum(arrays["dt_centiseconds"].astype(np.float32), 1.0)
     speed = np.hypot(deltas[:, 0], deltas[:, 1]).astype(np.float32) / elapsed
     points = np.column_stack([positions, speed]).astype(np.float32)
-    ends = arrays["pen_up"].astype(bool)
+    # A line begins a stroke, too.
+    begins = np.append(True, arrays["pen_up"][:-1].astype(bool))
+    begins[starts[:-1]] = True
+    first = np.flatnonzero(begins)
+    # The speed at a stroke's first point belongs to the flight of the raised pen.
+    longer = first[~np.append(begins, True)[first + 1]]
+    points[longer, 2] = points[longer + 1, 2]
 
     training: list[PenLine] = []
     validation: list[PenLine] = []
     for i in range(len(arrays["text"])):
-        part = slice(int(starts[i]), int(starts[i + 1]))
+        begin, end = int(starts[i]), int(starts[i + 1])
         text = fold_text(str(arrays["text"][i]))
-        if part.stop - part.start < 2 or not text:
+        if end - begin < 2 or not text:
             continue
-        line = _pen_line(str(arrays["line_id"][i]), text, points[part], ends[part])
+        strokes = first[np.searchsorted(first, begin) : np.searchsorted(first, end)] - begin
+        line = _pen_line(str(arrays["line_id"][i]), PenText(text, _levelled(points[begin:end], len(strokes)), strokes))
         (validation if arrays["is_validation"][i] else training).append(line)
     return training, validation
 
 
-def _pen_line(line_id: str, text: str, points: Points, ends: NDArray[np.bool_]) -> PenLine:
-    strokes = [s for s in np.split(points, np.flatnonzero(ends) + 1) if len(s)]
-    for stroke in strokes:
-        # The speed at a stroke's first point belongs to the flight of the raised pen.
-        stroke[0, 2] = stroke[min(1, len(stroke) - 1), 2]
-    level = _levelled(strokes)
-    line = PenText(text, tuple(level))
+def _pen_line(line_id: str, line: PenText) -> PenLine:
     _, top, _, bottom = line.box()
     words, gap = _split_words(line)
     return PenLine(line_id, line, words, max(bottom - top, 1.0), gap)
 
 
-def _levelled(strokes: list[Points]) -> list[Points]:
+def _levelled(points: Points, strokes: int) -> Points:
     """Turns the writing level (the board's lines rise and fall) and sets its median height to y = 0."""
-    every = np.concatenate(strokes)
-    x, y = every[:, 0], every[:, 1]
+    x, y = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
     slope = 0.0
-    if x.max() - x.min() > 3.0 * (y.max() - y.min() + 1.0) or len(strokes) > 12:
-        slope = float(np.polyfit(x, y, 1)[0]) if np.ptp(x) > 0 else 0.0
+    if np.ptp(x) > 3.0 * (np.ptp(y) + 1.0) or strokes > 12:
+        away = x - x.mean()
+        slope = float(away @ y) / max(float(away @ away), 1e-9)
     if abs(slope) > 0.2:
         slope = 0.0
-    middle = float(np.median(y - slope * x))
-    level = []
-    for stroke in strokes:
-        moved = stroke.copy()
-        moved[:, 1] -= slope * moved[:, 0] + middle
-        level.append(moved)
+    y -= slope * x
+    level = points.copy()
+    level[:, 1] = y - np.median(y)
     return level
 
 
 def _split_words(line: PenText) -> tuple[tuple[PenText, ...], float]:
     """Cuts a line at its widest gaps, one less than it has words; () where that is doubtful."""
     names = line.text.split(" ")
-    strokes = sorted(line.strokes, key=lambda s: float(s[:, 0].min()))
-    height = np.ptp(np.concatenate(strokes)[:, 1]) + 1.0
-    if len(names) < 2 or len(strokes) < len(names):
-        return (), 0.35 * float(height)
-    right = np.maximum.accumulate([float(s[:, 0].max()) for s in strokes])
-    left = np.array([float(s[:, 0].min()) for s in strokes])
+    _, top, _, bottom = line.box()
+    height = bottom - top + 1.0
+    count = len(line.starts)
+    if len(names) < 2 or count < len(names):
+        return (), 0.35 * height
+    left = np.minimum.reduceat(line.points[:, 0], line.starts)
+    from_left = np.argsort(left, kind="stable")
+    left = left[from_left]
+    right = np.maximum.accumulate(np.maximum.reduceat(line.points[:, 0], line.starts)[from_left])
     gaps = left[1:] - right[:-1]
-    order = np.argsort(gaps)[::-1]
-    cuts = np.sort(order[: len(names) - 1])
+    cuts = np.sort(np.argsort(gaps)[::-1][: len(names) - 1])
     least = float(gaps[cuts].min())
     inner = np.delete(gaps, cuts)
     typical = float(np.median(gaps[cuts]))
     if least <= 0 or (len(inner) and least < 1.25 * float(inner.max())):
-        return (), max(typical, 0.2 * float(height))
-    words = []
-    for name, group in zip(names, np.split(np.arange(len(strokes)), cuts + 1), strict=True):
-        words.append(PenText(name, tuple(strokes[i] for i in group)))
-    if not _plausible(words):
+        return (), max(typical, 0.2 * height)
+    edges = [0, *(cuts + 1).tolist(), count]
+    widths = np.array([right[end - 1] - left[begin] for begin, end in pairwise(edges)])
+    if not _plausible(names, widths):
         return (), typical
-    return tuple(w.moved(-w.box()[0], 0.0) for w in words), typical
+    ends = np.append(line.starts[1:], len(line.points))
+    words = []
+    for name, begin, end in zip(names, edges, edges[1:], strict=False):
+        chosen = from_left[begin:end]
+        points = np.concatenate([line.points[line.starts[i] : ends[i]] for i in chosen])
+        points[:, 0] -= left[begin]
+        lengths = ends[chosen] - line.starts[chosen]
+        words.append(PenText(name, points, np.cumsum(lengths) - lengths))
+    return tuple(words), typical
 
 
-def _plausible(words: list[PenText]) -> bool:
+def _plausible(names: list[str], widths: NDArray[np.floating]) -> bool:
     """Whether each word is about as wide as its letters ask for."""
-    widths = np.array([w.box()[2] - w.box()[0] for w in words])
-    letters = np.array([len(w.text) for w in words], float)
+    letters = np.array([len(name) for name in names], float)
     per_letter = widths.sum() / letters.sum()
     long = letters >= 3
     ratio = widths[long] / (letters[long] * per_letter)
@@ -216,14 +219,17 @@ class WriterBank:
 
 def _join(parts: list[PenText], gap: float, longest: int, rng: np.random.Generator) -> PenText:
     texts: list[str] = []
-    strokes: list[Points] = []
-    x = 0.0
+    points: list[Points] = []
+    starts: list[NDArray[np.intp]] = []
+    x, count = 0.0, 0
     spread = float(np.exp(rng.normal(0.0, 0.25)))
     for part in parts:
         if texts and len(" ".join([*texts, part.text])) > longest:
             break
         left, _, right, _ = part.box()
-        strokes.extend(part.moved(x - left, 0.0).strokes)
+        points.append(part.points + np.array([x - left, 0.0, 0.0], np.float32))
+        starts.append(part.starts + count)
         texts.append(part.text)
+        count += len(part.points)
         x += right - left + gap * spread * float(np.exp(rng.normal(0.0, 0.2)))
-    return PenText(" ".join(texts), tuple(strokes))
+    return PenText(" ".join(texts), np.concatenate(points), np.concatenate(starts))
