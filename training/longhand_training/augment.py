@@ -97,6 +97,16 @@ def _recrop(grey: Grey, rng: np.random.Generator) -> Grey:
     return grey
 
 
+def warp_pixels(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Another slant and width of a normalised (H, W) line; (H, W') with ink towards 1."""
+    height, width = pixels.shape
+    slant = float(rng.normal(0.0, 0.12))
+    stretch = float(np.exp(rng.normal(0.0, 0.1)))
+    matrix = np.array([[stretch, -slant, max(slant, 0.0) * height], [0.0, 1.0, 0.0]])
+    size = (round(width * stretch + abs(slant) * height), height)
+    return np.asarray(cv2.warpAffine(pixels, matrix, size, flags=cv2.INTER_LINEAR), np.float32)
+
+
 def augment_pixels(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Height jitter and cut-outs on a normalised (H, W) line; ink towards 1."""
     height, width = pixels.shape

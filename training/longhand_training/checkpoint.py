@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from longhand_server.bundle import load_bundle
 from longhand_server.config import NetworkConfig
@@ -87,8 +88,9 @@ class Checkpoint:
 
 def averaged(average: Weights, current: Weights, decay: float) -> None:
     """Moves the exponential moving average towards the current weights, in place."""
-    for name, tensor in current.items():
-        if tensor.dtype.is_floating_point:
-            average[name].lerp_(tensor.detach(), 1.0 - decay)
-        else:
-            average[name].copy_(tensor)
+    whole = [name for name, tensor in current.items() if not tensor.dtype.is_floating_point]
+    moving = [name for name in current if name not in whole]
+    # All at once: a hundred small steps would keep a GPU waiting.
+    get_ema_multi_avg_fn(decay)([average[n] for n in moving], [current[n] for n in moving], None)
+    for name in whole:
+        average[name].copy_(current[name])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,7 +21,7 @@ from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidImageError
 from longhand_server.image import normalise_line
 from longhand_server.network import frame_count
-from longhand_training.augment import augment_pixels, augment_scan, elastic
+from longhand_training.augment import augment_pixels, augment_scan, elastic, warp_pixels
 from longhand_training.fonts import FontBank
 from longhand_training.iam import EVERY_LINE, iam_ids, read_iam
 from longhand_training.ink import Grey, draw_ink, draw_plain, on_paper
@@ -39,7 +41,13 @@ DEFAULT_CHARACTERS = (
     "".join(chr(i) for i in range(32, 127)) + "£€§°½àáâäæçèéêëìíîïñóôöùúûüœÀÁÂÄÇÈÉÊËÎÏÑÓÔÖÙÛÜŒ"
 )
 
+# Widths of a batch are rounded up to a multiple of this: a GPU looks for its way of computing anew for every shape.
+_WIDTH_STEP = 64
+# Lines that wait to be shown again.
+_LATER = 256
+
 Maker = Callable[[np.random.Generator], tuple[Grey, str]]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,7 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
         lines = read_tar(data / "historical_lines.tar", "train")
         sources.append(("historical", config.historical, ScanSource(lines, data / "historical_lines.tar")))
     if data is not None and config.pen > 0:
-        pen, _ = load_pen_lines(data / "iamondb_strokes.npz")
+        pen, _ = pen_lines(data)
         sources.append(("pen", config.pen, PenSource(pen, config.recompose)))
     if data is not None and config.fonts is not None and config.font > 0:
         phrases = PhraseSource.from_folder(data / "text", extra=extra)
@@ -215,6 +223,8 @@ class LineDataset(IterableDataset[Batch]):
         seed: of everything.
         round: further part of the seed: a resumed run draws new lines.
         replica: further part of the seed: processes that train together draw different lines.
+        repeats: times each line that was made is shown, slanted and stretched anew each time: for a GPU that
+            learns faster than the processors make lines.
     """
 
     sources: Sequence[tuple[str, float, Maker]]
@@ -224,7 +234,7 @@ class LineDataset(IterableDataset[Batch]):
     seed: int = 0
     round: int = 0
     replica: int = 0
-    pool: int = 192
+    repeats: int = 1
     _probabilities: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -232,7 +242,7 @@ class LineDataset(IterableDataset[Batch]):
         self._probabilities = weights / weights.sum()
 
     def sample(self, rng: np.random.Generator) -> Sample:
-        """One training line."""
+        """One training line, normalised."""
         while True:
             _, _, make = self.sources[int(rng.choice(len(self.sources), p=self._probabilities))]
             grey, text = make(rng)
@@ -244,16 +254,29 @@ class LineDataset(IterableDataset[Batch]):
                 continue
             if image.is_blank or not fits(image.pixels.shape[1], text):
                 continue
-            return Sample(augment_pixels(image.pixels, rng), text)
+            return Sample(image.pixels, text)
+
+    def samples(self, rng: np.random.Generator) -> Iterator[Sample]:
+        """Training lines without end; a line comes again some hundreds of lines later."""
+        later: list[Sample] = []
+        while True:
+            if self.repeats == 1 or len(later) < _LATER:
+                sample = self.sample(rng)
+                later += [sample] * (self.repeats - 1)
+            else:
+                at = int(rng.integers(len(later)))
+                later[at], later[-1] = later[-1], later[at]
+                old = later.pop()
+                sample = Sample(warp_pixels(old.pixels, rng), old.text)
+                if not fits(sample.pixels.shape[1], sample.text):
+                    continue
+            yield Sample(augment_pixels(sample.pixels, rng), sample.text)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         rng = np.random.default_rng([self.seed, self.round, worker.id if worker else 0, self.replica])
-        while True:
-            samples = [self.sample(rng) for _ in range(self.pool)]
-            batches = list(by_width(samples, self.pixels_per_batch))
-            for i in rng.permutation(len(batches)):
-                yield collate(batches[i], self.alphabet)
+        for batch in by_width(self.samples(rng), self.pixels_per_batch):
+            yield collate(batch, self.alphabet)
 
 
 def fits(width: int, text: str) -> bool:
@@ -262,23 +285,23 @@ def fits(width: int, text: str) -> bool:
     return len(text) + repeats <= frame_count(width)
 
 
-def by_width(samples: Sequence[Sample], pixels_per_batch: int) -> Iterator[list[Sample]]:
-    """Groups samples of like width so that N x widest stays within the bound."""
-    batch: list[Sample] = []
-    for sample in sorted(samples, key=lambda s: s.pixels.shape[1]):
-        if batch and (len(batch) + 1) * sample.pixels.shape[1] > pixels_per_batch:
-            yield batch
-            batch = []
-        batch.append(sample)
-    if batch:
-        yield batch
+def by_width(samples: Iterable[Sample], pixels_per_batch: int) -> Iterator[list[Sample]]:
+    """Groups samples of like width, as many as N x width is within the bound; what is left comes last."""
+    groups: dict[int, list[Sample]] = {}
+    for sample in samples:
+        width = _rounded(sample.pixels.shape[1])
+        group = groups.setdefault(width, [])
+        group.append(sample)
+        if (len(group) + 1) * width > pixels_per_batch:
+            yield groups.pop(width)
+    yield from groups.values()
 
 
 def collate(samples: Sequence[Sample], alphabet: Alphabet) -> Batch:
-    """Pads samples with paper to the widest."""
+    """Pads samples with paper to the widest, rounded up."""
     widths = [sample.pixels.shape[1] for sample in samples]
     height = samples[0].pixels.shape[0]
-    images = np.zeros((len(samples), 1, height, max(widths)), np.uint8)
+    images = np.zeros((len(samples), 1, height, _rounded(max(widths))), np.uint8)
     for image, sample in zip(images, samples, strict=True):
         image[0, :, : sample.pixels.shape[1]] = np.round(sample.pixels * 255.0)
     targets = [alphabet.encode(sample.text) for sample in samples]
@@ -288,6 +311,10 @@ def collate(samples: Sequence[Sample], alphabet: Alphabet) -> Batch:
         torch.tensor([label for target in targets for label in target]),
         torch.tensor([len(target) for target in targets]),
     )
+
+
+def _rounded(width: int) -> int:
+    return -(-width // _WIDTH_STEP) * _WIDTH_STEP
 
 
 def folder_samples(path: Path, line: LineFormat) -> list[Sample]:
@@ -317,19 +344,34 @@ def _normalised(images: Sequence[LabelledImage], line: LineFormat, source: Path)
     return samples
 
 
-def validation_sets(data: Path, line: LineFormat) -> dict[str, list[Sample]]:
-    """The validation lines of the packs, normalised.
+def evenly_spread(items: Sequence[Item], count: int | None) -> list[Item]:
+    """``count`` of the items from all over the sequence; all of them for None."""
+    if count is None:
+        return list(items)
+    step = max(len(items) // max(count, 1), 1)
+    return list(items[::step][:count])
+
+
+def validation_sets(data: Path, line: LineFormat, count: int | None = None) -> dict[str, list[Sample]]:
+    """The validation lines of the packs, normalised: all, or ``count`` of each set, evenly spread.
 
     ``pen`` (drawn plainly), ``ink`` (the same lines as worn ink on paper, one fixed random look each),
     ``copiste`` and ``hooker``.
     """
-    _, pen = load_pen_lines(data / "iamondb_strokes.npz")
+    _, pen = pen_lines(data)
     sets: dict[str, list[Sample]] = {"pen": [], "ink": []}
-    for i, p in enumerate(pen):
+    for i, p in evenly_spread(list(enumerate(pen)), count):
         rng = np.random.default_rng([7, i])
         inked = on_paper(draw_ink(p.line, rng, 64.0), rng)
         for name, grey in (("pen", draw_plain(p.line)), ("ink", inked)):
             sets[name].append(Sample(normalise_line(grey, line).pixels, p.line.text))
     for name, tar in (("copiste", "copiste_lines.tar"), ("hooker", "historical_lines.tar")):
-        sets[name] = _normalised(read_tar(data / tar, "validation"), line, data / tar)
+        images = evenly_spread(read_tar(data / tar, "validation"), count)
+        sets[name] = _normalised(images, line, data / tar)
     return sets
+
+
+@lru_cache(maxsize=1)
+def pen_lines(data: Path) -> tuple[list[PenLine], list[PenLine]]:
+    """Training and validation lines of the data folder's strokes, read once (it takes some seconds)."""
+    return load_pen_lines(data / "iamondb_strokes.npz")

@@ -49,19 +49,19 @@ class Replicas:
         distributed.all_reduce(total)
         return (total / self.count).tolist()
 
-    def average_gradients(self, parameters: Iterable[Tensor], loss: float) -> float:
+    def average_gradients(self, parameters: Iterable[Tensor], loss: Tensor) -> Tensor:
         """Replaces every gradient by its mean over all processes; gives the mean loss."""
         if self.count == 1:
             return loss
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([*(g.flatten().cpu() for g in gradients), torch.tensor([loss])])
+        flat = torch.cat([*(g.flatten().cpu() for g in gradients), loss.cpu().flatten()])
         distributed.all_reduce(flat)
         flat /= self.count
         at = 0
         for gradient in gradients:
             gradient.copy_(flat[at : at + gradient.numel()].view(gradient.shape))
             at += gradient.numel()
-        return float(flat[-1])
+        return flat[-1].to(loss.device)
 
 
 @contextmanager

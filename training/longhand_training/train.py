@@ -32,6 +32,7 @@ from longhand_training.dataset import (
     LineDataset,
     Sample,
     SourceConfig,
+    evenly_spread,
     held_out_samples,
     iam_samples,
     make_sources,
@@ -251,8 +252,8 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
         config.seed,
         trainer.rounds,
         replicas.rank,
+        config.repeats,
     )
-    sets = _validation(source_config, line, config.validation_lines) if replicas.rank == 0 else {}
     loader = DataLoader(
         dataset,
         batch_size=None,
@@ -260,10 +261,12 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
         prefetch_factor=16 if options.workers else None,
         pin_memory=device.type == "cuda",
     )
+    batches = iter(loader)  # lines are made from now on, while validation lines are read
+    sets = _validation(source_config, line, config.validation_lines) if replicas.rank == 0 else {}
     parameters = sum(p.numel() for p in trainer.network.parameters())
     print(f"{parameters / 1e6:.2f} M parameters on {device}, {torch.get_num_threads()} threads", flush=True)
     try:
-        finished = run(trainer, iter(loader), sets, 60 * options.limit_minutes)
+        finished = run(trainer, batches, sets, 60 * options.limit_minutes)
     except KeyboardInterrupt:
         if replicas.rank == 0:
             trainer.checkpoint().save(last)
@@ -277,19 +280,13 @@ def _validation(sources: SourceConfig, line: LineFormat, count: int) -> dict[str
     """Lines that no source trains on: of the packs, of each folder, and of IAM's validation part."""
     sets: dict[str, list[Sample]] = {}
     if sources.data is not None:
-        sets.update(validation_sets(sources.data, line))
+        sets.update(validation_sets(sources.data, line, count))
     for folder in sources.folders:
         if samples := held_out_samples(folder, line, sources.hold_out):
-            sets[folder.name] = samples
+            sets[folder.name] = evenly_spread(samples, count)
     if sources.iam is not None and sources.iam_ids == "aachen_train":
-        sets["iam"] = iam_samples(sources.iam, line, "aachen_validation")
-    return {name: _spread(samples, count) for name, samples in sets.items()}
-
-
-def _spread(samples: list[Sample], count: int) -> list[Sample]:
-    """Evenly spread ``count`` of the samples."""
-    step = max(len(samples) // max(count, 1), 1)
-    return samples[::step][:count]
+        sets["iam"] = evenly_spread(iam_samples(sources.iam, line, "aachen_validation"), count)
+    return sets
 
 
 if __name__ == "__main__":

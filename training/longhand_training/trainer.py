@@ -49,7 +49,10 @@ class Trainer:
         self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            self.network.parameters(),
+            config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=device.type == "cuda",
         )
         self.ctc = nn.CTCLoss(zero_infinity=True)
         self.bfloat16 = _has_fast_bfloat16(device)
@@ -96,9 +99,11 @@ class Trainer:
             total = loss + self.config.shortcut_weight * self._ctc(shortcut, batch, frames)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        mean_loss = self.replicas.average_gradients(self.network.parameters(), float(loss.detach()))
+        mean_loss = self.replicas.average_gradients(self.network.parameters(), loss.detach())
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        if not math.isfinite(mean_loss + float(norm)):
+        # One look at both: a GPU stands still from here until its next work is queued.
+        shown, size = torch.stack([mean_loss, norm]).tolist()
+        if not math.isfinite(shown + size):
             for buffer, before in zip(self.network.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             return math.nan
@@ -107,7 +112,7 @@ class Trainer:
         self.lines += len(batch.widths) * self.replicas.count
         decay = min(self.config.ema, (1.0 + self.step) / (10.0 + self.step))
         averaged(self.average, self.network.state_dict(), decay)
-        return mean_loss
+        return float(shown)
 
     def agree(self, stop: bool) -> bool:
         """Makes the clocks of all processes one; whether any of them wants to stop."""
@@ -126,7 +131,7 @@ class Trainer:
         network.eval().to(self.device)
         rates = {}
         for name, samples in sets.items():
-            texts = greedy_texts(network, [s.pixels for s in samples], self.alphabet, self.device)
+            texts = greedy_texts(network, samples, self.alphabet, self.device)
             rates[name] = character_error_rate([s.text for s in samples], texts)
         return rates
 

@@ -150,7 +150,7 @@ def test_augmentation_keeps_lines_readable_and_in_range(pen_lines: list[PenLine]
 def test_batches_stay_within_their_bound_and_carry_their_labels(pen_lines: list[PenLine]) -> None:
     alphabet = Alphabet(DEFAULT_CHARACTERS)
     sources = [("pen", 1.0, PenSource(pen_lines))]
-    dataset = LineDataset(sources, alphabet, LineFormat(), pixels_per_batch=3000, seed=4, pool=12)
+    dataset = LineDataset(sources, alphabet, LineFormat(), pixels_per_batch=3000, seed=4)
     batches = iter(dataset)
     for _ in range(6):
         batch = next(batches)

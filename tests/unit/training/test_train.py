@@ -68,7 +68,7 @@ def test_a_tiny_network_learns_four_lines_and_goes_on_from_its_checkpoint(tmp_pa
     for _ in range(300):
         resumed.train_batch(batch)
     network = resumed.checkpoint().restore()
-    texts = greedy_texts(network, [s.pixels for s in samples], ALPHABET, torch.device("cpu"))
+    texts = greedy_texts(network, samples, ALPHABET, torch.device("cpu"))
     assert texts == [sample.text for sample in samples]
 
 
@@ -169,7 +169,7 @@ def test_gradients_are_averaged_over_processes(count: int, tmp_path: Path) -> No
         "replicas = Replicas(rank, count, Path(sys.argv[3]))\n"
         "a, b = torch.zeros(2, 2, requires_grad=True), torch.zeros(1, requires_grad=True)\n"
         "a.grad, b.grad = torch.full((2, 2), float(rank)), torch.tensor([10.0 * rank])\n"
-        "loss = replicas.average_gradients([a, torch.zeros(3), b], 100.0 * rank)\n"
+        "loss = replicas.average_gradients([a, torch.zeros(3), b], torch.tensor(100.0 * rank)).item()\n"
         "print(a.grad.flatten().tolist(), b.grad.tolist(), loss, replicas.mean([rank, 1.0]))\n"
     )
     mean = (count - 1) / 2
