@@ -84,7 +84,7 @@ class LineNetwork(nn.Module):
         """(N, 1, H, W) images to (N, C, T) column features; padding columns come out 0."""
         mask = half = quarter = None
         if widths is not None:
-            half = torch.div(widths + 1, 2, rounding_mode="floor")
+            half = torch.div(widths.to(images.device) + 1, 2, rounding_mode="floor")
             quarter = torch.div(half + 1, 2, rounding_mode="floor")
         x = self.stem_norm(self.stem(images))
         x = functional.relu(x, inplace=True)
@@ -113,7 +113,7 @@ class LineNetwork(nn.Module):
 
         Args:
             images: (N, 1, H, W) float, ink 1, paper 0; columns at or beyond an image's width are 0.
-            widths: (N,) int64 true widths in px, or None when every image fills W.
+            widths: (N,) int64 true widths in px, best on the CPU, or None when every image fills W.
 
         Returns:
             (N, T, V) float32 natural-log probabilities, T = ceil(W / 4), blank = label 0. The frames of an

@@ -144,12 +144,14 @@ class TorchLineModel:
             return []
         widths = [image.shape[1] for image in images]
         padded = -(-max(widths) // _GPU_WIDTH_STEP) * _GPU_WIDTH_STEP
-        batch = np.zeros((len(images), 1, images[0].shape[0], padded), np.float32)
-        for row, image in zip(batch, images, strict=True):
+        # A GPU prepares itself anew for every shape: blank lines fill the batch up to a power of two.
+        blank = (1 << (len(images) - 1).bit_length()) - len(images) if self._device.type == "cuda" else 0
+        batch = np.zeros((len(images) + blank, 1, images[0].shape[0], padded), np.float32)
+        for row, image in zip(batch, images, strict=False):
             row[0, :, : image.shape[1]] = image
         with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
-            outputs = self._network(self._upload(batch), torch.tensor(widths))
-            values: NDArray[np.float32] = outputs.float().cpu().numpy()
+            outputs = self._network(self._upload(batch), torch.tensor(widths + [self._stride] * blank))
+            values: NDArray[np.float32] = outputs[: len(images)].cpu().numpy()
         return [value[: -(-width // self._stride)] for value, width in zip(values, widths, strict=True)]
 
     def _upload(self, batch: NDArray[np.float32]) -> torch.Tensor:

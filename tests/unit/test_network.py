@@ -57,6 +57,13 @@ def test_padding_and_company_never_change_a_result(network: LineNetwork) -> None
             np.testing.assert_allclose(together[i, : len(alone)], alone, atol=2e-5)
 
 
+def test_widths_may_be_on_another_device_than_the_images() -> None:
+    # As a GPU's callers have them; the device "meta" stands for it and computes shapes only.
+    images = torch.zeros(2, 1, 64, 128, device="meta")
+    features = LineNetwork(SMALL).eval().to("meta").features(images, torch.tensor([100, 128]))
+    assert (features.shape, features.device.type) == ((2, 10, 32), "meta")
+
+
 def test_the_exported_onnx_and_the_weights_agree_with_each_other(
     network: LineNetwork, tmp_path: Path
 ) -> None:

@@ -28,7 +28,9 @@ class TrainingConfig:
     weight_decay: float = _option(1e-2, "decoupled weight decay")
     warm_up: float = _option(0.03, "part of the run in which the learning rate rises to its peak")
     batch_pixels: int = _option(14_000, "lines of a batch times their width, px; on a GPU some 100,000")
-    repeats: int = _option(1, "times each line that was made is shown, bent anew: for a GPU that waits for lines")
+    repeats: int = _option(
+        1, "times each line that was made is shown, bent anew: for a GPU that waits for lines"
+    )
     shortcut_weight: float = _option(0.1, "weight of the auxiliary CTC head's loss; 0 leaves it out")
     ema: float = _option(0.999, "decay per step of the averaged weights; 0 keeps the raw weights")
     clip: float = _option(5.0, "largest gradient norm")

@@ -22,7 +22,7 @@ from longhand_training.dataset import decode_trusted
 from longhand_training.text import DEFAULT_CORPORA, read_sentences
 
 _HEIGHT = 64
-_QUALITY = 35
+_QUALITY = 70
 _SENTENCES = 12_000
 
 

@@ -113,7 +113,9 @@ def load_pen_lines(path: Path) -> tuple[list[PenLine], list[PenLine]]:
         if end - begin < 2 or not text:
             continue
         strokes = first[np.searchsorted(first, begin) : np.searchsorted(first, end)] - begin
-        line = _pen_line(str(arrays["line_id"][i]), PenText(text, _levelled(points[begin:end], len(strokes)), strokes))
+        line = _pen_line(
+            str(arrays["line_id"][i]), PenText(text, _levelled(points[begin:end], len(strokes)), strokes)
+        )
         (validation if arrays["is_validation"][i] else training).append(line)
     return training, validation
 

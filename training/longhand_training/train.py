@@ -55,12 +55,14 @@ def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]
     losses: list[float] = []
     skipped = 0
     shown = started
-    piece_lines, piece_seconds = trainer.lines, trainer.seconds
+    piece_lines, piece_seconds, waited = trainer.lines, trainer.seconds, 0.0
     log = _Log(trainer.out) if trainer.replicas.rank == 0 else None
     stop = enough = False
     while trainer.progress < 1.0 and not stop:
         begin = time.monotonic()
-        loss = trainer.train_batch(next(batches))
+        batch = next(batches)
+        waited += time.monotonic() - begin
+        loss = trainer.train_batch(batch)
         trainer.seconds += time.monotonic() - begin
         # From here on every process has the same clock, so that all end at the same step.
         stop = trainer.agree(enough or time.monotonic() - started >= limit_s)
@@ -77,8 +79,9 @@ def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]
             continue
         if time.monotonic() - shown > 10:
             shown = time.monotonic()
-            rate = (trainer.lines - piece_lines) / max(trainer.seconds - piece_seconds, 1e-9)
-            _show(trainer, sum(losses[-100:]) / len(losses[-100:]), rate)
+            spent = max(trainer.seconds - piece_seconds, 1e-9)
+            rate = (trainer.lines - piece_lines) / spent
+            _show(trainer, sum(losses[-100:]) / len(losses[-100:]), rate, waited / spent)
         if trainer.seconds >= next_save:
             next_save = trainer.seconds + 60 * config.checkpoint_every
             trainer.checkpoint().save(trainer.out / "last.pt")
@@ -93,13 +96,14 @@ def run(trainer: Trainer, batches: Iterator[Batch], sets: dict[str, list[Sample]
     return enough or trainer.progress >= 1.0
 
 
-def _show(trainer: Trainer, loss: float, rate: float) -> None:
+def _show(trainer: Trainer, loss: float, rate: float, waited: float) -> None:
     left = 60 * trainer.config.minutes - trainer.seconds
     if trainer.config.lines:
         left = (trainer.config.lines - trainer.lines) / max(rate, 1e-9)
     print(
         f"{100 * trainer.progress:5.1f} %  step {trainer.step}  {trainer.lines} lines  loss {loss:.3f}"
-        f"  {rate:.1f} lines/s  {left / 60:.0f} min left",
+        f"  {rate:.1f} lines/s  {left / 60:.0f} min left"
+        + (f"  ({100 * waited:.0f} % waiting for lines)" if waited > 0.02 else ""),
         flush=True,
     )
 

@@ -1,0 +1,204 @@
+"""Measures what a machine with a GPU reads: each stage alone, the pipeline in process, and the server over gRPC.
+
+    python tests/benchmarks/server/bench_gpu.py --write gpu.json
+
+Client processes share the machine with the server. Lines are those of the other benchmarks of the server (the
+repository's sample, cut to four widths).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import grpc
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, for helpers
+
+from benchmarks.server.load import make_images
+from benchmarks.server.serving_cost import SHIPPED_MODEL
+from helpers.server_process import ServerProcess
+from longhand.v1 import recognition_pb2 as pb
+from longhand.v1 import recognition_pb2_grpc
+from longhand_server.bundle import load_bundle
+from longhand_server.config import BatchingConfig, ImageLimits
+from longhand_server.image import LineImage, load_line_image
+from longhand_server.options import RecognitionOptions
+from longhand_server.pipeline import make_pipeline
+from longhand_server.recognizer import Recognizer
+from longhand_server.runtime import choose_device, load_line_model
+
+_BATCH = 64
+_AT_ONCE = 512
+# Streams of one client process; each has a connection of its own, so that the server's workers share them.
+_STREAMS = 4
+
+
+class Stages:
+    """The stages of the pipeline, each by itself, on all that the machine has."""
+
+    def __init__(self, model: Path, device: str, cores: int) -> None:
+        bundle = load_bundle(model)
+        self.recognizer = Recognizer(
+            bundle, load_line_model(bundle, choose_device(device)), decoder_threads=cores
+        )
+        self.images = make_images()
+        self._cores = cores
+        cv2.setNumThreads(1)
+
+    def _load(self, number: int) -> LineImage:
+        return load_line_image(self.images[number % len(self.images)], self.recognizer.bundle.line)
+
+    def prepare(self, seconds: float) -> float:
+        """Lines/s of decoding and normalising image files on every core."""
+        with ThreadPoolExecutor(self._cores) as pool:
+
+            def some(count: int) -> None:
+                list(pool.map(self._load, range(count), chunksize=8))
+
+            return _rate(lambda: some(16 * self._cores), 16 * self._cores, seconds)
+
+    def network(self, seconds: float) -> float:
+        """Lines/s of the network, in batches of one width, results in the host's memory."""
+        batches = [
+            [self._load(number).pixels] * (_BATCH if self.recognizer.line_model.device != "cpu" else 1)
+            for number in range(len(self.images))
+        ]
+
+        def every() -> None:
+            for batch in batches:
+                self.recognizer.line_model.log_probs(batch)
+
+        return _rate(every, sum(map(len, batches)), seconds)
+
+    def beam(self, seconds: float) -> float:
+        """Lines/s of the beam search with both language models on every core."""
+        lines = [self._load(number) for number in range(len(self.images))]
+        log_probs, _ = self.recognizer.infer(lines)
+        lines, log_probs = lines * self._cores, log_probs * self._cores
+        options = [RecognitionOptions()] * len(lines)
+        return _rate(lambda: self.recognizer.transcribe(lines, log_probs, 0.0, options), len(lines), seconds)
+
+    async def pipeline(self, seconds: float) -> float:
+        """Lines/s of the server's pipeline without gRPC."""
+        size = _BATCH if self.recognizer.line_model.device != "cpu" else 1
+        pipeline = make_pipeline(
+            self.recognizer,
+            BatchingConfig(max_batch_size=size, max_queue=2 * _AT_ONCE),
+            ImageLimits(),
+            threads=self._cores,
+        )
+        counted, end = 0, 0.0
+
+        async def loop(number: int) -> None:
+            nonlocal counted
+            while time.monotonic() < end:
+                await pipeline.recognize(
+                    self.images[number % len(self.images)], RecognitionOptions(), wait=True
+                )
+                counted += 1
+
+        for length in (0.3 * seconds, seconds):  # the first is for warming up
+            counted, begun = 0, time.monotonic()
+            end = begun + length
+            await asyncio.gather(*(loop(number) for number in range(_AT_ONCE)))
+            rate = counted / (time.monotonic() - begun)
+        await pipeline.close()
+        return rate
+
+
+def _rate(work: Callable[[], object], lines: int, seconds: float) -> float:
+    work()
+    work()
+    done, begun = 0, time.monotonic()
+    while time.monotonic() < begun + seconds:
+        work()
+        done += lines
+    return done / (time.monotonic() - begun)
+
+
+async def client(address: str, seconds: float) -> int:
+    """Streams until the time is up; the lines answered in its last four fifths."""
+    images = make_images()
+    begun = time.monotonic()
+    end, answered = begun + seconds, 0
+
+    async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
+        yield pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig())
+        number = 0
+        while time.monotonic() < end:
+            item = pb.StreamingRecognizeImage(request_id=str(number), image=images[number % len(images)])
+            yield pb.StreamingRecognizeRequest(image=item)
+            number += 1
+
+    async def stream(number: int) -> None:
+        nonlocal answered
+        own = [("grpc.use_local_subchannel_pool", 1), ("longhand.number", number)]
+        async with grpc.aio.insecure_channel(address, options=own) as channel:
+            stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+            async for answer in stub.StreamingRecognize(requests()):
+                if answer.WhichOneof("outcome") != "result":
+                    raise RuntimeError(f"got {answer}")
+                if begun + 0.2 * seconds < time.monotonic() < end:
+                    answered += 1
+
+    await asyncio.gather(*(stream(number) for number in range(_STREAMS)))
+    return answered
+
+
+def over_grpc(model: Path, device: str, workers: int, clients: int, seconds: float) -> float:
+    """Lines/s over gRPC, with client processes on the same machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--device", device, "--workers", str(workers)]
+        with ServerProcess(model, Path(folder), *options) as server:
+            command = [sys.executable, __file__, "--client", server.address, "--seconds", str(seconds)]
+            running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(clients)]
+            return sum(int(process.communicate()[0] or 0) for process in running) / (0.8 * seconds)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=SHIPPED_MODEL)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 8], help="server processes")
+    parser.add_argument("--clients", type=int, default=4, help="client processes")
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--client", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.client:
+        print(asyncio.run(client(arguments.client, arguments.seconds)))
+        return 0
+    cores = os.cpu_count() or 1
+    rates: dict[str, float] = {}
+
+    def add(name: str, rate: float) -> None:
+        rates[name] = rate
+        print(f"{name}: {rate:.0f} lines/s", flush=True)
+        if arguments.write:
+            arguments.write.write_text(json.dumps({"cores": cores, "lines/s": rates}, indent=2) + "\n")
+
+    stages = Stages(arguments.model, arguments.device, cores)
+    add("decode and normalise alone", stages.prepare(arguments.seconds))
+    add("network alone", stages.network(arguments.seconds))
+    add("beam search alone", stages.beam(arguments.seconds))
+    add("pipeline in process", asyncio.run(stages.pipeline(arguments.seconds)))
+    for workers in arguments.workers:
+        rate = over_grpc(arguments.model, arguments.device, workers, arguments.clients, 2 * arguments.seconds)
+        add(f"streamed over gRPC, {workers} server processes", rate)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
