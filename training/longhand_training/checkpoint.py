@@ -91,6 +91,7 @@ def averaged(average: Weights, current: Weights, decay: float) -> None:
     whole = [name for name, tensor in current.items() if not tensor.dtype.is_floating_point]
     moving = [name for name in current if name not in whole]
     # All at once: a hundred small steps would keep a GPU waiting.
-    get_ema_multi_avg_fn(decay)([average[n] for n in moving], [current[n] for n in moving], None)
+    step = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    step([average[n] for n in moving], [current[n] for n in moving], None)
     for name in whole:
         average[name].copy_(current[name])
