@@ -1,7 +1,7 @@
 """Makes what `make bench-decoder` measures on, where it is not there yet.
 
-Network outputs: of the shipped model, for the pen lines of ../shared/data that training has not seen. Every fourth
-is for tuning; the others, drawn plainly and as worn ink, are measured.
+Network outputs: of the shipped model, for the pen lines of ../shared/data that training has not seen; made again when
+the model changes. Every fourth is for tuning; the others, drawn plainly and as worn ink, are measured.
 
 The peers split text at spaces alone, so they get a word model of their own, a 4-gram over words as they stand.
 """
@@ -9,6 +9,7 @@ The peers split text at spaces alone, so they get a word model of their own, a 4
 from __future__ import annotations
 
 import argparse
+import hashlib
 import lzma
 import subprocess
 import sys
@@ -106,8 +107,13 @@ def main() -> int:
         )
         return 1
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if outputs in missing:
+    stamp = arguments.out / "outputs.sha256"
+    model = hashlib.sha256(BUNDLE.joinpath("bundle.json").read_bytes()).hexdigest()
+    ours = all(path.parent == arguments.out for path in outputs)
+    outdated = ours and not (stamp.is_file() and stamp.read_text() == model)
+    if outputs in missing or (outdated and DATA.is_dir()):
         make_outputs(*outputs)
+        stamp.write_text(model)
     if peer in missing:
         make_peer_model(*peer)
     return 0
