@@ -216,6 +216,7 @@ def build_ctcdecoder(
     names, forbidden = _read_labels(labels)
     options = BeamSearchOptions(
         input="logits",
+        hard_token_threshold=True,
         word_splitting="spaces",
         word_weight=alpha,
         word_bonus=beta,

@@ -30,6 +30,9 @@ class BeamSearchOptions:
     """A prefix that scores below the best one plus this is dropped; log, at most 0, -inf for no threshold."""
     token_threshold: float = -6.0
     """A label below this log-probability in a frame starts no new prefix there; at most 0, -inf for none."""
+    hard_token_threshold: bool = False
+    """True: such a label is impossible in that frame, also as the blank or as a repeat; the frame's best label never
+    is. A sure network is then never overruled, and the search is faster."""
     max_tokens_per_frame: int = 0
     """At most this many labels start new prefixes in a frame; 0 for no limit."""
     temperature: float = 1.0

@@ -66,6 +66,7 @@ BeamSearchOptions read_options(const py::object& options) {
     read("beam_width", out.beam_width);
     read("beam_threshold", out.beam_threshold);
     read("token_threshold", out.token_threshold);
+    read("hard_token_threshold", out.hard_token_threshold);
     read("max_tokens_per_frame", out.max_tokens_per_frame);
     read("temperature", out.temperature);
     read("prior_weight", out.prior_weight);

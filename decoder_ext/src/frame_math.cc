@@ -226,6 +226,15 @@ LONGHAND_CLONES double exponentials(const float* row, std::size_t count, float m
     return total;
 }
 
+LONGHAND_CLONES double exponential_sum(const float* row, std::size_t count, float maximum, double scale) {
+    Floats sum{};
+    const auto factor = static_cast<float>(scale);
+    for (std::size_t i = 0; i < count; i += kFloats)
+        sum += exponential((load_some(row + i, count - i, -kFloatInfinity) - maximum) * factor);
+    const Doubles halves = low_half(sum) + high_half(sum);
+    return halves[0] + halves[1] + (halves[2] + halves[3]);
+}
+
 LONGHAND_CLONES void advance_sum(const BeamColumns& beams, std::size_t count, const double* probabilities,
                                  double blank_probability) {
     advance<false>(beams, count, probabilities, blank_probability);

@@ -32,7 +32,6 @@ FrameReader::FrameReader(const PreparedOptions& options)
     chosen_.resize(labels_);
     // exponentials() writes whole vectors, and a 0 follows the labels.
     padded_ = (labels_ / 8 + 1) * 8;
-    scratch_.resize(padded_);
     if (!options.allowed.empty()) masked_.resize(labels_);
     shifted_.resize(options.prior_shift.size());
 }
@@ -67,8 +66,13 @@ bool FrameReader::needs_normaliser() const {
     return options_.options.input == InputKind::kLogits || options_.options.temperature != 1.0;
 }
 
-// The logarithm of what all labels of the row sum up to. Leaves the probabilities relative to `maximum` in
-// `relative`.
+// The logarithm of what all labels of the row sum up to.
+double FrameReader::normaliser(const float* row, float maximum) const {
+    const double scale = 1.0 / options_.options.temperature;
+    return maximum * scale + std::log(exponential_sum(row, labels_, maximum, scale));
+}
+
+// The same; leaves the probabilities relative to `maximum` in `relative`.
 double FrameReader::normaliser(const float* row, float maximum, std::vector<double>& relative) const {
     const double scale = 1.0 / options_.options.temperature;
     return maximum * scale + std::log(exponentials(row, labels_, maximum, scale, relative.data()));
@@ -88,26 +92,40 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
         maximum = summarise(row, labels_).maximum;
     }
     frame.probabilities.resize(padded_);
-    frame.log_normaliser = normalises ? normaliser(row, maximum, frame.probabilities) : 0.0;
+    const bool hard = options_.options.hard_token_threshold;
+    frame.log_normaliser = !normalises ? 0.0
+                           : hard      ? normaliser(row, maximum)
+                                       : normaliser(row, maximum, frame.probabilities);
     const float* usable = masked(row, index);
     const float best = usable == row ? maximum : summarise(usable, labels_).maximum;
     const double scale = 1.0 / options_.options.temperature;
-    if (usable != row || !normalises) exponentials(usable, labels_, best, scale, frame.probabilities.data());
+    if (!hard && (usable != row || !normalises))
+        exponentials(usable, labels_, best, scale, frame.probabilities.data());
     frame.probabilities[labels_] = 0.0;
     frame.log_scale = best * scale - frame.log_normaliser;
-    choose_tokens(usable, frame);
+    const std::size_t chosen = choose_tokens(usable, frame);
+    if (hard) keep_chosen(usable, best, chosen, frame);
+}
+
+// The other labels are impossible in this frame.
+void FrameReader::keep_chosen(const float* row, float maximum, std::size_t count, Frame& frame) const {
+    std::fill(frame.probabilities.begin(), frame.probabilities.end(), 0.0);
+    for (std::size_t i = 0; i < count; ++i) {
+        const double below = (static_cast<double>(row[chosen_[i]]) - maximum) / options_.options.temperature;
+        frame.probabilities[chosen_[i]] = std::exp(below);
+    }
 }
 
 FrameReader::Best FrameReader::read_best(const float* row, std::size_t index) {
     float maximum = checked_maximum(row, index);
-    const double log_normaliser = needs_normaliser() ? normaliser(row, maximum, scratch_) : 0.0;
+    const double log_normaliser = needs_normaliser() ? normaliser(row, maximum) : 0.0;
     const float* usable = masked(row, index);
     if (usable != row) maximum = summarise(usable, labels_).maximum;
     const auto label = static_cast<std::uint32_t>(find_value(usable, labels_, maximum));
     return {label, maximum / options_.options.temperature - log_normaliser};
 }
 
-void FrameReader::choose_tokens(const float* row, Frame& frame) {
+std::size_t FrameReader::choose_tokens(const float* row, Frame& frame) {
     const BeamSearchOptions& values = options_.options;
     frame.tokens.clear();
     // In the numbers of the input; a frame's best label always counts.
@@ -133,6 +151,7 @@ void FrameReader::choose_tokens(const float* row, Frame& frame) {
         frame.tokens.resize(cap);
     }
     std::sort(frame.tokens.begin(), frame.tokens.end(), before);
+    return found;
 }
 
 }  // namespace longhand

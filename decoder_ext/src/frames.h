@@ -46,16 +46,18 @@ class FrameReader {
   private:
     float checked_maximum(const float* row, std::size_t index) const;
     bool needs_normaliser() const;
+    double normaliser(const float* row, float maximum) const;
     double normaliser(const float* row, float maximum, std::vector<double>& relative) const;
     const float* without_priors(const float* row);
     const float* masked(const float* row, std::size_t index);
-    void choose_tokens(const float* row, Frame& frame);
+    // Returns how many labels reach the threshold; they stand in chosen_.
+    std::size_t choose_tokens(const float* row, Frame& frame);
+    void keep_chosen(const float* row, float maximum, std::size_t count, Frame& frame) const;
 
     const PreparedOptions& options_;
     std::size_t labels_, padded_;
     std::uint32_t blank_;
     std::vector<float> masked_, shifted_;
-    std::vector<double> scratch_;
     std::vector<std::uint32_t> chosen_;
 };
 

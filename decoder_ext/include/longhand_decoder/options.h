@@ -39,6 +39,8 @@ struct BeamSearchOptions {
     double beam_threshold = -10;  // a prefix scored below best + this is dropped, natural log, <= 0
     double token_threshold =
         -6;  // a label with a lower log-probability in a frame starts no prefix there, <= 0
+    // true: such a label is impossible in that frame, also as a blank or a repeat (pyctcdecode's way).
+    bool hard_token_threshold = false;
     int max_tokens_per_frame = 0;  // at most this many labels start new prefixes in a frame; 0: no limit
     double temperature = 1.0;      // > 0; log-probabilities become log_softmax(input / temperature)
     InputKind input = InputKind::kLogProbs;

@@ -64,6 +64,32 @@ def test_the_beam_is_the_plain_search_s(seed: int, width: int, threshold: float,
         assert h.acoustic_score == pytest.approx(texts[h.text], abs=1e-4)
 
 
+@settings(max_examples=40, **ANY)
+@given(
+    seed=st.integers(0, 2**31),
+    threshold=st.sampled_from([-0.5, -2.0, -5.0]),
+    temperature=st.sampled_from([1.0, 1.7]),
+)
+def test_below_a_hard_threshold_is_impossible(seed: int, threshold: float, temperature: float) -> None:
+    line = noisy_line(seed, len(LABELS))
+    scaled = line / temperature
+    scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+    out = (scaled < threshold) & (scaled < scaled.max(axis=1, keepdims=True))
+    decoder = CtcBeamSearchDecoder(LABELS, options=BeamSearchOptions(alternatives=50, character_bonus=0.2))
+    got = decoder.decode(
+        line,
+        dataclasses.replace(
+            decoder.options, token_threshold=threshold, hard_token_threshold=True, temperature=temperature
+        ),
+    )
+    without = np.where(out, -np.inf, scaled).astype(np.float32)
+    expected = decoder.decode(without, dataclasses.replace(decoder.options, token_threshold=UNLIMITED))
+    assert [h.text for h in got] == [h.text for h in expected]
+    for a, b in zip(got, expected, strict=True):
+        assert a.score == pytest.approx(b.score, abs=1e-3)
+        assert a.confidence == pytest.approx(b.confidence, abs=1e-3)
+
+
 @settings(max_examples=15, **ANY)
 @given(seed=st.integers(0, 2**31), width=st.sampled_from([4, 25]))
 def test_the_beam_with_a_character_model_is_the_plain_search_s(
