@@ -92,14 +92,20 @@ def load_pen_lines(path: Path) -> tuple[list[PenLine], list[PenLine]]:
     starts = arrays["line_start"]
     if starts[-1] != len(arrays["point_deltas"]) or len(starts) != len(arrays["text"]) + 1:
         raise ValueError(f"{path}: line_start does not fit the points and the texts")
+    for name in ("dt_centiseconds", "pen_up"):
+        if len(arrays[name]) != len(arrays["point_deltas"]):
+            raise ValueError(
+                f"{path}: {name} has {len(arrays[name])} values for {len(arrays['point_deltas'])} points"
+            )
     deltas = arrays["point_deltas"].astype(np.int32)
     positions = np.cumsum(deltas, axis=0)
     elapsed = np.maximum(arrays["dt_centiseconds"].astype(np.float32), 1.0)
     speed = np.hypot(deltas[:, 0], deltas[:, 1]).astype(np.float32) / elapsed
     points = np.column_stack([positions, speed]).astype(np.float32)
     # A line begins a stroke, too.
-    begins = np.append(True, arrays["pen_up"][:-1].astype(bool))
-    begins[starts[:-1]] = True
+    begins = np.append(True, arrays["pen_up"].astype(bool))
+    begins[starts] = True
+    begins = begins[:-1]
     first = np.flatnonzero(begins)
     # The speed at a stroke's first point belongs to the flight of the raised pen.
     longer = first[~np.append(begins, True)[first + 1]]

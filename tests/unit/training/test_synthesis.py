@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,24 @@ def test_a_pack_that_lacks_an_array_is_named(tmp_path: Path) -> None:
         load_pen_lines(path)
 
 
+def test_a_pack_whose_arrays_do_not_fit_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "strokes.npz"
+    write_pack(path, [("f-1-01", "one"), ("f-1-02", "two")])
+    with np.load(path) as pack:
+        arrays = dict(pack)
+    np.savez(path, **{**arrays, "pen_up": arrays["pen_up"][:-3]})
+    with pytest.raises(ValueError, match="pen_up has 21 values for 24 points"):
+        load_pen_lines(path)
+    # An empty line at the end is only left out.
+    starts = np.append(arrays["line_start"], arrays["line_start"][-1])
+    more = {"line_start": starts, "text": np.append(arrays["text"], "x")}
+    more["line_id"] = np.append(arrays["line_id"], "f-1-03")
+    more["is_validation"] = np.append(arrays["is_validation"], False)
+    np.savez(path, **{**arrays, **more})
+    training, validation = load_pen_lines(path)
+    assert [line.line.text for line in training + validation] == ["one", "two"]
+
+
 def test_a_pack_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "strokes.npz"
     with pytest.raises(ValueError, match=r"strokes\.npz: not a readable pack of strokes: .*No such file"):
@@ -160,6 +179,32 @@ def test_batches_stay_within_their_bound_and_carry_their_labels(pen_lines: list[
         assert int(batch.target_lengths.sum()) == len(batch.targets)
         for i in range(count):
             assert not batch.images[i, :, :, int(batch.widths[i]) :].any()
+
+
+def test_repeated_lines_are_warped_and_come_as_often_as_asked_for(pen_lines: list[PenLine]) -> None:
+    made: list[str] = []
+
+    def numbered(rng: np.random.Generator) -> tuple[np.ndarray, str]:
+        made.append(f"{len(made):05d}")
+        return draw_plain(pen_lines[0].line), made[-1]
+
+    dataset = LineDataset(
+        [("pen", 1.0, numbered)], Alphabet(DEFAULT_CHARACTERS), LineFormat(), 3000, repeats=3
+    )
+    drawn = dataset.samples(np.random.default_rng(3))
+    samples = [next(drawn) for _ in range(900)]
+    counts = Counter(sample.text for sample in samples)
+    assert max(counts.values()) == 3
+    assert 900 / 3 <= len(made) < 900 / 3 + 300  # some wait to be shown again
+    shown = [sample.pixels.shape[1] for sample in samples if counts[sample.text] == 3]
+    assert len(set(shown)) > 20
+
+
+def test_batches_have_few_shapes(pen_lines: list[PenLine]) -> None:
+    sources = [("pen", 1.0, PenSource(pen_lines))]
+    batches = iter(LineDataset(sources, Alphabet(DEFAULT_CHARACTERS), LineFormat(), pixels_per_batch=6000))
+    shapes = {tuple(next(batches).images.shape) for _ in range(40)}
+    assert all(width % 64 == 0 and count == max(6000 // width, 1) for count, _, _, width in shapes)
 
 
 def test_ctc_needs_a_frame_more_for_a_repeat() -> None:
