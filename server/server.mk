@@ -6,6 +6,10 @@ SOAK_SECONDS ?= 300
 bench-server: $(TRAINING) ## measure the server: throughput, overhead, latency, overload -> server/BENCHMARK.md
 	@$(PY) tests/benchmarks/server/bench_server.py --write server/BENCHMARK.md $(ARGS)
 
+.PHONY: bench-gpu
+bench-gpu: $(TRAINING) ## measure a machine with a GPU: each stage, the pipeline, the server [ARGS="--workers 4 8"]
+	@$(PY) tests/benchmarks/server/bench_gpu.py $(ARGS)
+
 .PHONY: soak
 soak: $(DEV) ## mixed good and bad calls for 5 minutes, every answer checked [SOAK_SECONDS=300]
 	@$(PY) tests/benchmarks/server/soak.py --seconds $(SOAK_SECONDS)
