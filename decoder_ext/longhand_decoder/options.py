@@ -32,7 +32,7 @@ class BeamSearchOptions:
     """A label below this log-probability in a frame starts no new prefix there; at most 0, -inf for none."""
     hard_token_threshold: bool = False
     """True: such a label is impossible in that frame, also as the blank or as a repeat; the frame's best label never
-    is. A sure network is then never overruled, and the search is faster."""
+    is. Where the network is sure of one label no model overrules it, and the search is faster."""
     max_tokens_per_frame: int = 0
     """At most this many labels start new prefixes in a frame; 0 for no limit."""
     temperature: float = 1.0

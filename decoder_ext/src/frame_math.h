@@ -28,7 +28,7 @@ std::size_t find_value(const float* row, std::size_t count, float maximum);
 // out[i] = exp((row[i] - maximum) * scale), for values up to `maximum`; their sum is returned. Relative error
 // below 1e-6 where the exponent is above -8; 0 below e^-700. `out` is written up to the next multiple of 8.
 double exponentials(const float* row, std::size_t count, float maximum, double scale, double* out);
-// The sum alone; relative error below 1e-6.
+// The sum alone, added up in single precision.
 double exponential_sum(const float* row, std::size_t count, float maximum, double scale);
 // Writes the indices of values >= threshold, ascending; returns how many.
 std::size_t at_least(const float* row, std::size_t count, float threshold, std::uint32_t* out);

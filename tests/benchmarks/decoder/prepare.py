@@ -100,6 +100,11 @@ def main() -> int:
     outputs = arguments.development, arguments.lines
     peer = arguments.peer_word_model, arguments.peer_unigrams
     missing = [group for group in (outputs, peer) if not all(path.is_file() for path in group)]
+    stamp = arguments.out / "outputs.sha256"
+    model = hashlib.sha256(BUNDLE.joinpath("bundle.json").read_bytes()).hexdigest()
+    ours = all(path.parent == arguments.out for path in outputs)
+    if outputs not in missing and ours and not (stamp.is_file() and stamp.read_text() == model):
+        missing.append(outputs)  # another model's
     if missing and not DATA.is_dir():
         print(
             f"longhand: {DATA} is not there: name archives and models with DEVELOPMENT=, LINES=, ...",
@@ -107,11 +112,7 @@ def main() -> int:
         )
         return 1
     arguments.out.mkdir(parents=True, exist_ok=True)
-    stamp = arguments.out / "outputs.sha256"
-    model = hashlib.sha256(BUNDLE.joinpath("bundle.json").read_bytes()).hexdigest()
-    ours = all(path.parent == arguments.out for path in outputs)
-    outdated = ours and not (stamp.is_file() and stamp.read_text() == model)
-    if outputs in missing or (outdated and DATA.is_dir()):
+    if outputs in missing:
         make_outputs(*outputs)
         stamp.write_text(model)
     if peer in missing:
