@@ -21,9 +21,9 @@ void require_own(const PreparedOptions& options, const DecoderModel& model) {
         throw std::invalid_argument("these options were prepared for another decoder");
 }
 
-void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search) {
+void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search, bool scores) {
     check_shape(line, options.model->labels.size());
-    FrameReader reader(options);
+    FrameReader reader(options, scores);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {
         reader.read(line.values + t * line.labels, t, frame);
@@ -120,7 +120,7 @@ std::vector<Hypothesis> CtcBeamSearchDecoder::decode(const LogProbs& line,
     require_own(options, implementation_->model);
     const Implementation::Lease workspace(*implementation_);
     BeamSearch search(options, *workspace);
-    search_line(line, options, search);
+    search_line(line, options, search, true);
     return make_hypotheses(options, line, search);
 }
 
@@ -128,7 +128,7 @@ std::string CtcBeamSearchDecoder::decode_text(const LogProbs& line, const Prepar
     require_own(options, implementation_->model);
     const Implementation::Lease workspace(*implementation_);
     BeamSearch search(options, *workspace);
-    search_line(line, options, search);
+    search_line(line, options, search, false);
     return best_text(options, search);
 }
 
@@ -164,7 +164,7 @@ const std::vector<std::string>& CtcBeamSearchDecoder::labels() const {
 class DecoderStream::Implementation {
   public:
     Implementation(const DecoderModel& model, std::shared_ptr<const PreparedOptions> prepared)
-        : options(std::move(prepared)), workspace(model), search(*options, workspace), reader(*options) {}
+        : options(std::move(prepared)), workspace(model), search(*options, workspace), reader(*options, true) {}
 
     LogProbs line() const { return {values.data(), frames, options->model->labels.size()}; }
 

@@ -3,6 +3,10 @@
 #include <cstring>
 #include <limits>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #if defined(__GNUC__) && !defined(__clang__)
 // No vector crosses from one object file to another: all functions on vectors are inlined.
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -46,10 +50,27 @@ LONGHAND_INLINE void store(T* to, Vector value) {
 
 // The next values of a row that has `count` left; what it lacks is filled up.
 LONGHAND_INLINE Floats load_some(const float* from, std::size_t count, float fill) {
-    if (count >= kFloats) return load<Floats>(from);
     float values[kFloats] = {fill, fill, fill, fill, fill, fill, fill, fill};
     std::memcpy(values, from, count * sizeof(float));
     return load<Floats>(values);
+}
+
+// Calls f(vector) for a row. What is left at the end comes with the values before it, these replaced by `fill`: to
+// fill up a vector in memory takes longer than several vectors.
+template <class F>
+LONGHAND_INLINE void for_each_vector(const float* row, std::size_t count, float fill, const F& f) {
+    std::size_t i = 0;
+    for (; i + kFloats <= count; i += kFloats) f(load<Floats>(row + i));
+    if (i == count) return;
+    if (count < kFloats) return f(load_some(row, count, fill));
+    const auto seen = static_cast<std::int32_t>(i + kFloats - count);
+    constexpr Ints kLanes = {0, 1, 2, 3, 4, 5, 6, 7};
+    f(kLanes < seen ? Floats{} + fill : load<Floats>(row + count - kFloats));
+}
+
+LONGHAND_INLINE bool any(Ints mask) {
+    const Longs halves = bits<Longs>(mask);
+    return (halves[0] | halves[1] | halves[2] | halves[3]) != 0;
 }
 
 constexpr double kLn2High = 6.93147180369123816490e-01;  // 33 bits: k * kLn2High is exact for the k used here
@@ -71,22 +92,27 @@ inline double exponential(double x) {
 // Below this the single-precision exponential is 0; rows that reach it are worked out in double precision.
 constexpr float kLeastExponent = -80.0f;
 
-// The same in single precision, to the 7th power (error below 1e-8), for -80 <= x <= 0; 0 below.
+// The same in single precision, for x <= 0: 2^t = 2^k 2^f with |f| <= 1/2, and a polynomial for 2^f fitted to the
+// least relative error (below 1e-8). Below -80 as for -80.
 LONGHAND_INLINE Floats exponential(Floats x) {
     constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
-    const Floats clamped = x < kLeastExponent ? Floats{} + kLeastExponent : x;
-    const Floats shifted = clamped * 1.44269504f + kRound;
-    const Floats k = shifted - kRound;
-    const Floats r = (clamped - k * 0.693359375f) + k * 2.12194440e-4f;
-    Floats e = r * (1.0f / 5040.0f) + 1.0f / 720.0f;
-    e = e * r + 1.0f / 120.0f;
-    e = e * r + 1.0f / 24.0f;
-    e = e * r + 1.0f / 6.0f;
-    e = e * r + 0.5f;
-    e = e * r + 1.0f;
-    e = e * r + 1.0f;
-    const Ints power = (bits<Ints>(shifted) << 23) + (127 << 23);
-    return x < kLeastExponent ? Floats{} : e * bits<Floats>(power);
+    const Floats t = (x < kLeastExponent ? Floats{} + kLeastExponent : x) * 1.44269504f;
+    const Floats shifted = t + kRound;
+    const Floats f = t - (shifted - kRound);
+    Floats e = f * 1.53458118e-4f + 1.33999312e-3f;
+    e = e * f + 9.61848896e-3f;
+    e = e * f + 5.55032878e-2f;
+    e = e * f + 2.40226469e-1f;
+    e = e * f + 6.93147206e-1f;
+    e = e * f + 1.0f;
+    return bits<Floats>(bits<Ints>(e) + (bits<Ints>(shifted) << 23));
+}
+
+LONGHAND_INLINE float largest(Floats x) {
+    const HalfFloats low = {x[0], x[1], x[2], x[3]}, high = {x[4], x[5], x[6], x[7]};
+    const HalfFloats most = low > high ? low : high;
+    const float a = most[0] > most[1] ? most[0] : most[1], b = most[2] > most[3] ? most[2] : most[3];
+    return a > b ? a : b;
 }
 
 LONGHAND_INLINE Doubles low_half(Floats x) {
@@ -121,6 +147,17 @@ LONGHAND_INLINE Doubles logarithm(Doubles x) {
     const Doubles value = exponent * (kLn2High + kLn2Low) + 2.0 * s * sum;
     return x < std::numeric_limits<double>::min() ? Doubles{} - kInfinity : value;
 }
+
+#ifdef __SSE2__
+// A bit for each of sixteen values. With vectors of the compiler's own there is no way from a comparison to bits that
+// costs less than the values one by one.
+LONGHAND_INLINE std::uint32_t sixteen_at_least(const float* values, float threshold) {
+    const __m128 least = _mm_set1_ps(threshold);
+    const auto four = [&](int i) { return _mm_castps_si128(_mm_cmpge_ps(_mm_loadu_ps(values + 4 * i), least)); };
+    const __m128i low = _mm_packs_epi32(four(0), four(1)), high = _mm_packs_epi32(four(2), four(3));
+    return static_cast<std::uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(low, high)));
+}
+#endif
 
 template <bool kBest>
 LONGHAND_INLINE Doubles joined(Doubles a, Doubles b) {
@@ -164,30 +201,28 @@ LONGHAND_INLINE double scores(const double* blank, const double* label_end, cons
 LONGHAND_CLONES RowSummary summarise(const float* row, std::size_t count) {
     Floats best = Floats{} - kFloatInfinity;
     Ints odd{};
-    for (std::size_t i = 0; i < count; i += kFloats) {
-        const Floats x = load_some(row + i, count - i, -kFloatInfinity);
+    for_each_vector(row, count, -kFloatInfinity, [&](Floats x) {
         best = x > best ? x : best;
         odd |= x != x;
-    }
-    RowSummary out{best[0], odd[0] != 0};
-    for (std::size_t j = 1; j < kFloats; ++j) {
-        out.maximum = best[j] > out.maximum ? best[j] : out.maximum;
-        out.has_nan |= odd[j] != 0;
-    }
-    return out;
+    });
+    return {largest(best), any(odd)};
 }
 
 LONGHAND_CLONES std::size_t at_least(const float* row, std::size_t count, float threshold,
                                      std::uint32_t* out) {
     std::size_t found = 0, i = 0;
-    for (; i + kFloats <= count; i += kFloats) {
-        const Longs any = bits<Longs>(load<Floats>(row + i) >= threshold);
-        if ((any[0] | any[1] | any[2] | any[3]) == 0) continue;
-        for (std::size_t j = i; j < i + kFloats; ++j) {
-            out[found] = static_cast<std::uint32_t>(j);
-            found += row[j] >= threshold ? 1 : 0;
-        }
+#ifdef __SSE2__
+    const auto take = [&](std::size_t at, std::uint32_t seen) {
+        std::uint32_t hits = sixteen_at_least(row + at, threshold) >> seen << seen;
+        for (; hits != 0; hits &= hits - 1)
+            out[found++] = static_cast<std::uint32_t>(at) + static_cast<std::uint32_t>(__builtin_ctz(hits));
+    };
+    for (; i + 16 <= count; i += 16) take(i, 0);
+    if (i < count && count >= 16) {
+        take(count - 16, static_cast<std::uint32_t>(i + 16 - count));
+        i = count;
     }
+#endif
     for (; i < count; ++i) {
         if (row[i] >= threshold) out[found++] = static_cast<std::uint32_t>(i);
     }
@@ -209,19 +244,22 @@ LONGHAND_CLONES double exponentials(const float* row, std::size_t count, float m
     Ints far{};
     Doubles sum{};
     const auto factor = static_cast<float>(scale);
-    for (std::size_t i = 0; i < count; i += kFloats) {
-        const Floats x = (load_some(row + i, count - i, -kFloatInfinity) - maximum) * factor;
+    const auto take = [&](Floats value, std::size_t at) {
+        const Floats x = (value - maximum) * factor;
         far |= (x < kLeastExponent) & (x > -kFloatInfinity);
-        const Floats e = exponential(x);
+        const Floats e = x < kLeastExponent ? Floats{} : exponential(x);
         const Doubles low = low_half(e), high = high_half(e);
-        store(out + i, low);
-        store(out + i + kDoubles, high);
+        store(out + at, low);
+        store(out + at + kDoubles, high);
         sum += low + high;
-    }
-    const Longs any = bits<Longs>(far);
-    if ((any[0] | any[1] | any[2] | any[3]) == 0) return sum[0] + sum[1] + (sum[2] + sum[3]);
+    };
+    // Not for_each_vector(): what stands before the last values has been written.
+    std::size_t i = 0;
+    for (; i + kFloats <= count; i += kFloats) take(load<Floats>(row + i), i);
+    if (i < count) take(load_some(row + i, count - i, -kFloatInfinity), i);
+    if (!any(far)) return sum[0] + sum[1] + (sum[2] + sum[3]);
     double total = 0.0;
-    for (std::size_t i = 0; i < count; ++i)
+    for (i = 0; i < count; ++i)
         total += out[i] = exponential((static_cast<double>(row[i]) - maximum) * scale);
     return total;
 }
@@ -229,8 +267,8 @@ LONGHAND_CLONES double exponentials(const float* row, std::size_t count, float m
 LONGHAND_CLONES double exponential_sum(const float* row, std::size_t count, float maximum, double scale) {
     Floats sum{};
     const auto factor = static_cast<float>(scale);
-    for (std::size_t i = 0; i < count; i += kFloats)
-        sum += exponential((load_some(row + i, count - i, -kFloatInfinity) - maximum) * factor);
+    for_each_vector(row, count, -kFloatInfinity,
+                    [&](Floats x) { sum += exponential((x - maximum) * factor); });
     const Doubles halves = low_half(sum) + high_half(sum);
     return halves[0] + halves[1] + (halves[2] + halves[3]);
 }

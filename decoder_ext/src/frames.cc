@@ -27,9 +27,15 @@ void check_shape(const LogProbs& line, std::size_t labels) {
     }
 }
 
-FrameReader::FrameReader(const PreparedOptions& options)
-    : options_(options), labels_(options.model->labels.size()), blank_(options.model->labels.blank()) {
-    chosen_.resize(labels_);
+FrameReader::FrameReader(const PreparedOptions& options, bool scores)
+    : options_(options),
+      labels_(options.model->labels.size()),
+      blank_(options.model->labels.blank()),
+      scale_(1.0 / options.options.temperature),
+      scores_(scores),
+      unscaled_(options.options.input == InputKind::kLogits || options.options.temperature != 1.0),
+      normalises_(unscaled_ || !options.prior_shift.empty()),
+      found_(labels_) {
     // exponentials() writes whole vectors, and a 0 follows the labels.
     padded_ = (labels_ / 8 + 1) * 8;
     if (!options.allowed.empty()) masked_.resize(labels_);
@@ -62,20 +68,14 @@ const float* FrameReader::masked(const float* row, std::size_t index) {
     return masked_.data();
 }
 
-bool FrameReader::needs_normaliser() const {
-    return options_.options.input == InputKind::kLogits || options_.options.temperature != 1.0;
-}
-
 // The logarithm of what all labels of the row sum up to.
 double FrameReader::normaliser(const float* row, float maximum) const {
-    const double scale = 1.0 / options_.options.temperature;
-    return maximum * scale + std::log(exponential_sum(row, labels_, maximum, scale));
+    return maximum * scale_ + std::log(exponential_sum(row, labels_, maximum, scale_));
 }
 
 // The same; leaves the probabilities relative to `maximum` in `relative`.
 double FrameReader::normaliser(const float* row, float maximum, std::vector<double>& relative) const {
-    const double scale = 1.0 / options_.options.temperature;
-    return maximum * scale + std::log(exponentials(row, labels_, maximum, scale, relative.data()));
+    return maximum * scale_ + std::log(exponentials(row, labels_, maximum, scale_, relative.data()));
 }
 
 const float* FrameReader::without_priors(const float* row) {
@@ -86,59 +86,62 @@ const float* FrameReader::without_priors(const float* row) {
 
 void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     float maximum = checked_maximum(row, index);
-    const bool shifts = !options_.prior_shift.empty(), normalises = shifts || needs_normaliser();
-    if (shifts) {
+    if (!options_.prior_shift.empty()) {
         row = without_priors(row);
         maximum = summarise(row, labels_).maximum;
     }
-    frame.probabilities.resize(padded_);
-    const bool hard = options_.options.hard_token_threshold;
-    frame.log_normaliser = !normalises ? 0.0
-                           : hard      ? normaliser(row, maximum)
-                                       : normaliser(row, maximum, frame.probabilities);
     const float* usable = masked(row, index);
     const float best = usable == row ? maximum : summarise(usable, labels_).maximum;
-    const double scale = 1.0 / options_.options.temperature;
-    if (!hard && (usable != row || !normalises))
-        exponentials(usable, labels_, best, scale, frame.probabilities.data());
+    frame.probabilities.resize(padded_);
+    if (options_.options.hard_token_threshold) {
+        read_hard(row, maximum, usable, best, frame);
+        return;
+    }
+    frame.log_normaliser = normalises_ ? normaliser(row, maximum, frame.probabilities) : 0.0;
+    if (usable != row || !normalises_)
+        exponentials(usable, labels_, best, scale_, frame.probabilities.data());
     frame.probabilities[labels_] = 0.0;
-    frame.log_scale = best * scale - frame.log_normaliser;
-    const std::size_t chosen = choose_tokens(usable, frame);
-    if (hard) keep_chosen(usable, best, chosen, frame);
+    choose_tokens(usable, best, frame);
 }
 
-// The other labels are impossible in this frame.
-void FrameReader::keep_chosen(const float* row, float maximum, std::size_t count, Frame& frame) const {
-    std::fill(frame.probabilities.begin(), frame.probabilities.end(), 0.0);
-    for (std::size_t i = 0; i < count; ++i) {
-        const double below = (static_cast<double>(row[chosen_[i]]) - maximum) / options_.options.temperature;
-        frame.probabilities[chosen_[i]] = std::exp(below);
+// Labels below the threshold are impossible in this frame.
+void FrameReader::read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame) {
+    for (const std::uint32_t label : frame.reached) frame.probabilities[label] = 0.0;
+    const bool exact = normalises_ && scores_;
+    frame.log_normaliser = exact ? normaliser(row, maximum) : normalises_ ? maximum * scale_ : 0.0;
+    choose_tokens(usable, best, frame);
+    // It cannot be less than the maximum, and a single label counts whatever it is.
+    if (normalises_ && !exact && frame.reached.size() > 1) {
+        frame.log_normaliser = normaliser(row, maximum);
+        choose_tokens(usable, best, frame);
+    }
+    for (const std::uint32_t label : frame.reached) {
+        const double below = (static_cast<double>(usable[label]) - best) * scale_;
+        frame.probabilities[label] = below == 0.0 ? 1.0 : std::exp(below);
     }
 }
 
 FrameReader::Best FrameReader::read_best(const float* row, std::size_t index) {
     float maximum = checked_maximum(row, index);
-    const double log_normaliser = needs_normaliser() ? normaliser(row, maximum) : 0.0;
+    const double log_normaliser = unscaled_ ? normaliser(row, maximum) : 0.0;
     const float* usable = masked(row, index);
     if (usable != row) maximum = summarise(usable, labels_).maximum;
     const auto label = static_cast<std::uint32_t>(find_value(usable, labels_, maximum));
-    return {label, maximum / options_.options.temperature - log_normaliser};
+    return {label, maximum * scale_ - log_normaliser};
 }
 
-std::size_t FrameReader::choose_tokens(const float* row, Frame& frame) {
+void FrameReader::choose_tokens(const float* usable, float best, Frame& frame) {
     const BeamSearchOptions& values = options_.options;
     frame.tokens.clear();
+    frame.log_scale = best * scale_ - frame.log_normaliser;
     // In the numbers of the input; a frame's best label always counts.
     const double least = (values.token_threshold + frame.log_normaliser) * values.temperature;
-    const double best = (frame.log_scale + frame.log_normaliser) * values.temperature;
-    const auto threshold = static_cast<float>(std::min(least, best));
-    const std::size_t found = at_least(row, labels_, threshold, chosen_.data());
-    for (std::size_t i = 0; i < found; ++i) {
-        const std::uint32_t label = chosen_[i];
-        if (label == blank_ || row[label] == -std::numeric_limits<float>::infinity()) continue;
-        const double log_probability =
-            row[label] / values.temperature - frame.log_normaliser - frame.log_scale;
-        frame.tokens.push_back({label, log_probability});
+    const float threshold = std::min(static_cast<float>(least), best);
+    const auto found = static_cast<std::ptrdiff_t>(at_least(usable, labels_, threshold, found_.data()));
+    frame.reached.assign(found_.begin(), found_.begin() + found);
+    for (const std::uint32_t label : frame.reached) {
+        if (label == blank_ || usable[label] == -std::numeric_limits<float>::infinity()) continue;
+        frame.tokens.push_back({label, usable[label] * scale_ - frame.log_normaliser - frame.log_scale});
     }
     const auto before = [](const Token& a, const Token& b) {
         return a.log_probability != b.log_probability ? a.log_probability > b.log_probability
@@ -151,7 +154,6 @@ std::size_t FrameReader::choose_tokens(const float* row, Frame& frame) {
         frame.tokens.resize(cap);
     }
     std::sort(frame.tokens.begin(), frame.tokens.end(), before);
-    return found;
 }
 
 }  // namespace longhand

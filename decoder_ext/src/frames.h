@@ -19,6 +19,7 @@ struct Frame {
     // Per label, relative to the frame's best one; a 0 follows (the empty prefix has it as its last label),
     // and then padding.
     std::vector<double> probabilities;
+    std::vector<std::uint32_t> reached;  // ascending: the labels, the blank too, that reach the threshold
     std::vector<Token> tokens;    // most probable first, without the blank
     double log_scale = 0.0;       // log-probability of the best label: what the numbers above are relative to
     double log_normaliser = 0.0;  // log-probability of label v = input[v] / temperature - this,
@@ -30,7 +31,9 @@ void check_shape(const LogProbs& line, std::size_t labels);
 
 class FrameReader {
   public:
-    explicit FrameReader(const PreparedOptions& options);
+    // Without `scores` frames need not be true to scale: log_normaliser and log_scale may both be too small by as much,
+    // which the choice between prefixes does not feel.
+    FrameReader(const PreparedOptions& options, bool scores);
 
     // Fills `frame` from one row. `index` is the row's number in the line, for messages.
     // Throws std::invalid_argument if the row has a NaN, +inf, only -inf, or logarithms above 0.
@@ -45,20 +48,23 @@ class FrameReader {
 
   private:
     float checked_maximum(const float* row, std::size_t index) const;
-    bool needs_normaliser() const;
     double normaliser(const float* row, float maximum) const;
     double normaliser(const float* row, float maximum, std::vector<double>& relative) const;
     const float* without_priors(const float* row);
     const float* masked(const float* row, std::size_t index);
-    // Returns how many labels reach the threshold; they stand in chosen_.
-    std::size_t choose_tokens(const float* row, Frame& frame);
-    void keep_chosen(const float* row, float maximum, std::size_t count, Frame& frame) const;
+    // `usable` is the row or what is allowed of it, `best` its maximum.
+    void read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame);
+    void choose_tokens(const float* usable, float best, Frame& frame);
 
     const PreparedOptions& options_;
     std::size_t labels_, padded_;
     std::uint32_t blank_;
+    double scale_;  // 1 / temperature
+    bool scores_;
+    bool unscaled_;    // the input's labels do not sum up to 1
+    bool normalises_;  // ... nor would they without their priors
     std::vector<float> masked_, shifted_;
-    std::vector<std::uint32_t> chosen_;
+    std::vector<std::uint32_t> found_;
 };
 
 }  // namespace longhand

@@ -247,25 +247,25 @@ ModelAutomaton::Arc& ModelAutomaton::empty_slot(std::uint64_t key) {
     return arcs_[i];
 }
 
-ModelAutomaton::Arc& ModelAutomaton::add(std::uint64_t key) {
+ModelAutomaton::Arc& ModelAutomaton::add(std::uint64_t key, bool follows) {
     if (2 * (arc_count_ + 1) > arcs_.size()) grow_arcs();
     ++arc_count_;
-    lm::ngram::State ignored;
+    lm::ngram::State next;
     Arc& fresh = empty_slot(key);
     fresh.key = key;
-    fresh.score = model_.score(states_[key >> 32], static_cast<std::uint32_t>(key), ignored);
+    fresh.score = model_.score(states_[key >> 32], static_cast<std::uint32_t>(key), next);
+    if (follows) fresh.target = intern(next);
     return fresh;
 }
 
-std::uint32_t ModelAutomaton::follow(Arc& arc) {
+void ModelAutomaton::follow(Arc& arc) {
     lm::ngram::State next;
     model_.score(states_[arc.key >> 32], static_cast<std::uint32_t>(arc.key), next);
     arc.target = intern(next);
-    return arc.target;
 }
 
 void ModelAutomaton::grow_arcs() {
-    std::vector<Arc> old(arcs_.size() * 2);
+    LargeTable<Arc> old(arcs_.size() * 2);
     old.swap(arcs_);
     arc_mask_ = arcs_.size() - 1;
     for (const Arc& arc : old) {

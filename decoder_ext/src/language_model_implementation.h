@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "huge_pages.h"
 #include "lexicon.h"
 #include "lm/state.hh"
 #include "lm/virtual_interface.hh"
@@ -43,12 +44,17 @@ class ModelAutomaton {
     // The number of a state.
     std::uint32_t intern(const lm::ngram::State& state);
     // Natural log-probability of `word` behind a state.
-    float score(std::uint32_t state, std::uint32_t word) { return arc(state, word).score; }
-    // The state behind `word`. Most arcs are scored and never followed, so this is worked out when it is
-    // asked for.
-    std::uint32_t target(std::uint32_t state, std::uint32_t word) {
-        Arc& found = arc(state, word);
-        return found.target != kUnknown ? found.target : follow(found);
+    float score(std::uint32_t state, std::uint32_t word) { return arc(state, word, false).score; }
+    // The same, and the state behind it. Most characters are scored and never followed, so that state is worked out
+    // when it is asked for.
+    struct Step {
+        float score;
+        std::uint32_t target;
+    };
+    Step step(std::uint32_t state, std::uint32_t word) {
+        Arc& found = arc(state, word, true);
+        if (found.target == kUnknown) follow(found);
+        return {found.score, found.target};
     }
     // Forgets everything if more than `limit` arcs are held. State numbers given out before are void then.
     void trim(std::size_t limit);
@@ -62,19 +68,20 @@ class ModelAutomaton {
         std::uint32_t target = kUnknown;
     };
 
-    Arc& arc(std::uint32_t state, std::uint32_t word) {
+    // `follows`: whether an arc that is new learns its target at once.
+    Arc& arc(std::uint32_t state, std::uint32_t word, bool follows) {
         const std::uint64_t key = (static_cast<std::uint64_t>(state) << 32) | word;
         std::size_t i = slot(key);
         while (arcs_[i].key != key) {
-            if (arcs_[i].key == kEmpty) return add(key);
+            if (arcs_[i].key == kEmpty) return add(key, follows);
             i = (i + 1) & arc_mask_;
         }
         return arcs_[i];
     }
     std::size_t slot(std::uint64_t key) const { return (key * 0x9E3779B97F4A7C15u >> 32) & arc_mask_; }
-    Arc& add(std::uint64_t key);
+    Arc& add(std::uint64_t key, bool follows);
     Arc& empty_slot(std::uint64_t key);
-    std::uint32_t follow(Arc& arc);
+    void follow(Arc& arc);
     void clear();
     void grow_arcs();
     void grow_states();
@@ -82,7 +89,7 @@ class ModelAutomaton {
 
     const NgramLanguageModel::Implementation& model_;
     // Hash tables with open addressing, at most half full.
-    std::vector<Arc> arcs_;
+    LargeTable<Arc> arcs_;
     std::size_t arc_mask_ = 0, arc_count_ = 0;
     std::vector<lm::ngram::State> states_;
     std::vector<std::uint32_t> state_table_;  // numbers of states, kUnknown where empty

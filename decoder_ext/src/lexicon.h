@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "huge_pages.h"
+
 namespace longhand {
 
 class Lexicon {
@@ -32,7 +34,7 @@ class Lexicon {
         std::uint32_t first_child;
         std::uint32_t word;
     };
-    std::vector<Node> nodes_;
+    LargeTable<Node> nodes_;
     std::size_t count_ = 0;
 };
 

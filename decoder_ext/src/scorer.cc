@@ -56,7 +56,7 @@ void Scorer::work_out_character_state(PrefixTree& tree, std::uint32_t parent, st
                                       ModelState& state) {
     if (state.characters != ModelState::kNotYet) return;
     const std::uint32_t token = options_.model->character_tokens[label];
-    state.characters = cache_.characters->target(tree[parent].state.characters, token);
+    state.characters = cache_.characters->step(tree[parent].state.characters, token).target;
 }
 
 ModelState Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
@@ -194,10 +194,10 @@ void Scorer::score_token(std::uint32_t word, bool known, Pending kind, ModelStat
     state.score += values_.word_bonus;
     if (!cache_.words) return;
     const std::uint32_t number = word == Lexicon::kNoWord ? options_.model->word_model()->unknown() : word;
-    const float score = cache_.words->score(state.words, number);
-    state.words = cache_.words->target(state.words, number);
-    state.word_score += score;
-    state.score += values_.word_weight * score;
+    const ModelAutomaton::Step step = cache_.words->step(state.words, number);
+    state.words = step.target;
+    state.word_score += step.score;
+    state.score += values_.word_weight * step.score;
 }
 
 void Scorer::extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const {
