@@ -63,10 +63,8 @@ std::uint32_t Beam::column(std::uint32_t wanted) {
 }
 
 std::uint32_t Beam::find(std::uint64_t wanted) const {
-    for (std::uint32_t slot = kFirst; slot < size_; ++slot) {
-        if (history[slot] == wanted) return slot;
-    }
-    return 0;
+    const std::size_t found = find_value(history.data(), size_, wanted);
+    return found < size_ ? static_cast<std::uint32_t>(found) : 0;
 }
 
 void Beam::widen() {

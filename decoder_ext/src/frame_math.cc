@@ -307,4 +307,14 @@ LONGHAND_CLONES std::size_t sums_above(const double* a, const double* b, std::si
     return found;
 }
 
+LONGHAND_CLONES std::size_t find_value(const std::uint64_t* values, std::size_t count, std::uint64_t wanted) {
+    for (std::size_t i = 0; i < count; i += kDoubles) {
+        const Longs same = bits<Longs>(load<Bits>(values + i) == wanted);
+        if ((same[0] | same[1] | same[2] | same[3]) == 0) continue;
+        while (values[i] != wanted) ++i;
+        return i;
+    }
+    return count;
+}
+
 }  // namespace longhand

@@ -34,8 +34,7 @@ FrameReader::FrameReader(const PreparedOptions& options, bool scores)
       scale_(1.0 / options.options.temperature),
       scores_(scores),
       unscaled_(options.options.input == InputKind::kLogits || options.options.temperature != 1.0),
-      normalises_(unscaled_ || !options.prior_shift.empty()),
-      found_(labels_) {
+      normalises_(unscaled_ || !options.prior_shift.empty()) {
     // exponentials() writes whole vectors, and a 0 follows the labels.
     padded_ = (labels_ / 8 + 1) * 8;
     if (!options.allowed.empty()) masked_.resize(labels_);
@@ -93,6 +92,7 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     const float* usable = masked(row, index);
     const float best = usable == row ? maximum : summarise(usable, labels_).maximum;
     frame.probabilities.resize(padded_);
+    frame.reached.resize(labels_);
     if (options_.options.hard_token_threshold) {
         read_hard(row, maximum, usable, best, frame);
         return;
@@ -106,16 +106,17 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
 
 // Labels below the threshold are impossible in this frame.
 void FrameReader::read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame) {
-    for (const std::uint32_t label : frame.reached) frame.probabilities[label] = 0.0;
+    for (std::size_t i = 0; i < frame.reached_count; ++i) frame.probabilities[frame.reached[i]] = 0.0;
     const bool exact = normalises_ && scores_;
     frame.log_normaliser = exact ? normaliser(row, maximum) : normalises_ ? maximum * scale_ : 0.0;
     choose_tokens(usable, best, frame);
     // It cannot be less than the maximum, and a single label counts whatever it is.
-    if (normalises_ && !exact && frame.reached.size() > 1) {
+    if (normalises_ && !exact && frame.reached_count > 1) {
         frame.log_normaliser = normaliser(row, maximum);
         choose_tokens(usable, best, frame);
     }
-    for (const std::uint32_t label : frame.reached) {
+    for (std::size_t i = 0; i < frame.reached_count; ++i) {
+        const std::uint32_t label = frame.reached[i];
         const double below = (static_cast<double>(usable[label]) - best) * scale_;
         frame.probabilities[label] = below == 0.0 ? 1.0 : std::exp(below);
     }
@@ -137,12 +138,15 @@ void FrameReader::choose_tokens(const float* usable, float best, Frame& frame) {
     // In the numbers of the input; a frame's best label always counts.
     const double least = (values.token_threshold + frame.log_normaliser) * values.temperature;
     const float threshold = std::min(static_cast<float>(least), best);
-    const auto found = static_cast<std::ptrdiff_t>(at_least(usable, labels_, threshold, found_.data()));
-    frame.reached.assign(found_.begin(), found_.begin() + found);
-    for (const std::uint32_t label : frame.reached) {
+    frame.reached_count = at_least(usable, labels_, threshold, frame.reached.data());
+    for (std::size_t i = 0; i < frame.reached_count; ++i) {
+        const std::uint32_t label = frame.reached[i];
         if (label == blank_ || usable[label] == -std::numeric_limits<float>::infinity()) continue;
-        frame.tokens.push_back({label, usable[label] * scale_ - frame.log_normaliser - frame.log_scale});
+        Token& fresh = frame.tokens.emplace_back();
+        fresh.label = label;
+        fresh.log_probability = usable[label] * scale_ - frame.log_normaliser - frame.log_scale;
     }
+    if (frame.tokens.size() < 2) return;
     const auto before = [](const Token& a, const Token& b) {
         return a.log_probability != b.log_probability ? a.log_probability > b.log_probability
                                                       : a.label < b.label;

@@ -19,7 +19,9 @@ struct Frame {
     // Per label, relative to the frame's best one; a 0 follows (the empty prefix has it as its last label),
     // and then padding.
     std::vector<double> probabilities;
-    std::vector<std::uint32_t> reached;  // ascending: the labels, the blank too, that reach the threshold
+    // The labels, the blank too, that reach the threshold: ascending, the first `reached_count`.
+    std::vector<std::uint32_t> reached;
+    std::size_t reached_count = 0;
     std::vector<Token> tokens;    // most probable first, without the blank
     double log_scale = 0.0;       // log-probability of the best label: what the numbers above are relative to
     double log_normaliser = 0.0;  // log-probability of label v = input[v] / temperature - this,
@@ -64,7 +66,6 @@ class FrameReader {
     bool unscaled_;    // the input's labels do not sum up to 1
     bool normalises_;  // ... nor would they without their priors
     std::vector<float> masked_, shifted_;
-    std::vector<std::uint32_t> found_;
 };
 
 }  // namespace longhand

@@ -265,7 +265,7 @@ void ModelAutomaton::follow(Arc& arc) {
 }
 
 void ModelAutomaton::grow_arcs() {
-    LargeTable<Arc> old(arcs_.size() * 2);
+    std::vector<Arc> old(arcs_.size() * 2);
     old.swap(arcs_);
     arc_mask_ = arcs_.size() - 1;
     for (const Arc& arc : old) {

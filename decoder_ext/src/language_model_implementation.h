@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "huge_pages.h"
 #include "lexicon.h"
 #include "lm/state.hh"
 #include "lm/virtual_interface.hh"
@@ -89,7 +88,7 @@ class ModelAutomaton {
 
     const NgramLanguageModel::Implementation& model_;
     // Hash tables with open addressing, at most half full.
-    LargeTable<Arc> arcs_;
+    std::vector<Arc> arcs_;
     std::size_t arc_mask_ = 0, arc_count_ = 0;
     std::vector<lm::ngram::State> states_;
     std::vector<std::uint32_t> state_table_;  // numbers of states, kUnknown where empty

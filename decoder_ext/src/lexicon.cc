@@ -16,23 +16,25 @@ Lexicon::Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words) {
         std::size_t begin, end, depth;
     };
     std::vector<Range> level{{0, words.size(), 0}};
-    nodes_.push_back({0, 0, kNoWord});
+    nodes_.push_back({0, 0});
+    words_.push_back(kNoWord);
     for (std::size_t node = 0; node < level.size(); ++node) {
         const Range range = level[node];
         nodes_[node].first_child = static_cast<std::uint32_t>(level.size());
         std::size_t begin = range.begin;
         if (begin < range.end && words[begin].first.size() == range.depth)
-            nodes_[node].word = words[begin++].second;
+            words_[node] = words[begin++].second;
         while (begin < range.end) {
             const char32_t character = words[begin].first[range.depth];
             std::size_t end = begin + 1;
             while (end < range.end && words[end].first[range.depth] == character) ++end;
             level.push_back({begin, end, range.depth + 1});
-            nodes_.push_back({character, 0, kNoWord});
+            nodes_.push_back({character, 0});
+            words_.push_back(kNoWord);
             begin = end;
         }
     }
-    nodes_.push_back({0, static_cast<std::uint32_t>(level.size()), kNoWord});
+    nodes_.push_back({0, static_cast<std::uint32_t>(level.size())});
 }
 
 std::uint32_t Lexicon::step(std::uint32_t node, char32_t character) const {

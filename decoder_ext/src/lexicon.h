@@ -6,8 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "huge_pages.h"
-
 namespace longhand {
 
 class Lexicon {
@@ -23,7 +21,7 @@ class Lexicon {
     // The node one character further; kDead if there is none or `node` is dead.
     std::uint32_t step(std::uint32_t node, char32_t character) const;
     // The number of the word that ends here; kNoWord if none does.
-    std::uint32_t word(std::uint32_t node) const { return node == kDead ? kNoWord : nodes_[node].word; }
+    std::uint32_t word(std::uint32_t node) const { return node == kDead ? kNoWord : words_[node]; }
     std::size_t size() const { return count_; }
 
   private:
@@ -32,9 +30,9 @@ class Lexicon {
     struct Node {
         char32_t character;
         std::uint32_t first_child;
-        std::uint32_t word;
     };
-    LargeTable<Node> nodes_;
+    std::vector<Node> nodes_;
+    std::vector<std::uint32_t> words_;  // per node; asked for where a word ends
     std::size_t count_ = 0;
 };
 

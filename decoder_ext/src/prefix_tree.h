@@ -71,20 +71,16 @@ class PrefixTree {
     }
 
     std::uint32_t add(std::uint32_t parent, std::uint32_t label, const ModelState& state) {
+        const PrefixNode fresh{parent, PrefixNode::kNone, nodes_[parent].first_child, label, 0, 0, state};
         std::uint32_t node;
         if (free_.empty()) {
             node = static_cast<std::uint32_t>(nodes_.size());
-            nodes_.emplace_back();
+            nodes_.push_back(fresh);
         } else {
             node = free_.back();
             free_.pop_back();
+            nodes_[node] = fresh;
         }
-        PrefixNode& fresh = nodes_[node];
-        fresh = PrefixNode{};
-        fresh.parent = parent;
-        fresh.label = label;
-        fresh.state = state;
-        fresh.next_sibling = nodes_[parent].first_child;
         nodes_[parent].first_child = node;
         return node;
     }

@@ -116,7 +116,14 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
             continue;
         }
         const double most = path_score + model + scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
-        if (most > bar_) workspace_.proposals.push_back({most, path_score, probability, slot, token.label});
+        if (most <= bar_) continue;
+        // Put together where it stays: fields that are copied as soon as they are written cost more than to write them.
+        Proposal& fresh = workspace_.proposals.emplace_back();
+        fresh.most = most;
+        fresh.path_score = path_score;
+        fresh.probability = probability;
+        fresh.slot = slot;
+        fresh.label = token.label;
     }
 }
 
@@ -134,11 +141,23 @@ void BeamSearch::ask_models() {
     }
 }
 
-// Into `order`, by what they may score: roughly, which is as good here and quicker.
+// Into `order`, by what they may score: if there are many, roughly, which is as good here and quicker.
 void BeamSearch::sort_proposals() {
     constexpr std::uint32_t kSteps = 16;
     constexpr double kRange = 32.0;  // of scores that are told apart
+    constexpr std::size_t kFew = 12;
     const auto& proposals = workspace_.proposals;
+    auto& order = workspace_.order;
+    order.resize(proposals.size());
+    if (proposals.size() <= kFew) {
+        for (std::uint32_t i = 0; i < proposals.size(); ++i) {
+            std::uint32_t place = i;
+            for (; place > 0 && proposals[order[place - 1]].most < proposals[i].most; --place)
+                order[place] = order[place - 1];
+            order[place] = i;
+        }
+        return;
+    }
     double most = -kInfinity;
     for (const Proposal& proposal : proposals) most = std::max(most, proposal.most);
     const double scale = kSteps / std::max(1e-3, std::min(kRange, most - bar_));
@@ -148,13 +167,16 @@ void BeamSearch::sort_proposals() {
     std::array<std::uint32_t, kSteps + 1> begins{};
     for (const Proposal& proposal : proposals) ++begins[step(proposal) + 1];
     for (std::uint32_t i = 1; i <= kSteps; ++i) begins[i] += begins[i - 1];
-    workspace_.order.resize(proposals.size());
-    for (std::uint32_t i = 0; i < proposals.size(); ++i) workspace_.order[begins[step(proposals[i])]++] = i;
+    for (std::uint32_t i = 0; i < proposals.size(); ++i) order[begins[step(proposals[i])]++] = i;
 }
 
 void BeamSearch::consider(const Candidate& candidate) {
     if (candidate.score <= bar_) return;
-    workspace_.candidates.push_back(candidate);
+    Candidate& fresh = workspace_.candidates.emplace_back();
+    fresh.score = candidate.score;
+    fresh.probability = candidate.probability;
+    fresh.parent = candidate.parent;
+    fresh.label = candidate.label;
     raise_bar(candidate.score);
 }
 
