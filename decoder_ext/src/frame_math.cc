@@ -68,9 +68,23 @@ LONGHAND_INLINE void for_each_vector(const float* row, std::size_t count, float 
     f(kLanes < seen ? Floats{} + fill : load<Floats>(row + count - kFloats));
 }
 
-LONGHAND_INLINE bool any(Ints mask) {
-    const Longs halves = bits<Longs>(mask);
-    return (halves[0] | halves[1] | halves[2] | halves[3]) != 0;
+// Whether a comparison of vectors was true anywhere.
+template <class Mask>
+LONGHAND_INLINE bool any(Mask mask) {
+#ifdef __SSE2__
+    struct Halves {
+        __m128i low, high;
+    };
+    const auto halves = bits<Halves>(mask);
+    return _mm_movemask_epi8(_mm_or_si128(halves.low, halves.high)) != 0;
+#else
+    const Longs quarters = bits<Longs>(mask);
+    return (quarters[0] | quarters[1] | quarters[2] | quarters[3]) != 0;
+#endif
+}
+
+LONGHAND_INLINE Floats larger(Floats a, Floats b) {
+    return a > b ? a : b;
 }
 
 constexpr double kLn2High = 6.93147180369123816490e-01;  // 33 bits: k * kLn2High is exact for the k used here
@@ -202,7 +216,7 @@ LONGHAND_CLONES RowSummary summarise(const float* row, std::size_t count) {
     Floats best = Floats{} - kFloatInfinity;
     Ints odd{};
     for_each_vector(row, count, -kFloatInfinity, [&](Floats x) {
-        best = x > best ? x : best;
+        best = larger(x, best);
         odd |= x != x;
     });
     return {largest(best), any(odd)};
@@ -217,7 +231,18 @@ LONGHAND_CLONES std::size_t at_least(const float* row, std::size_t count, float 
         for (; hits != 0; hits &= hits - 1)
             out[found++] = static_cast<std::uint32_t>(at) + static_cast<std::uint32_t>(__builtin_ctz(hits));
     };
-    for (; i + 16 <= count; i += 16) take(i, 0);
+    for (; i + 32 <= count; i += 32) {  // most are far below
+        const float* at = row + i;
+        const Floats low = larger(load<Floats>(at), load<Floats>(at + 8));
+        const Floats high = larger(load<Floats>(at + 16), load<Floats>(at + 24));
+        if (!any(larger(low, high) >= threshold)) continue;
+        take(i, 0);
+        take(i + 16, 0);
+    }
+    if (i + 16 <= count) {
+        take(i, 0);
+        i += 16;
+    }
     if (i < count && count >= 16) {
         take(count - 16, static_cast<std::uint32_t>(i + 16 - count));
         i = count;
@@ -232,8 +257,7 @@ LONGHAND_CLONES std::size_t at_least(const float* row, std::size_t count, float 
 LONGHAND_CLONES std::size_t find_value(const float* row, std::size_t count, float maximum) {
     std::size_t i = 0;
     for (; i + kFloats <= count; i += kFloats) {
-        const Longs any = bits<Longs>(load<Floats>(row + i) == maximum);
-        if ((any[0] | any[1] | any[2] | any[3]) != 0) break;
+        if (any(load<Floats>(row + i) == maximum)) break;
     }
     while (i < count && row[i] != maximum) ++i;
     return i;
@@ -298,7 +322,7 @@ LONGHAND_CLONES std::size_t sums_above(const double* a, const double* b, std::si
     std::size_t found = 0;
     for (std::size_t i = 0; i < count; i += kDoubles) {
         const Longs above = load<Doubles>(a + i) + load<Doubles>(b + i) > threshold;
-        if ((above[0] | above[1] | above[2] | above[3]) == 0) continue;
+        if (!any(above)) continue;
         for (std::size_t j = 0; j < kDoubles; ++j) {
             out[found] = static_cast<std::uint32_t>(i + j);
             found += above[j] != 0 ? 1 : 0;
@@ -309,8 +333,7 @@ LONGHAND_CLONES std::size_t sums_above(const double* a, const double* b, std::si
 
 LONGHAND_CLONES std::size_t find_value(const std::uint64_t* values, std::size_t count, std::uint64_t wanted) {
     for (std::size_t i = 0; i < count; i += kDoubles) {
-        const Longs same = bits<Longs>(load<Bits>(values + i) == wanted);
-        if ((same[0] | same[1] | same[2] | same[3]) == 0) continue;
+        if (!any(load<Bits>(values + i) == wanted)) continue;
         while (values[i] != wanted) ++i;
         return i;
     }

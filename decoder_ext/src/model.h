@@ -58,10 +58,6 @@ struct DecoderModel {
     std::vector<float> log_priors;
     // ... and the lexicon's node of the words that begin with it.
     std::vector<std::uint32_t> first_nodes;
-    // The lexicon's node one label further.
-    std::uint32_t lexicon_step(std::uint32_t node, std::uint32_t label) const {
-        return node == Lexicon::kRoot ? first_nodes[label] : lexicon->step(node, labels.code_point(label));
-    }
 
   private:
     void read_priors();

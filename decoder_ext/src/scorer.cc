@@ -92,7 +92,7 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
     if (step.pending == Pending::kNothing || step.pending == Pending::kWordApostrophe)
         return static_cast<float>(gain);
     const std::uint32_t from = step.continues ? before.lexicon : Lexicon::kRoot;
-    if (options_.model->lexicon_step(from, label) != Lexicon::kDead) return static_cast<float>(gain);
+    if (cache_.lexicon_step(from, label) != Lexicon::kDead) return static_cast<float>(gain);
     ModelState open;
     open.pending = step.pending;
     open.length = step.continues ? before.length + 1 : 1;
@@ -147,7 +147,7 @@ void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uin
     state.pending = step.pending;
     if (step.pending == Pending::kNothing) return;
     ++state.length;
-    state.lexicon = options_.model->lexicon_step(state.lexicon, label);
+    state.lexicon = cache_.lexicon_step(state.lexicon, label);
     state.hotword_lexicon =
         has_hotwords_ ? hotwords.step(state.hotword_lexicon, code) : Lexicon::kDead;
     // An apostrophe behind a word may turn out to be a quotation mark: nothing is known yet.

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -20,14 +21,35 @@
 
 namespace longhand {
 
-// The automata of both models, as far as one thread has met them.
-struct ScoreCache {
-    explicit ScoreCache(const DecoderModel& model) {
+// What one thread has met of both models, and of the lexicon.
+class ScoreCache {
+  public:
+    explicit ScoreCache(const DecoderModel& model) : model_(model) {
         if (model.word_model()) words.emplace(*model.word_model());
         if (model.character_model()) characters.emplace(*model.character_model());
     }
+    // The lexicon's node one label further. Most words are frequent ones, and in the lexicon itself a step costs a
+    // look at memory that is in no cache.
+    std::uint32_t lexicon_step(std::uint32_t node, std::uint32_t label) {
+        if (node == Lexicon::kRoot) return model_.first_nodes[label];
+        const std::uint64_t key = (static_cast<std::uint64_t>(node) << 32) | label;
+        LexiconStep& step = steps_[(key * 0x9E3779B97F4A7C15u) >> (64 - kStepBits)];
+        if (step.key != key) step = {key, model_.lexicon->step(node, model_.labels.code_point(label))};
+        return step.target;
+    }
     void trim();
+
     std::optional<ModelAutomaton> words, characters;
+
+  private:
+    static constexpr int kStepBits = 12;
+    struct LexiconStep {
+        std::uint64_t key = 0;  // node and label; no step begins at the root
+        std::uint32_t target = Lexicon::kDead;
+    };
+
+    const DecoderModel& model_;
+    std::array<LexiconStep, std::size_t{1} << kStepBits> steps_;
 };
 
 class Scorer {
