@@ -64,18 +64,22 @@ def test_the_beam_is_the_plain_search_s(seed: int, width: int, threshold: float,
         assert h.acoustic_score == pytest.approx(texts[h.text], abs=1e-4)
 
 
-@settings(max_examples=40, **ANY)
+@settings(max_examples=100, **ANY)
 @given(
     seed=st.integers(0, 2**31),
     threshold=st.sampled_from([-0.5, -2.0, -5.0]),
     temperature=st.sampled_from([1.0, 1.7]),
+    labels=st.sampled_from([2, 7, 9, 16, 31, 33, 47, 60, 80]),
 )
-def test_below_a_hard_threshold_is_impossible(seed: int, threshold: float, temperature: float) -> None:
-    line = noisy_line(seed, len(LABELS))
+def test_below_a_hard_threshold_is_impossible(
+    seed: int, threshold: float, temperature: float, labels: int
+) -> None:
+    line = noisy_line(seed, labels)
     scaled = line / temperature
     scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
     out = (scaled < threshold) & (scaled < scaled.max(axis=1, keepdims=True))
-    decoder = CtcBeamSearchDecoder(LABELS, options=BeamSearchOptions(alternatives=50, character_bonus=0.2))
+    options = BeamSearchOptions(alternatives=50, character_bonus=0.2)
+    decoder = CtcBeamSearchDecoder(MANY[:labels], options=options)
     got = decoder.decode(
         line,
         dataclasses.replace(
@@ -88,6 +92,33 @@ def test_below_a_hard_threshold_is_impossible(seed: int, threshold: float, tempe
     for a, b in zip(got, expected, strict=True):
         assert a.score == pytest.approx(b.score, abs=1e-3)
         assert a.confidence == pytest.approx(b.confidence, abs=1e-3)
+
+
+@settings(max_examples=150, **ANY)
+@given(
+    seed=st.integers(0, 2**31),
+    labels=st.sampled_from([2, 7, 8, 9, 15, 16, 17, 31, 33, 47, 79, 80]),
+    threshold=st.sampled_from([-0.5, -2.0, -5.0]),
+    temperature=st.sampled_from([0.7, 1.0, 1.7]),
+    masked=st.booleans(),
+    offset=st.sampled_from([0.0, -40.0, 300.0]),
+)
+def test_text_alone_needs_no_scale(
+    seed: int, labels: int, threshold: float, temperature: float, masked: bool, offset: float
+) -> None:
+    # Frames in which one label counts are not normalised where nobody asks for scores.
+    line = noisy_line(seed, labels)
+    decoder = CtcBeamSearchDecoder(MANY[:labels])
+    options = BeamSearchOptions(
+        input="logits",
+        token_threshold=threshold,
+        hard_token_threshold=True,
+        temperature=temperature,
+        character_bonus=0.2,
+        allowed_characters="".join(MANY[1 : 1 + labels // 2]) if masked else None,
+    )
+    logits = (line + offset).astype(np.float32)
+    assert decoder.decode_text(logits, options) == decoder.decode(logits, options)[0].text
 
 
 @settings(max_examples=15, **ANY)
