@@ -115,6 +115,7 @@ void FrameReader::read_hard(const float* row, float maximum, const float* usable
         frame.log_normaliser = normaliser(row, maximum);
         choose_tokens(usable, best, frame);
     }
+    frame.only_blank = frame.reached_count == 1 && frame.reached[0] == blank_;
     for (std::size_t i = 0; i < frame.reached_count; ++i) {
         const std::uint32_t label = frame.reached[i];
         const double below = (static_cast<double>(usable[label]) - best) * scale_;

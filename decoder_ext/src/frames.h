@@ -23,6 +23,7 @@ struct Frame {
     std::vector<std::uint32_t> reached;
     std::size_t reached_count = 0;
     std::vector<Token> tokens;    // most probable first, without the blank
+    bool only_blank = false;      // all other labels are impossible
     double log_scale = 0.0;       // log-probability of the best label: what the numbers above are relative to
     double log_normaliser = 0.0;  // log-probability of label v = input[v] / temperature - this,
                                   // the input being less its prior shift

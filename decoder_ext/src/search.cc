@@ -43,7 +43,9 @@ BeamSearch::BeamSearch(const PreparedOptions& options, Workspace& workspace)
 }
 
 void BeamSearch::advance(const Frame& frame) {
-    if (frame.tokens.empty()) {
+    if (frame.only_blank && rests_) {
+        // A blank behind a blank: nothing changes but the scale.
+    } else if (frame.tokens.empty()) {
         step(frame);
         beam_.blank.swap(beam_.new_blank);
         beam_.label_end.swap(beam_.new_label_end);
@@ -58,6 +60,7 @@ void BeamSearch::advance(const Frame& frame) {
         select();
     }
     if (!frame.tokens.empty() || frame_ % kFramesBetweenChecks == 0) rescale();
+    rests_ = frame.only_blank;
     log_scale_ += frame.log_scale;
     ++frame_;
 }

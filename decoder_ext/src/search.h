@@ -114,6 +114,7 @@ class BeamSearch {
     std::int32_t frame_ = 0;
     double log_scale_ = 0.0;  // what all probabilities of the beam are relative to
     bool stale_ = false;      // the scores are those of an earlier frame
+    bool rests_ = false;      // the last frame can only have been a blank
     double best_ = 0.0;       // the best score of this frame so far
     double bar_ = 0.0;        // what a prefix needs to have a chance of being in the beam after it
 };
