@@ -45,23 +45,24 @@ class PrefixTree {
     static constexpr std::uint32_t kRoot = 0;
 
     void reset(std::uint32_t root_label, const ModelState& state) {
-        nodes_.clear();
         free_.clear();
-        PrefixNode root;
-        root.label = root_label;
-        root.state = state;
-        nodes_.push_back(root);
+        if (nodes_.empty()) nodes_.emplace_back();
+        nodes_[kRoot] = PrefixNode{};
+        nodes_[kRoot].label = root_label;
+        nodes_[kRoot].state = state;
+        used_ = 1;
     }
 
     void trim() {
         if (nodes_.capacity() <= kNodesKept) return;
         nodes_ = {};
+        used_ = 0;
         free_ = {};
     }
 
     PrefixNode& operator[](std::uint32_t node) { return nodes_[node]; }
     const PrefixNode& operator[](std::uint32_t node) const { return nodes_[node]; }
-    std::size_t size() const { return nodes_.size() - free_.size(); }
+    std::size_t size() const { return used_ - free_.size(); }
 
     // kNone if there is none.
     std::uint32_t child(std::uint32_t parent, std::uint32_t label) const {
@@ -71,16 +72,22 @@ class PrefixTree {
     }
 
     std::uint32_t add(std::uint32_t parent, std::uint32_t label, const ModelState& state) {
-        const PrefixNode fresh{parent, PrefixNode::kNone, nodes_[parent].first_child, label, 0, 0, state};
-        std::uint32_t node;
+        std::uint32_t node = used_;
         if (free_.empty()) {
-            node = static_cast<std::uint32_t>(nodes_.size());
-            nodes_.push_back(fresh);
+            if (used_ == nodes_.size()) nodes_.emplace_back();
+            ++used_;
         } else {
             node = free_.back();
             free_.pop_back();
-            nodes_[node] = fresh;
         }
+        PrefixNode& fresh = nodes_[node];
+        fresh.parent = parent;
+        fresh.first_child = PrefixNode::kNone;
+        fresh.next_sibling = nodes_[parent].first_child;
+        fresh.label = label;
+        fresh.slot = 0;
+        fresh.first_frame = 0;
+        fresh.state = state;
         nodes_[parent].first_child = node;
         return node;
     }
@@ -103,7 +110,8 @@ class PrefixTree {
   private:
     static constexpr std::size_t kNodesKept = std::size_t{1} << 16;  // memory kept from line to line
 
-    std::vector<PrefixNode> nodes_;
+    std::vector<PrefixNode> nodes_;  // the first `used_`; the others are left from earlier lines
+    std::uint32_t used_ = 0;
     std::vector<std::uint32_t> free_;
 };
 
