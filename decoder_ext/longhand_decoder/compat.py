@@ -164,7 +164,9 @@ class BeamSearchDecoderCTC:
         lm_start_state: str | None,
         prune_history: bool,
     ) -> BeamSearchOptions:
-        words = tuple(dict.fromkeys(word for hotword in hotwords for word in hotword.split())) if hotwords else ()
+        words = (
+            tuple(dict.fromkeys(word for hotword in hotwords for word in hotword.split())) if hotwords else ()
+        )
         key = (
             beam_width, beam_prune_logp, token_min_logp, words, hotword_weight, lm_start_state, prune_history
         )  # fmt: skip

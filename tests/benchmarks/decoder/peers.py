@@ -27,7 +27,7 @@ class Contender:
         models: which language models it uses, in words.
         grid: values to try for each setting.
         start: settings to begin with.
-        build: makes the decoder with some settings.
+        build: makes a new decoder with some settings.
         widths: beam widths for the curve of error against time.
     """
 
@@ -59,9 +59,9 @@ def ours(
     **fixed: Any,
 ) -> Contender:
     """`longhand_decoder` with the models given."""
-    decoder = CtcBeamSearchDecoder(labels, word_model=words, character_model=characters)
 
     def build(settings: Settings) -> Decode:
+        decoder = CtcBeamSearchDecoder(labels, word_model=words, character_model=characters)
         values = {**fixed, **settings, "beam_width": int(settings["beam_width"])}
         options = BeamSearchOptions(**values)
         return lambda line: decoder.decode_text(line, options)
@@ -72,13 +72,12 @@ def ours(
 
 def ours_as_pyctcdecode(labels: list[str], word_path: Path, unigrams: list[str]) -> Contender:
     """`longhand_decoder.build_ctcdecoder` at pyctcdecode's settings."""
-    decoders: dict[tuple[float, float], Any] = {}
 
     def build(settings: Settings) -> Decode:
-        key = settings["alpha"], settings["beta"]
-        if key not in decoders:
-            decoders[key] = build_ctcdecoder(labels, word_path, unigrams, alpha=key[0], beta=key[1])
-        return lambda line: str(decoders[key].decode(line, beam_width=int(settings["beam_width"])))
+        decoder = build_ctcdecoder(
+            labels, word_path, unigrams, alpha=settings["alpha"], beta=settings["beta"]
+        )
+        return lambda line: decoder.decode(line, beam_width=int(settings["beam_width"]))
 
     grid = {"alpha": [0.2, 0.3, 0.4, 0.5, 0.6, 0.8], "beta": [0.5, 1.5, 2.5, 4.0]}
     start = {"alpha": 0.5, "beta": 1.5, "beam_width": 100}
