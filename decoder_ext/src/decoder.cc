@@ -21,12 +21,20 @@ void require_own(const PreparedOptions& options, const DecoderModel& model) {
         throw std::invalid_argument("these options were prepared for another decoder");
 }
 
+void prefetch(const float* values, std::size_t count) {
+    constexpr std::size_t kStep = 64 / sizeof(float);
+    for (std::size_t i = 0; i < count; i += kStep) __builtin_prefetch(values + i);
+}
+
 void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search, bool scores) {
     check_shape(line, options.model->labels.size());
     FrameReader reader(options, scores);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {
-        reader.read(line.values + t * line.labels, t, frame);
+        const float* row = line.values + t * line.labels;
+        reader.read(row, t, frame);
+        // The next row comes from memory while the search goes on.
+        if (t + 1 < line.frames) prefetch(row + line.labels, line.labels);
         search.advance(frame);
     }
 }
