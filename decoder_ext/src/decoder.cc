@@ -26,9 +26,9 @@ void prefetch(const float* values, std::size_t count) {
     for (std::size_t i = 0; i < count; i += kStep) __builtin_prefetch(values + i);
 }
 
-void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search, bool scores) {
+void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search, Purpose purpose) {
     check_shape(line, options.model->labels.size());
-    FrameReader reader(options, scores);
+    FrameReader reader(options, purpose);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {
         const float* row = line.values + t * line.labels;
@@ -128,7 +128,7 @@ std::vector<Hypothesis> CtcBeamSearchDecoder::decode(const LogProbs& line,
     require_own(options, implementation_->model);
     const Implementation::Lease workspace(*implementation_);
     BeamSearch search(options, *workspace);
-    search_line(line, options, search, true);
+    search_line(line, options, search, Purpose::kSearch);
     return make_hypotheses(options, line, search);
 }
 
@@ -136,7 +136,7 @@ std::string CtcBeamSearchDecoder::decode_text(const LogProbs& line, const Prepar
     require_own(options, implementation_->model);
     const Implementation::Lease workspace(*implementation_);
     BeamSearch search(options, *workspace);
-    search_line(line, options, search, false);
+    search_line(line, options, search, Purpose::kText);
     return best_text(options, search);
 }
 
@@ -172,7 +172,10 @@ const std::vector<std::string>& CtcBeamSearchDecoder::labels() const {
 class DecoderStream::Implementation {
   public:
     Implementation(const DecoderModel& model, std::shared_ptr<const PreparedOptions> prepared)
-        : options(std::move(prepared)), workspace(model), search(*options, workspace), reader(*options, true) {}
+        : options(std::move(prepared)),
+          workspace(model),
+          search(*options, workspace),
+          reader(*options, Purpose::kSearch) {}
 
     LogProbs line() const { return {values.data(), frames, options->model->labels.size()}; }
 

@@ -55,8 +55,8 @@ LONGHAND_INLINE Floats load_some(const float* from, std::size_t count, float fil
     return load<Floats>(values);
 }
 
-// Calls f(vector) for a row. What is left at the end comes with the values before it, these replaced by `fill`: to
-// fill up a vector in memory takes longer than several vectors.
+// Calls f(vector) for a row. What is left at the end comes with the values before it, these replaced by
+// `fill`: to fill up a vector in memory takes longer than several vectors.
 template <class F>
 LONGHAND_INLINE void for_each_vector(const float* row, std::size_t count, float fill, const F& f) {
     std::size_t i = 0;
@@ -106,8 +106,8 @@ inline double exponential(double x) {
 // Below this the single-precision exponential is 0; rows that reach it are worked out in double precision.
 constexpr float kLeastExponent = -80.0f;
 
-// The same in single precision, for x <= 0: 2^t = 2^k 2^f with |f| <= 1/2, and a polynomial for 2^f fitted to the
-// least relative error (below 1e-8). Below -80 as for -80.
+// The same in single precision, for x <= 0: 2^t = 2^k 2^f with |f| <= 1/2, and a polynomial for 2^f fitted to
+// the least relative error (below 1e-8). Below -80 as for -80.
 LONGHAND_INLINE Floats exponential(Floats x) {
     constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
     const Floats t = (x < kLeastExponent ? Floats{} + kLeastExponent : x) * 1.44269504f;
@@ -163,11 +163,13 @@ LONGHAND_INLINE Doubles logarithm(Doubles x) {
 }
 
 #ifdef __SSE2__
-// A bit for each of sixteen values. With vectors of the compiler's own there is no way from a comparison to bits that
-// costs less than the values one by one.
+// A bit for each of sixteen values. With vectors of the compiler's own there is no way from a comparison to
+// bits that costs less than the values one by one.
 LONGHAND_INLINE std::uint32_t sixteen_at_least(const float* values, float threshold) {
     const __m128 least = _mm_set1_ps(threshold);
-    const auto four = [&](int i) { return _mm_castps_si128(_mm_cmpge_ps(_mm_loadu_ps(values + 4 * i), least)); };
+    const auto four = [&](int i) {
+        return _mm_castps_si128(_mm_cmpge_ps(_mm_loadu_ps(values + 4 * i), least));
+    };
     const __m128i low = _mm_packs_epi32(four(0), four(1)), high = _mm_packs_epi32(four(2), four(3));
     return static_cast<std::uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(low, high)));
 }

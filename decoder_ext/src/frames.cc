@@ -27,18 +27,22 @@ void check_shape(const LogProbs& line, std::size_t labels) {
     }
 }
 
-FrameReader::FrameReader(const PreparedOptions& options, bool scores)
+FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
     : options_(options),
       labels_(options.model->labels.size()),
       blank_(options.model->labels.blank()),
       scale_(1.0 / options.options.temperature),
-      scores_(scores),
+      purpose_(purpose),
       unscaled_(options.options.input == InputKind::kLogits || options.options.temperature != 1.0),
       normalises_(unscaled_ || !options.prior_shift.empty()) {
     // exponentials() writes whole vectors, and a 0 follows the labels.
     padded_ = (labels_ / 8 + 1) * 8;
     if (!options.allowed.empty()) masked_.resize(labels_);
     shifted_.resize(options.prior_shift.size());
+    met_ = {blank_};
+    is_met_.resize(labels_);
+    met_values_.resize(labels_);
+    met_probabilities_.resize(padded_);
 }
 
 float FrameReader::checked_maximum(const float* row, std::size_t index) const {
@@ -97,6 +101,12 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
         read_hard(row, maximum, usable, best, frame);
         return;
     }
+    if (purpose_ != Purpose::kEverything) {
+        frame.log_normaliser = normalises_ ? normaliser(row, maximum) : 0.0;
+        choose_tokens(usable, best, frame);
+        fill_met(usable, best, frame);
+        return;
+    }
     frame.log_normaliser = normalises_ ? normaliser(row, maximum, frame.probabilities) : 0.0;
     if (usable != row || !normalises_)
         exponentials(usable, labels_, best, scale_, frame.probabilities.data());
@@ -104,10 +114,21 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     choose_tokens(usable, best, frame);
 }
 
+void FrameReader::fill_met(const float* usable, float best, Frame& frame) {
+    for (const Token& token : frame.tokens) {
+        if (is_met_[token.label]) continue;
+        is_met_[token.label] = true;
+        met_.push_back(token.label);
+    }
+    for (std::size_t i = 0; i < met_.size(); ++i) met_values_[i] = usable[met_[i]];
+    exponentials(met_values_.data(), met_.size(), best, scale_, met_probabilities_.data());
+    for (std::size_t i = 0; i < met_.size(); ++i) frame.probabilities[met_[i]] = met_probabilities_[i];
+}
+
 // Labels below the threshold are impossible in this frame.
 void FrameReader::read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame) {
     for (std::size_t i = 0; i < frame.reached_count; ++i) frame.probabilities[frame.reached[i]] = 0.0;
-    const bool exact = normalises_ && scores_;
+    const bool exact = normalises_ && purpose_ != Purpose::kText;
     frame.log_normaliser = exact ? normaliser(row, maximum) : normalises_ ? maximum * scale_ : 0.0;
     choose_tokens(usable, best, frame);
     // It cannot be less than the maximum, and a single label counts whatever it is.

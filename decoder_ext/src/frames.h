@@ -16,8 +16,8 @@ struct Token {
 };
 
 struct Frame {
-    // Per label, relative to the frame's best one; a 0 follows (the empty prefix has it as its last label),
-    // and then padding.
+    // Per label, as far as the reader's purpose needs it, relative to the frame's best one; a 0 follows (the
+    // empty prefix has it as its last label), and then padding.
     std::vector<double> probabilities;
     // The labels, the blank too, that reach the threshold: ascending, the first `reached_count`.
     std::vector<std::uint32_t> reached;
@@ -32,11 +32,20 @@ struct Frame {
 // Throws std::invalid_argument unless the view has `labels` columns.
 void check_shape(const LogProbs& line, std::size_t labels);
 
+// What frames are read for.
+enum class Purpose {
+    kEverything,
+    // Probabilities of the blank and of labels that have been tokens so far in the line: no prefix in the
+    // beam can end with another one. The others are 0.
+    kSearch,
+    // The same, and frames need not be true to scale: log_normaliser and log_scale may both be too small by
+    // as much, which the choice between prefixes does not feel.
+    kText,
+};
+
 class FrameReader {
   public:
-    // Without `scores` frames need not be true to scale: log_normaliser and log_scale may both be too small by as much,
-    // which the choice between prefixes does not feel.
-    FrameReader(const PreparedOptions& options, bool scores);
+    FrameReader(const PreparedOptions& options, Purpose purpose);
 
     // Fills `frame` from one row. `index` is the row's number in the line, for messages.
     // Throws std::invalid_argument if the row has a NaN, +inf, only -inf, or logarithms above 0.
@@ -58,15 +67,20 @@ class FrameReader {
     // `usable` is the row or what is allowed of it, `best` its maximum.
     void read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame);
     void choose_tokens(const float* usable, float best, Frame& frame);
+    void fill_met(const float* usable, float best, Frame& frame);
 
     const PreparedOptions& options_;
     std::size_t labels_, padded_;
     std::uint32_t blank_;
     double scale_;  // 1 / temperature
-    bool scores_;
+    Purpose purpose_;
     bool unscaled_;    // the input's labels do not sum up to 1
     bool normalises_;  // ... nor would they without their priors
     std::vector<float> masked_, shifted_;
+    std::vector<std::uint32_t> met_;  // the blank, and the tokens so far
+    std::vector<bool> is_met_;        // per label
+    std::vector<float> met_values_;
+    std::vector<double> met_probabilities_;
 };
 
 }  // namespace longhand

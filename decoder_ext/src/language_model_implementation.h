@@ -44,8 +44,8 @@ class ModelAutomaton {
     std::uint32_t intern(const lm::ngram::State& state);
     // Natural log-probability of `word` behind a state.
     float score(std::uint32_t state, std::uint32_t word) { return arc(state, word, false).score; }
-    // The same, and the state behind it. Most characters are scored and never followed, so that state is worked out
-    // when it is asked for.
+    // The same, and the state behind it. Most characters are scored and never followed, so that state is
+    // worked out when it is asked for.
     struct Step {
         float score;
         std::uint32_t target;

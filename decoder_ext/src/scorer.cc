@@ -135,9 +135,8 @@ void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uin
     const char32_t code = code_point(label);
     if (step.single) {
         const std::uint32_t word = options_.model->single_tokens[label];
-        const bool known =
-            word != Lexicon::kNoWord ||
-            (has_hotwords_ && hotwords.word(hotwords.step(Lexicon::kRoot, code)) == 0);
+        const bool known = word != Lexicon::kNoWord ||
+                           (has_hotwords_ && hotwords.word(hotwords.step(Lexicon::kRoot, code)) == 0);
         score_token(word, known, Pending::kNothing, state);
     }
     if (!step.continues) {
@@ -148,8 +147,7 @@ void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uin
     if (step.pending == Pending::kNothing) return;
     ++state.length;
     state.lexicon = cache_.lexicon_step(state.lexicon, label);
-    state.hotword_lexicon =
-        has_hotwords_ ? hotwords.step(state.hotword_lexicon, code) : Lexicon::kDead;
+    state.hotword_lexicon = has_hotwords_ ? hotwords.step(state.hotword_lexicon, code) : Lexicon::kDead;
     // An apostrophe behind a word may turn out to be a quotation mark: nothing is known yet.
     if (step.pending == Pending::kWordApostrophe) return;
     if (state.lexicon == Lexicon::kDead && state.hotword_lexicon == Lexicon::kDead)

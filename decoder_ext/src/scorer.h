@@ -28,8 +28,8 @@ class ScoreCache {
         if (model.word_model()) words.emplace(*model.word_model());
         if (model.character_model()) characters.emplace(*model.character_model());
     }
-    // The lexicon's node one label further. Most words are frequent ones, and in the lexicon itself a step costs a
-    // look at memory that is in no cache.
+    // The lexicon's node one label further. Most words are frequent ones, and in the lexicon itself a step
+    // costs a look at memory that is in no cache.
     std::uint32_t lexicon_step(std::uint32_t node, std::uint32_t label) {
         if (node == Lexicon::kRoot) return model_.first_nodes[label];
         const std::uint64_t key = (static_cast<std::uint64_t>(node) << 32) | label;

@@ -120,7 +120,8 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
         }
         const double most = path_score + model + scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
         if (most <= bar_) continue;
-        // Put together where it stays: fields that are copied as soon as they are written cost more than to write them.
+        // Put together where it stays: fields that are copied as soon as they are written cost more than to
+        // write them.
         Proposal& fresh = workspace_.proposals.emplace_back();
         fresh.most = most;
         fresh.path_score = path_score;
