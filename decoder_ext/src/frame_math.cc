@@ -163,8 +163,7 @@ LONGHAND_INLINE Doubles logarithm(Doubles x) {
 }
 
 #ifdef __SSE2__
-// A bit for each of sixteen values. With vectors of the compiler's own there is no way from a comparison to
-// bits that costs less than the values one by one.
+// A bit for each of sixteen values. (GCC 12 takes the bits of its own vectors' comparisons one by one.)
 LONGHAND_INLINE std::uint32_t sixteen_at_least(const float* values, float threshold) {
     const __m128 least = _mm_set1_ps(threshold);
     const auto four = [&](int i) {

@@ -60,7 +60,7 @@ double scores_max(const double* blank, const double* label_end, const double* mo
 // room for as many.
 std::size_t sums_above(const double* a, const double* b, std::size_t count, double threshold,
                        std::uint32_t* out);
-// The first index from `first` on whose value is `wanted`, or one from `count` on. `count` as above.
+// The first index whose value is `wanted`, or one from `count` on. `count` as above.
 std::size_t find_value(const std::uint64_t* values, std::size_t count, std::uint64_t wanted);
 
 }  // namespace longhand
