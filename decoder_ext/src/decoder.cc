@@ -128,7 +128,7 @@ std::vector<Hypothesis> CtcBeamSearchDecoder::decode(const LogProbs& line,
     require_own(options, implementation_->model);
     const Implementation::Lease workspace(*implementation_);
     BeamSearch search(options, *workspace);
-    search_line(line, options, search, Purpose::kSearch);
+    search_line(line, options, search, Purpose::kScores);
     return make_hypotheses(options, line, search);
 }
 
@@ -175,7 +175,7 @@ class DecoderStream::Implementation {
         : options(std::move(prepared)),
           workspace(model),
           search(*options, workspace),
-          reader(*options, Purpose::kSearch) {}
+          reader(*options, Purpose::kScores) {}
 
     LogProbs line() const { return {values.data(), frames, options->model->labels.size()}; }
 

@@ -264,29 +264,23 @@ LONGHAND_CLONES std::size_t find_value(const float* row, std::size_t count, floa
     return i;
 }
 
-LONGHAND_CLONES double exponentials(const float* row, std::size_t count, float maximum, double scale,
-                                    double* out) {
+LONGHAND_CLONES void exponentials(const float* row, std::size_t count, float maximum, double scale,
+                                  double* out) {
     Ints far{};
-    Doubles sum{};
     const auto factor = static_cast<float>(scale);
     const auto take = [&](Floats value, std::size_t at) {
         const Floats x = (value - maximum) * factor;
         far |= (x < kLeastExponent) & (x > -kFloatInfinity);
         const Floats e = x < kLeastExponent ? Floats{} : exponential(x);
-        const Doubles low = low_half(e), high = high_half(e);
-        store(out + at, low);
-        store(out + at + kDoubles, high);
-        sum += low + high;
+        store(out + at, low_half(e));
+        store(out + at + kDoubles, high_half(e));
     };
     // Not for_each_vector(): what stands before the last values has been written.
     std::size_t i = 0;
     for (; i + kFloats <= count; i += kFloats) take(load<Floats>(row + i), i);
     if (i < count) take(load_some(row + i, count - i, -kFloatInfinity), i);
-    if (!any(far)) return sum[0] + sum[1] + (sum[2] + sum[3]);
-    double total = 0.0;
-    for (i = 0; i < count; ++i)
-        total += out[i] = exponential((static_cast<double>(row[i]) - maximum) * scale);
-    return total;
+    if (!any(far)) return;
+    for (i = 0; i < count; ++i) out[i] = exponential((static_cast<double>(row[i]) - maximum) * scale);
 }
 
 LONGHAND_CLONES double exponential_sum(const float* row, std::size_t count, float maximum, double scale) {

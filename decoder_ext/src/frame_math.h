@@ -25,10 +25,10 @@ struct RowSummary {
 RowSummary summarise(const float* row, std::size_t count);
 // The first index whose value is `maximum`.
 std::size_t find_value(const float* row, std::size_t count, float maximum);
-// out[i] = exp((row[i] - maximum) * scale), for values up to `maximum`; their sum is returned. Relative error
+// out[i] = exp((row[i] - maximum) * scale), for values up to `maximum`. Relative error
 // below 1e-6 where the exponent is above -8; 0 below e^-700. `out` is written up to the next multiple of 8.
-double exponentials(const float* row, std::size_t count, float maximum, double scale, double* out);
-// The sum alone, added up in single precision.
+void exponentials(const float* row, std::size_t count, float maximum, double scale, double* out);
+// The sum of the same, added up in single precision.
 double exponential_sum(const float* row, std::size_t count, float maximum, double scale);
 // Writes the indices of values >= threshold, ascending; returns how many.
 std::size_t at_least(const float* row, std::size_t count, float threshold, std::uint32_t* out);

@@ -35,14 +35,12 @@ FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
       purpose_(purpose),
       unscaled_(options.options.input == InputKind::kLogits || options.options.temperature != 1.0),
       normalises_(unscaled_ || !options.prior_shift.empty()) {
-    // exponentials() writes whole vectors, and a 0 follows the labels.
-    padded_ = (labels_ / 8 + 1) * 8;
     if (!options.allowed.empty()) masked_.resize(labels_);
     shifted_.resize(options.prior_shift.size());
     met_ = {blank_};
     is_met_.resize(labels_);
     met_values_.resize(labels_);
-    met_probabilities_.resize(padded_);
+    met_probabilities_.resize((labels_ + 7) / 8 * 8);  // exponentials() writes whole vectors
 }
 
 float FrameReader::checked_maximum(const float* row, std::size_t index) const {
@@ -76,11 +74,6 @@ double FrameReader::normaliser(const float* row, float maximum) const {
     return maximum * scale_ + std::log(exponential_sum(row, labels_, maximum, scale_));
 }
 
-// The same; leaves the probabilities relative to `maximum` in `relative`.
-double FrameReader::normaliser(const float* row, float maximum, std::vector<double>& relative) const {
-    return maximum * scale_ + std::log(exponentials(row, labels_, maximum, scale_, relative.data()));
-}
-
 const float* FrameReader::without_priors(const float* row) {
     for (std::size_t label = 0; label < labels_; ++label)
         shifted_[label] = row[label] - options_.prior_shift[label];
@@ -95,23 +88,15 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     }
     const float* usable = masked(row, index);
     const float best = usable == row ? maximum : summarise(usable, labels_).maximum;
-    frame.probabilities.resize(padded_);
+    frame.probabilities.resize(labels_ + 1);
     frame.reached.resize(labels_);
     if (options_.options.hard_token_threshold) {
         read_hard(row, maximum, usable, best, frame);
         return;
     }
-    if (purpose_ != Purpose::kEverything) {
-        frame.log_normaliser = normalises_ ? normaliser(row, maximum) : 0.0;
-        choose_tokens(usable, best, frame);
-        fill_met(usable, best, frame);
-        return;
-    }
-    frame.log_normaliser = normalises_ ? normaliser(row, maximum, frame.probabilities) : 0.0;
-    if (usable != row || !normalises_)
-        exponentials(usable, labels_, best, scale_, frame.probabilities.data());
-    frame.probabilities[labels_] = 0.0;
+    frame.log_normaliser = normalises_ ? normaliser(row, maximum) : 0.0;
     choose_tokens(usable, best, frame);
+    fill_met(usable, best, frame);
 }
 
 void FrameReader::fill_met(const float* usable, float best, Frame& frame) {

@@ -16,8 +16,9 @@ struct Token {
 };
 
 struct Frame {
-    // Per label, as far as the reader's purpose needs it, relative to the frame's best one; a 0 follows (the
-    // empty prefix has it as its last label), and then padding.
+    // Of the blank and of labels that have been tokens so far in the line, relative to the frame's best one;
+    // 0 elsewhere, for no prefix in the beam can end with another label, and behind the last label (the empty
+    // prefix has it as its last one).
     std::vector<double> probabilities;
     // The labels, the blank too, that reach the threshold: ascending, the first `reached_count`.
     std::vector<std::uint32_t> reached;
@@ -32,16 +33,10 @@ struct Frame {
 // Throws std::invalid_argument unless the view has `labels` columns.
 void check_shape(const LogProbs& line, std::size_t labels);
 
-// What frames are read for.
-enum class Purpose {
-    kEverything,
-    // Probabilities of the blank and of labels that have been tokens so far in the line: no prefix in the
-    // beam can end with another one. The others are 0.
-    kSearch,
-    // The same, and frames need not be true to scale: log_normaliser and log_scale may both be too small by
-    // as much, which the choice between prefixes does not feel.
-    kText,
-};
+// What frames are read for: scores as well as text, or text alone. Without scores frames need not be true to
+// scale: log_normaliser and log_scale may both be too small by as much, which the choice between prefixes
+// does not feel.
+enum class Purpose { kScores, kText };
 
 class FrameReader {
   public:
@@ -61,7 +56,6 @@ class FrameReader {
   private:
     float checked_maximum(const float* row, std::size_t index) const;
     double normaliser(const float* row, float maximum) const;
-    double normaliser(const float* row, float maximum, std::vector<double>& relative) const;
     const float* without_priors(const float* row);
     const float* masked(const float* row, std::size_t index);
     // `usable` is the row or what is allowed of it, `best` its maximum.
@@ -70,7 +64,7 @@ class FrameReader {
     void fill_met(const float* usable, float best, Frame& frame);
 
     const PreparedOptions& options_;
-    std::size_t labels_, padded_;
+    std::size_t labels_;
     std::uint32_t blank_;
     double scale_;  // 1 / temperature
     Purpose purpose_;

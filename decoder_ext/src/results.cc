@@ -67,7 +67,7 @@ Hypothesis make_hypothesis(const PreparedOptions& options, const LogProbs& line,
 // What a closed lexicon leaves when every prefix in the beam ends within a word: the empty text.
 Hypothesis empty_hypothesis(const PreparedOptions& options, const LogProbs& line) {
     Hypothesis out;
-    FrameReader reader(options, Purpose::kEverything);
+    FrameReader reader(options, Purpose::kScores);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {
         reader.read(line.values + t * line.labels, t, frame);
@@ -109,7 +109,7 @@ std::string best_text(const PreparedOptions& options, BeamSearch& search) {
 
 Hypothesis greedy_hypothesis(const PreparedOptions& options, const LogProbs& line) {
     Hypothesis out;
-    FrameReader reader(options, Purpose::kEverything);
+    FrameReader reader(options, Purpose::kScores);
     const std::uint32_t blank = options.model->labels.blank();
     std::uint32_t previous = blank;
     std::vector<std::uint32_t> labels;
