@@ -124,7 +124,7 @@ class AsyncRecognizerClient:
         Yields:
             One outcome for each image.
         """
-        config = pb.StreamingRecognizeConfig(options=options_to_proto(options))
+        config = pb.StreamingRecognizeConfig(options=options_to_proto(options), group_answers=True)
         settings = StreamSettings(
             config=pb.StreamingRecognizeRequest(config=config),
             address=self.address,

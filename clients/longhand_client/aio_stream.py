@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
 from typing import Protocol, TypeAlias, TypeVar
@@ -16,26 +15,20 @@ from typing import Protocol, TypeAlias, TypeVar
 import grpc
 
 from longhand.v1 import recognition_pb2 as pb
-from longhand_client.errors import (
-    DeadlineExceededError,
-    LonghandError,
-    ServerError,
-    ServerUnavailableError,
-    from_rpc_error,
-)
+from longhand_client.errors import LonghandError, ServerUnavailableError, from_rpc_error
 from longhand_client.images import ImageSource, image_bytes
+from longhand_client.outbox import Outbox
 from longhand_client.results import Outcome, outcome_from_proto
 from longhand_client.stream import (
     FIRST_BACKOFF_S,
     LONGEST_BACKOFF_S,
-    Pending,
     StreamSettings,
     ended_early,
+    never_answered,
+    no_answer,
 )
 
 _Item = TypeVar("_Item")
-# A few, so that pulling and sending change turns less often than at each image.
-_MOST_UNSENT = 8
 # What grpc.aio says where a write meets a call that the server has just ended; the server's status is lost.
 _LOST_STATUS = "Internal error from Core"
 
@@ -74,11 +67,8 @@ class AsyncRecognitionStream:
         self._settings = settings
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self._slots = asyncio.Semaphore(settings.look_ahead)
-        self._pending: dict[str, Pending] = {}
-        # Pulled and not sent; None stands for the end of the source.
-        self._unsent: asyncio.Queue[Pending | None] = asyncio.Queue(_MOST_UNSENT)
-        self._end_seen = False
-        self._exhausted = False
+        self._outbox = Outbox(settings.look_ahead)
+        self._ready = asyncio.Event()
 
     async def outcomes(self) -> AsyncGenerator[Outcome, None]:
         """Yields one outcome for each image; closing the generator ends the stream."""
@@ -104,17 +94,22 @@ class AsyncRecognitionStream:
     async def _as_they_come(self) -> AsyncGenerator[Outcome, None]:
         failures = 0
         while True:
+            self._outbox.restart()
             call = self._open_call()
             tasks = [asyncio.create_task(self._send(call)), asyncio.create_task(self._receive(call))]
             try:
                 while not isinstance(event := await self._next_event(), BaseException | None):
-                    outcome = self._outcome_of(event)
-                    if outcome is not None:
+                    if isinstance(event, Outcome):
+                        yield event
+                        continue
+                    arrived = self._outbox.arrived(event)
+                    self._wake_sender()
+                    for pending, answer in arrived:
                         failures = 0
-                        yield outcome
+                        yield outcome_from_proto(pending.index, answer, pending.source)
             finally:
                 await _stop(call, tasks)
-            if event is None and self._exhausted:
+            if event is None and self._outbox.complete:
                 break
             if event is None:
                 event = ended_early(self._settings.address)
@@ -122,9 +117,8 @@ class AsyncRecognitionStream:
                 raise event
             await asyncio.sleep(min(FIRST_BACKOFF_S * 2**failures, LONGEST_BACKOFF_S))
             failures += 1
-        for pending in self._pending.values():
-            error = ServerError(f"the server ended the stream without an answer for image {pending.index}")
-            yield Outcome(pending.index, None, error, pending.source)
+        for pending in self._outbox.give_up():
+            yield never_answered(pending)
 
     async def _pull(self) -> None:
         try:
@@ -134,39 +128,37 @@ class AsyncRecognitionStream:
                     source = await anext(self._source)
                 except StopAsyncIteration:
                     break
-                await self._add(index, source)
-            self._exhausted = True
-            await self._unsent.put(None)
+                self._add(index, source)
+            self._outbox.close()
+            self._wake_sender()
         except Exception as error:  # the caller's iterable failed: the caller gets its exception
             self._events.put_nowait(error)
 
-    async def _add(self, index: int, source: ImageSource) -> None:
+    def _add(self, index: int, source: ImageSource) -> None:
         try:
             # Reading a small local file takes less time than a change of thread.
             image = image_bytes(source, self._settings.max_image_bytes)
         except LonghandError as error:
             self._events.put_nowait(Outcome(index, None, error, source))
             return
-        message = pb.StreamingRecognizeImage(request_id=str(index), image=image)
-        pending = Pending(index, source, pb.StreamingRecognizeRequest(image=message))
-        await self._unsent.put(pending)
-        # No step lies between the two, so what is unsent is always among the unanswered.
-        self._pending[str(index)] = pending
+        self._outbox.add(index, source, image)
+        self._wake_sender()
+
+    def _wake_sender(self) -> None:
+        if self._outbox.ready:
+            self._ready.set()
 
     async def _send(self, call: AsyncStreamCall) -> None:
-        again = deque(self._pending.values())
-        while not self._unsent.empty():
-            self._end_seen |= self._unsent.get_nowait() is None
         try:
             await call.write(self._settings.config)
-            while again:
-                await call.write(again.popleft().request)
-            while not self._end_seen:
-                following = await self._unsent.get()
-                if following is None:
-                    self._end_seen = True
-                else:
-                    await call.write(following.request)
+            while True:
+                while not self._outbox.ready:
+                    self._ready.clear()
+                    await self._ready.wait()
+                request = self._outbox.take()
+                if request is None:
+                    break
+                await call.write(request)
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
             return  # the receiver learns why the call ended
@@ -191,18 +183,8 @@ class AsyncRecognitionStream:
                     return await self._events.get()
             except TimeoutError:
                 # Without images on their way it is the source that is slow, and that is its right.
-                if self._pending:
-                    raise DeadlineExceededError(
-                        f"no answer from {self._settings.address} within {self._settings.timeout_s:g} s, "
-                        f"{len(self._pending)} images unanswered",
-                        code="DEADLINE_EXCEEDED",
-                    ) from None
-
-    def _outcome_of(self, event: pb.StreamingRecognizeResponse | Outcome) -> Outcome | None:
-        if isinstance(event, Outcome):
-            return event
-        pending = self._pending.pop(event.request_id, None)
-        return None if pending is None else outcome_from_proto(pending.index, event, pending.source)
+                if self._outbox:
+                    raise no_answer(self._settings, len(self._outbox)) from None
 
 
 async def _stop(call: AsyncStreamCall, tasks: list[asyncio.Task[None]]) -> None:

@@ -154,7 +154,7 @@ class RecognizerClient:
             ...     [outcome.index for outcome in client.recognize_stream(images)]
             [0, 1, 2]
         """
-        config = pb.StreamingRecognizeConfig(options=options_to_proto(options))
+        config = pb.StreamingRecognizeConfig(options=options_to_proto(options), group_answers=True)
         settings = StreamSettings(
             config=pb.StreamingRecognizeRequest(config=config),
             address=self.address,

@@ -1,8 +1,8 @@
 """One stream of images to the server, seen as an iterator of outcomes (synchronous).
 
-Three threads take part: gRPC's own pulls the caller's images, a reader takes the answers, and the caller's
-takes the outcomes. An image holds one of `look_ahead` slots from the moment it is pulled until its outcome is
-handed over, so memory stays bounded whatever is slow: the source, the network, the server or the caller.
+Four threads take part: one pulls the caller's images, gRPC's own sends them, a reader takes the answers, and the
+caller's takes the outcomes. An image holds one of `look_ahead` slots from the moment it is pulled until its outcome
+is handed over, so memory stays bounded whatever is slow: the source, the network, the server or the caller.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -26,6 +25,7 @@ from longhand_client.errors import (
     from_rpc_error,
 )
 from longhand_client.images import ImageSource, image_bytes
+from longhand_client.outbox import Outbox, Pending
 from longhand_client.results import Outcome, outcome_from_proto
 
 FIRST_BACKOFF_S = 0.1
@@ -72,15 +72,6 @@ class StreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """An image without an outcome yet."""
-
-    index: int
-    source: ImageSource
-    request: pb.StreamingRecognizeRequest
-
-
-@dataclass(frozen=True, slots=True)
 class _Closed:
     """The call of one generation has ended."""
 
@@ -98,6 +89,20 @@ class _SourceFailed:
 _Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | _Closed | _SourceFailed"
 
 
+def no_answer(settings: StreamSettings, unanswered: int) -> DeadlineExceededError:
+    """The error of a stream on which nothing came for too long."""
+    return DeadlineExceededError(
+        f"no answer from {settings.address} within {settings.timeout_s:g} s, {unanswered} images unanswered",
+        code="DEADLINE_EXCEEDED",
+    )
+
+
+def never_answered(pending: Pending) -> Outcome:
+    """The outcome of an image that the server passed over, though it ended the stream well."""
+    error = ServerError(f"the server ended the stream without an answer for image {pending.index}")
+    return Outcome(pending.index, None, error, pending.source)
+
+
 def ended_early(address: str) -> ServerUnavailableError:
     """The error of a stream that the server ended, without a word, before all images were sent."""
     return ServerUnavailableError(f"the server at {address} ended the stream early", code="UNAVAILABLE")
@@ -112,19 +117,18 @@ class RecognitionStream:
         self._settings = settings
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._slots = threading.Semaphore(settings.look_ahead)
-        self._pending: dict[str, Pending] = {}
-        # Pulled by a thread whose call had ended meanwhile; the next call sends them.
-        self._left_over: deque[Pending] = deque()
-        self._exhausted = False
+        self._outbox = Outbox(settings.look_ahead)
         self._generation = 0
-        self._lock = threading.Lock()  # guards what is pending, left over, and the generation
-        self._source_lock = threading.Lock()  # one thread at a time asks the source
+        self._ended = False
+        self._changed = threading.Condition()  # guards the outbox and the generation
         self._call: StreamCall | None = None
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yields one outcome for each image; closing the generator ends the stream."""
         waiting: dict[int, Outcome] = {}
         next_index = 0
+        # One thread asks the source all the time, whatever becomes of the calls.
+        threading.Thread(target=self._pull, name="longhand-stream-source", daemon=True).start()
         try:
             for outcome in self._as_they_come():
                 if not self._settings.ordered:
@@ -147,15 +151,16 @@ class RecognitionStream:
             if isinstance(event, Outcome):
                 yield event
             elif isinstance(event, pb.StreamingRecognizeResponse):
-                with self._lock:
-                    pending = self._pending.pop(event.request_id, None)
-                if pending is not None:
+                with self._changed:
+                    arrived = self._outbox.arrived(event)
+                    self._wake_sender()
+                for pending, answer in arrived:
                     failures = 0
-                    yield outcome_from_proto(pending.index, event, pending.source)
+                    yield outcome_from_proto(pending.index, answer, pending.source)
             elif isinstance(event, _SourceFailed):
                 raise event.error
             elif event.generation == self._generation:
-                if event.error is None and self._exhausted:
+                if event.error is None and self._outbox.complete:
                     yield from self._unanswered()
                     return
                 error = event.error or ended_early(self._settings.address)
@@ -171,30 +176,28 @@ class RecognitionStream:
                 return self._events.get(timeout=self._settings.timeout_s)
             except queue.Empty:
                 # Without images on their way it is the source that is slow, and that is its right.
-                if self._pending:
-                    raise DeadlineExceededError(
-                        f"no answer from {self._settings.address} within {self._settings.timeout_s:g} s, "
-                        f"{len(self._pending)} images unanswered",
-                        code="DEADLINE_EXCEEDED",
-                    ) from None
+                if self._outbox:
+                    raise no_answer(self._settings, len(self._outbox)) from None
 
     def _start(self) -> None:
-        with self._lock:
+        with self._changed:
             self._generation += 1
             generation = self._generation
-            left_over = set(map(id, self._left_over))
-            replay = [one for one in self._pending.values() if id(one) not in left_over]
-        self._call = self._open_call(self._requests(generation, replay))
+            self._outbox.restart()
+            self._changed.notify_all()
+        self._call = self._open_call(self._requests(generation))
         threading.Thread(
             target=self._read, args=(self._call, generation), name="longhand-stream", daemon=True
         ).start()
 
     def _end(self) -> None:
-        with self._lock:
+        with self._changed:
+            self._ended = True
             self._generation += 1
+            self._changed.notify_all()
         if self._call is not None:
             self._call.cancel()
-        # Wakes gRPC's thread if it waits for a slot; it then sees that its generation is over.
+        # Wakes the source's thread if it waits for a slot.
         self._slots.release()
 
     def _read(self, call: StreamCall, generation: int) -> None:
@@ -206,60 +209,45 @@ class RecognitionStream:
             error = from_rpc_error(rpc_error, self._settings.address)
         self._events.put(_Closed(generation, error))
 
-    def _requests(self, generation: int, replay: list[Pending]) -> Iterator[pb.StreamingRecognizeRequest]:
+    def _requests(self, generation: int) -> Iterator[pb.StreamingRecognizeRequest]:
         yield self._settings.config
-        for pending in replay:
-            yield pending.request
         while True:
-            request = self._next_request(generation)
+            with self._changed:
+                self._changed.wait_for(lambda: self._generation != generation or self._outbox.ready)
+                request = self._outbox.take() if self._generation == generation else None
             if request is None:
                 return
             yield request
 
-    def _next_request(self, generation: int) -> pb.StreamingRecognizeRequest | None:
-        """The next image to send; None when there is none, or when this call is over."""
-        while True:
-            with self._lock:
-                if self._left_over and generation == self._generation:
-                    return self._left_over.popleft().request
-            self._slots.acquire()
-            with self._source_lock:
-                if generation == self._generation and self._left_over:
-                    self._slots.release()
-                elif generation != self._generation or not self._pull():
-                    self._slots.release()
-                    return None
-                # What was pulled lies in left_over: the next turn sends it, or the next call does.
+    def _pull(self) -> None:
+        try:
+            while True:
+                self._slots.acquire()
+                if self._ended:
+                    return
+                try:
+                    index, source = next(self._source)
+                except StopIteration:
+                    break
+                try:
+                    image = image_bytes(source, self._settings.max_image_bytes)
+                except LonghandError as error:
+                    self._events.put(Outcome(index, None, error, source))
+                    continue
+                with self._changed:
+                    self._outbox.add(index, source, image)
+                    self._wake_sender()
+        except BaseException as error:  # the caller's iterable failed: the caller gets its exception
+            self._events.put(_SourceFailed(error))
+            return
+        with self._changed:
+            self._outbox.close()
+            self._wake_sender()
 
-    def _pull(self) -> bool:
-        try:
-            index, source = next(self._source)
-        except StopIteration:
-            self._exhausted = True
-            return False
-        except BaseException as error:
-            self._events.put(_SourceFailed(error))
-            return False
-        try:
-            image = image_bytes(source, self._settings.max_image_bytes)
-        except LonghandError as error:
-            self._events.put(Outcome(index, None, error, source))
-            return True
-        except TypeError as error:
-            self._events.put(_SourceFailed(error))
-            return False
-        request = pb.StreamingRecognizeRequest(
-            image=pb.StreamingRecognizeImage(request_id=str(index), image=image)
-        )
-        pending = Pending(index, source, request)
-        with self._lock:
-            self._pending[str(index)] = pending
-            self._left_over.append(pending)
-        return True
+    def _wake_sender(self) -> None:
+        if self._outbox.ready:
+            self._changed.notify()
 
     def _unanswered(self) -> Iterator[Outcome]:
-        with self._lock:
-            rest, self._pending = list(self._pending.values()), {}
-        for one in rest:
-            error = ServerError(f"the server ended the stream without an answer for image {one.index}")
-            yield Outcome(one.index, None, error, one.source)
+        for one in self._outbox.give_up():
+            yield never_answered(one)

@@ -18,6 +18,8 @@ from longhand_server.streaming import AnswerStream
 from longhand_server.work import Work
 
 _MAX_REQUEST_ID_BYTES = 256
+# Answers that go out in one message. More would save little, and long lines with many readings must fit in it.
+_MOST_GROUPED = 32
 
 
 class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
@@ -37,7 +39,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         self._limits = limits
         self._gate = gate
         self._metrics = metrics
-        self._streams: set[AnswerStream[pb.StreamingRecognizeRequest, pb.StreamingRecognizeResponse]] = set()
+        self._streams: set[AnswerStream[pb.StreamingRecognizeImage, pb.StreamingRecognizeResponse]] = set()
         self._stream_numbers = itertools.count()
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
@@ -82,18 +84,44 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             # Each stream takes its own fair turn, also beside others of the same client.
             work.turn = f"{call.caller}#{next(self._stream_numbers)}"
             stream = AnswerStream(
-                aiter(request_iterator),
-                lambda message: _read_message(work, message),
+                self._images(request_iterator),
+                lambda image: _read_streamed(work, image),
                 self._limits.max_stream_in_flight,
             )
             self._streams.add(stream)
             # A client that cancels while nothing is being sent is noticed here and nowhere else.
             context.add_done_callback(lambda _: stream.cancel())  # type: ignore[arg-type]
             try:
-                async for answer in stream.answers():
-                    yield answer
+                if first.config.group_answers:
+                    async for group in stream.groups(_MOST_GROUPED):
+                        answers = pb.StreamingRecognizeAnswers(answers=group)
+                        yield pb.StreamingRecognizeResponse(answers=answers)
+                else:
+                    async for answer in stream.answers():
+                        yield answer
             finally:
                 self._streams.discard(stream)
+
+    async def _images(
+        self, requests: AsyncIterator[pb.StreamingRecognizeRequest]
+    ) -> AsyncIterator[pb.StreamingRecognizeImage]:
+        """The images of the messages that follow the first one."""
+        async for request in requests:
+            match request.WhichOneof("message"):
+                case "image":
+                    yield request.image
+                case "images":
+                    images, most = request.images.images, self._limits.max_batch_items
+                    if not 1 <= len(images) <= most:
+                        raise InvalidRequestError(
+                            f"images: got {len(images)} images in a message, need 1 to {most}", field="images"
+                        )
+                    for image in images:
+                        yield image
+                case _:
+                    raise InvalidRequestError(
+                        "message: every message but the first must hold images", field="message"
+                    )
 
     def _work(self, options: pb.RecognitionOptions, call: Call) -> Work:
         wanted = (options.model, options.model_version)
@@ -140,11 +168,9 @@ async def _read(
     messages.write_result(result, work.model, message)
 
 
-async def _read_message(work: Work, message: pb.StreamingRecognizeRequest) -> pb.StreamingRecognizeResponse:
-    if message.WhichOneof("message") != "image":
-        raise InvalidRequestError("message: every message but the first must hold an image", field="message")
-    response = pb.StreamingRecognizeResponse(request_id=message.image.request_id)
-    await _fill_outcome(response, work, message.image, "image", spend=1)
+async def _read_streamed(work: Work, image: pb.StreamingRecognizeImage) -> pb.StreamingRecognizeResponse:
+    response = pb.StreamingRecognizeResponse(request_id=image.request_id)
+    await _fill_outcome(response, work, image, "image", spend=1)
     return response
 
 

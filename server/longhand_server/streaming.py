@@ -40,7 +40,14 @@ class AnswerStream(Generic[RequestT, ResponseT]):
         self._error: Exception | None = None
 
     async def answers(self) -> AsyncIterator[ResponseT]:
-        """Yields the answers as they come; ends when the client has half-closed and has all of them.
+        """Yields the answers as they come, one by one; see :meth:`groups`."""
+        async for group in self.groups(1):
+            yield group[0]
+
+    async def groups(self, most: int) -> AsyncIterator[list[ResponseT]]:
+        """Yields what is ready, at least one and at most ``most`` answers at a time.
+
+        Ends when the client has half-closed and has all of them.
 
         Raises:
             ShuttingDownError: :meth:`drain` was called; everything read before is answered.
@@ -50,8 +57,15 @@ class AnswerStream(Generic[RequestT, ResponseT]):
         self._reader = asyncio.get_running_loop().create_task(self._read())
         try:
             while (answer := await self._answers.get()) is not None:
-                yield answer
-                self._slots.release()
+                group = [answer]
+                while len(group) < most and not self._answers.empty():
+                    if (answer := self._answers.get_nowait()) is None:
+                        self._answers.put_nowait(None)  # the end, which the next turn sees
+                        break
+                    group.append(answer)
+                yield group
+                for _ in group:
+                    self._slots.release()
             if self._error is not None:
                 raise self._error
         finally:

@@ -58,18 +58,18 @@ class NoOp(rpc.RecognitionServiceServicer):
     async def StreamingRecognize(
         self, request_iterator: Any, context: Any
     ) -> AsyncIterator[pb.StreamingRecognizeResponse]:
-        await anext(request_iterator)  # the settings
-        if self._places is None:
-            async for request in request_iterator:
-                yield await self._answer(request)
-        else:
-            # As on the real server: at most 64 images of a stream are in work.
-            async for answer in AnswerStream(request_iterator, self._answer, 64).answers():
-                yield answer
+        groups = (await anext(request_iterator)).config.group_answers
+        # As on the real server: at most 64 images of a stream are in work.
+        stream = AnswerStream(_images(request_iterator), self._answer, 64)
+        async for group in stream.groups(32 if groups else 1):
+            if groups:
+                yield pb.StreamingRecognizeResponse(answers=pb.StreamingRecognizeAnswers(answers=group))
+            else:
+                yield group[0]
 
-    async def _answer(self, request: pb.StreamingRecognizeRequest) -> pb.StreamingRecognizeResponse:
+    async def _answer(self, image: pb.StreamingRecognizeImage) -> pb.StreamingRecognizeResponse:
         await self._work()
-        return pb.StreamingRecognizeResponse(request_id=request.image.request_id, result=RESULT)
+        return pb.StreamingRecognizeResponse(request_id=image.request_id, result=RESULT)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[pb.Model(name="none")])
@@ -78,6 +78,14 @@ class NoOp(rpc.RecognitionServiceServicer):
         share = self._busy / (self._count * (self._last - self._first)) if self._busy else 0.0
         self._forget()
         return pb.GetModelResponse(model=pb.Model(name="none", description=f"{share:.4f}"))
+
+
+async def _images(
+    requests: AsyncIterator[pb.StreamingRecognizeRequest],
+) -> AsyncIterator[pb.StreamingRecognizeImage]:
+    async for request in requests:
+        for image in request.images.images or (request.image,):
+            yield image
 
 
 async def serve(port: int, places: int = 0, seconds: float = 0.0) -> None:

@@ -1,0 +1,119 @@
+"""The images of a stream that have no outcome yet, and which of them go into the next message.
+
+A message costs more than an image. So images go out in groups, and answers come in groups, where the server knows
+them, which its first answer shows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from longhand.v1 import recognition_pb2 as pb
+from longhand_client.images import ImageSource
+
+# A group at most. Larger ones save nothing more.
+_GROUP_IMAGES = 16
+_GROUP_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An image without an outcome yet."""
+
+    index: int
+    source: ImageSource
+    image: bytes
+
+
+class Outbox:
+    """Keeps what is unanswered; not safe for threads.
+
+    While more than half of `look_ahead` is on its way, images wait for a whole group to form: the server has
+    enough to do meanwhile. Otherwise whatever there is goes out at once.
+
+    Args:
+        look_ahead: images that may be on their way at once.
+    """
+
+    def __init__(self, look_ahead: int) -> None:
+        self._enough = look_ahead // 2
+        self._unanswered: dict[str, Pending] = {}
+        self._unsent: deque[Pending] = deque()
+        self._unsent_bytes = 0
+        self._grouping = False
+        self._closed = False
+
+    def __len__(self) -> int:
+        """The number of images without an outcome."""
+        return len(self._unanswered)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image there will be has been taken."""
+        return self._closed and not self._unsent
+
+    @property
+    def ready(self) -> bool:
+        """Whether a message is to go out now, or none any more."""
+        waiting = len(self._unsent)
+        return self._closed or (
+            waiting > 0
+            and (
+                not self._grouping
+                or len(self._unanswered) - waiting <= self._enough
+                or waiting >= _GROUP_IMAGES
+                or self._unsent_bytes >= _GROUP_BYTES
+            )
+        )
+
+    def add(self, index: int, source: ImageSource, image: bytes) -> None:
+        """Takes one more image to send."""
+        pending = Pending(index, source, image)
+        self._unanswered[str(index)] = pending
+        self._unsent.append(pending)
+        self._unsent_bytes += len(image)
+
+    def close(self) -> None:
+        """Says that no image follows."""
+        self._closed = True
+
+    def restart(self) -> None:
+        """Sends everything unanswered once more, over a new call, whose server may not know groups."""
+        self._grouping = False
+        self._unsent = deque(self._unanswered.values())
+        self._unsent_bytes = sum(len(one.image) for one in self._unsent)
+
+    def take(self) -> pb.StreamingRecognizeRequest | None:
+        """The next message; None where all images have been taken. Only while it is `ready`."""
+        if not self._unsent:
+            return None
+        group = [self._unsent.popleft()]
+        room = _GROUP_BYTES - len(group[0].image) if self._grouping else 0
+        while self._unsent and len(group) < _GROUP_IMAGES and len(self._unsent[0].image) <= room:
+            group.append(self._unsent.popleft())
+            room -= len(group[-1].image)
+        request = pb.StreamingRecognizeRequest()
+        for one in group:
+            self._unsent_bytes -= len(one.image)
+            message = request.images.images.add() if len(group) > 1 else request.image
+            message.request_id, message.image = str(one.index), one.image
+        return request
+
+    def arrived(
+        self, response: pb.StreamingRecognizeResponse
+    ) -> list[tuple[Pending, pb.StreamingRecognizeResponse]]:
+        """The images that a message answers, each with its answer; none of them is pending any longer."""
+        answers: Collection[pb.StreamingRecognizeResponse] = (response,)
+        if response.HasField("answers"):
+            self._grouping = True
+            answers = response.answers.answers
+        found = ((self._unanswered.pop(answer.request_id, None), answer) for answer in answers)
+        return [(pending, answer) for pending, answer in found if pending is not None]
+
+    def give_up(self) -> list[Pending]:
+        """Everything unanswered, which is then forgotten."""
+        rest = list(self._unanswered.values())
+        self._unanswered.clear()
+        return rest
