@@ -29,6 +29,8 @@ from longhand_client.stream import (
 )
 
 _Item = TypeVar("_Item")
+# Files that are read before other tasks have their turn.
+_PULLED_AT_ONCE = 8
 # What grpc.aio says where a write meets a call that the server has just ended; the server's status is lost.
 _LOST_STATUS = "Internal error from Core"
 
@@ -109,7 +111,7 @@ class AsyncRecognitionStream:
                         yield outcome_from_proto(pending.index, answer, pending.source)
             finally:
                 await _stop(call, tasks)
-            if event is None and self._outbox.complete:
+            if event is None and self._outbox.complete():
                 break
             if event is None:
                 event = ended_early(self._settings.address)
@@ -145,14 +147,14 @@ class AsyncRecognitionStream:
         self._wake_sender()
 
     def _wake_sender(self) -> None:
-        if self._outbox.ready:
+        if self._outbox.ready():
             self._ready.set()
 
     async def _send(self, call: AsyncStreamCall) -> None:
         try:
             await call.write(self._settings.config)
             while True:
-                while not self._outbox.ready:
+                while not self._outbox.ready():
                     self._ready.clear()
                     await self._ready.wait()
                 request = self._outbox.take()
@@ -201,5 +203,7 @@ async def _as_async(images: Iterable[_Item] | AsyncIterable[_Item]) -> AsyncIter
         async for image in images:
             yield image
     else:
-        for image in images:
+        for number, image in enumerate(images):
+            if number % _PULLED_AT_ONCE == 0:
+                await asyncio.sleep(0)
             yield image

@@ -49,12 +49,10 @@ class Outbox:
         """The number of images without an outcome."""
         return len(self._unanswered)
 
-    @property
     def complete(self) -> bool:
         """Whether every image there will be has been taken."""
         return self._closed and not self._unsent
 
-    @property
     def ready(self) -> bool:
         """Whether a message is to go out now, or none any more."""
         waiting = len(self._unsent)

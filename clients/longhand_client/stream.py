@@ -160,7 +160,7 @@ class RecognitionStream:
             elif isinstance(event, _SourceFailed):
                 raise event.error
             elif event.generation == self._generation:
-                if event.error is None and self._outbox.complete:
+                if event.error is None and self._outbox.complete():
                     yield from self._unanswered()
                     return
                 error = event.error or ended_early(self._settings.address)
@@ -213,7 +213,7 @@ class RecognitionStream:
         yield self._settings.config
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._generation != generation or self._outbox.ready)
+                self._changed.wait_for(lambda: self._generation != generation or self._outbox.ready())
                 request = self._outbox.take() if self._generation == generation else None
             if request is None:
                 return
@@ -245,7 +245,7 @@ class RecognitionStream:
             self._wake_sender()
 
     def _wake_sender(self) -> None:
-        if self._outbox.ready:
+        if self._outbox.ready():
             self._changed.notify()
 
     def _unanswered(self) -> Iterator[Outcome]:

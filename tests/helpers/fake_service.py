@@ -43,6 +43,8 @@ class FakeServicer(rpc.RecognitionServiceServicer):
     failures_left: int = 0
     stream_images: int = 0
     stream_group: int = 1
+    stream_knows_groups: bool = False
+    stream_messages: int = 0
     stream_breaks: int = 0
     stream_break_after: int = 0
     stream_breaks_silently: bool = False
@@ -105,7 +107,7 @@ class FakeServicer(rpc.RecognitionServiceServicer):
         with self.lock:
             self.requests.append(first)
         held: list[pb.StreamingRecognizeResponse] = []
-        for number, request in enumerate(request_iterator, 1):
+        for number, image in enumerate(self._stream_images(request_iterator), 1):
             with self.lock:
                 self.stream_images += 1
                 breaks = self.stream_breaks > 0 and number > self.stream_break_after
@@ -114,14 +116,32 @@ class FakeServicer(rpc.RecognitionServiceServicer):
                 return
             if breaks:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
-            if request.image.image == b"lost":
+            if image.image == b"lost":
                 continue
-            held.append(self._stream_answer(request.image))
+            held.insert(0, self._stream_answer(image))
             # Answers in groups, each group backwards.
             if len(held) >= self.stream_group:
-                yield from reversed(held)
+                yield from self._stream_messages(held)
                 held.clear()
-        yield from reversed(held)
+        yield from self._stream_messages(held)
+
+    def _stream_images(self, requests: Any) -> Iterator[pb.StreamingRecognizeImage]:
+        for request in requests:
+            self.stream_messages += 1
+            if self.stream_knows_groups and request.HasField("images"):
+                yield from request.images.images
+            else:
+                # What an older server does.
+                assert request.HasField("image")
+                yield request.image
+
+    def _stream_messages(
+        self, answers: list[pb.StreamingRecognizeResponse]
+    ) -> Iterator[pb.StreamingRecognizeResponse]:
+        if not self.stream_knows_groups:
+            yield from answers
+        elif answers:
+            yield pb.StreamingRecognizeResponse(answers=pb.StreamingRecognizeAnswers(answers=answers))
 
     def _stream_answer(self, image: pb.StreamingRecognizeImage) -> pb.StreamingRecognizeResponse:
         outcome = self.answer(image.image)

@@ -114,6 +114,44 @@ async def test_what_came_before_a_protocol_error_is_answered(stub: RecognitionSe
     assert "every message but the first" in await call.details()
 
 
+def images(first: int, count: int) -> pb.StreamingRecognizeRequest:
+    """Several images in one message, one in seven of them bad."""
+    request = pb.StreamingRecognizeRequest()
+    for n in range(first, first + count):
+        data = b"bad" if n % 7 == 3 else draw_image(_TEXTS[n % 5])
+        request.images.images.add(request_id=str(n), image=data)
+    return request
+
+
+@pytest.mark.parametrize("group_answers", [True, False])
+async def test_groups_of_images(stub: RecognitionServiceAsyncStub, group_answers: bool) -> None:
+    first = pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig(group_answers=group_answers))
+    messages = [first, images(0, 100), image("100", draw_image(_TEXTS[0])), images(101, 1), images(102, 30)]
+    answers = await read_all(stub, messages)
+    if group_answers:
+        # Asked for groups, the server gives nothing else: so the client knows that it may send some.
+        assert all(1 <= len(answer.answers.answers) <= 32 for answer in answers)
+        answers = [answer for group in answers for answer in group.answers.answers]
+    assert sorted(int(answer.request_id) for answer in answers) == list(range(132))
+    for answer in answers:
+        n = int(answer.request_id)
+        if n % 7 == 3:
+            assert answer.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        else:
+            assert answer.result.text == _TEXTS[n % 5]
+
+
+@pytest.mark.parametrize("count", [0, 257])
+async def test_sizes_of_groups_are_bounded(stub: RecognitionServiceAsyncStub, count: int) -> None:
+    request = pb.StreamingRecognizeRequest(images=pb.StreamingRecognizeImages())
+    for _ in range(count):
+        request.images.images.add(image=b"x")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await read_all(stub, [config(), request])
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert f"images: got {count} images in a message, need 1 to 256" in (caught.value.details() or "")
+
+
 async def test_too_long_an_id_fails_its_image_only(stub: RecognitionServiceAsyncStub) -> None:
     messages = [config(), image("x" * 257, draw_image("a")), image("y" * 256, draw_image("b"))]
     answers = {answer.request_id[0]: answer for answer in await read_all(stub, messages)}

@@ -121,7 +121,7 @@ class WireStream:
     ) -> None:
         self._call = call
         self._address = address
-        self._config = pb.StreamingRecognizeConfig(options=options)
+        self._config = pb.StreamingRecognizeConfig(options=options, group_answers=True)
         self._next_image = next_image
 
     async def open(self) -> None:
@@ -144,8 +144,9 @@ class WireStream:
             LonghandError: the stream as a whole failed.
         """
         try:
-            async for answer in self._call:
-                yield int(answer.request_id), _outcome(answer)
+            async for message in self._call:
+                for answer in message.answers.answers or (message,):
+                    yield int(answer.request_id), _outcome(answer)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._address) from error
 

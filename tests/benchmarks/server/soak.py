@@ -108,26 +108,33 @@ class Soak:
     async def stream(
         self, stub: recognition_pb2_grpc.RecognitionServiceAsyncStub, chooser: random.Random
     ) -> None:
-        """A stream of 60 images, bad ones among them."""
+        """A stream of 60 images, bad ones among them, in messages of one or of up to nine."""
         chosen = [chooser.choice(self.good) for _ in range(60)]
+        groups = chooser.random() < 0.5
 
         async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
-            yield pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig())
-            for n, (_, image) in enumerate(chosen):
-                data = chooser.choice(self.bad) if n % 9 == 0 else image
-                item = pb.StreamingRecognizeImage(request_id=str(n), image=data)
-                yield pb.StreamingRecognizeRequest(image=item)
+            yield pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig(group_answers=groups))
+            unsent = collections.deque(enumerate(chosen))
+            while unsent:
+                request = pb.StreamingRecognizeRequest()
+                for _ in range(min(len(unsent), chooser.randrange(1, 10) if groups else 1)):
+                    n, (_, image) = unsent.popleft()
+                    data = chooser.choice(self.bad) if n % 9 == 0 else image
+                    message = request.images.images.add() if groups else request.image
+                    message.request_id, message.image = str(n), data
+                yield request
 
         seen = set()
-        async for answer in stub.StreamingRecognize(requests()):
-            n = int(answer.request_id)
-            assert n not in seen, f"answered twice: {n}"
-            seen.add(n)
-            if n % 9 == 0:
-                assert answer.WhichOneof("outcome") == "error"
-                self.counts["refused"] += 1
-            else:
-                self.check(chosen[n][0], answer.result.text)
+        async for response in stub.StreamingRecognize(requests()):
+            for answer in response.answers.answers if groups else (response,):
+                n = int(answer.request_id)
+                assert n not in seen, f"answered twice: {n}"
+                seen.add(n)
+                if n % 9 == 0:
+                    assert answer.WhichOneof("outcome") == "error"
+                    self.counts["refused"] += 1
+                else:
+                    self.check(chosen[n][0], answer.result.text)
         assert len(seen) == 60, f"{60 - len(seen)} answers of a stream are lost"
 
     async def cancel(

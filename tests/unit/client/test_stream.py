@@ -1,4 +1,7 @@
-"""The synchronous and the asynchronous stream keep the same promises, so each test runs on both."""
+"""The synchronous and the asynchronous stream keep the same promises, so each test runs on both.
+
+And each runs against a server that knows groups of images and one, older, that does not.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +63,12 @@ def read_all(request: pytest.FixtureRequest) -> ReadAll:
     return reader
 
 
+@pytest.fixture(params=[True, False], ids=["groups", "older"], autouse=True)
+def knows_groups(request: pytest.FixtureRequest, fake: FakeServer) -> bool:
+    fake.servicer.stream_knows_groups = request.param
+    return fake.servicer.stream_knows_groups
+
+
 def lines(count: int) -> list[bytes]:
     return [f"text:{index}".encode() for index in range(count)]
 
@@ -81,6 +90,18 @@ def test_as_they_come(fake: FakeServer, read_all: ReadAll) -> None:
     outcomes = read_all(fake.address, lines(8), look_ahead=8, ordered=False)
     assert [outcome.index for outcome in outcomes] == [3, 2, 1, 0, 7, 6, 5, 4]
     assert texts(outcomes) == ["3", "2", "1", "0", "7", "6", "5", "4"]
+
+
+def test_images_share_messages(fake: FakeServer, read_all: ReadAll, knows_groups: bool) -> None:
+    fake.servicer.stream_group = 8
+    outcomes = read_all(fake.address, lines(2000), look_ahead=64)
+    assert texts(outcomes) == [str(index) for index in range(2000)]
+    assert fake.servicer.stream_images == 2000
+    if knows_groups:
+        # The first 64 go out before it is known, the others in groups of 16 where nothing keeps them from it.
+        assert fake.servicer.stream_messages < 1000
+    else:
+        assert fake.servicer.stream_messages == 2000
 
 
 def test_nothing_to_read(fake: FakeServer, read_all: ReadAll) -> None:

@@ -55,6 +55,38 @@ async def test_a_slow_reader_stops_the_reading_of_requests() -> None:
     assert sorted(taken) == list(range(1000))
 
 
+async def test_answers_that_are_ready_come_together() -> None:
+    release = asyncio.Event()
+
+    async def answer(n: int) -> int:
+        if n:
+            await release.wait()
+        return n
+
+    stream = AnswerStream(Source(25), answer, 64).groups(10)
+    groups = [await anext(stream)]
+    await asyncio.sleep(0.02)
+    release.set()
+    await asyncio.sleep(0.02)
+    groups += [group async for group in stream]
+    # The first does not wait for the others; then what is ready, at most ten.
+    assert [len(group) for group in groups] == [1, 10, 10, 4]
+    assert sorted(n for group in groups for n in group) == list(range(25))
+
+
+async def test_a_slow_reader_of_groups_stops_the_reading_of_requests() -> None:
+    async def answer(n: int) -> int:
+        return n
+
+    source = Source(1000)
+    groups = AnswerStream(source, answer, 8).groups(5)
+    taken = [await anext(groups)]
+    await asyncio.sleep(0.05)
+    assert source.read <= 8 + 5
+    taken += [group async for group in groups]
+    assert sorted(n for group in taken for n in group) == list(range(1000))
+
+
 async def test_drain_answers_what_was_read_and_then_says_so() -> None:
     release = asyncio.Event()
 
