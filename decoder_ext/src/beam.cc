@@ -124,6 +124,22 @@ void Beam::leave(PrefixTree& tree, std::uint32_t slot) {
     clear(slot);
 }
 
+void Beam::part() {
+    std::fill(parent.begin() + kFirst, parent.begin() + size_, 0);
+}
+
+void Beam::replace(PrefixTree& tree, std::uint32_t slot, std::uint32_t child) {
+    PrefixNode& own = tree[child];
+    PrefixNode& above = tree[own.parent];
+    above.slot = 0;
+    own.slot = slot;
+    node[slot] = child;
+    label[slot] = static_cast<std::int32_t>(own.label);
+    differs[slot] = above.label == own.label ? 0.0 : 1.0;
+    model[slot] = own.state.score;
+    std::fill_n(gains_.begin() + static_cast<std::ptrdiff_t>(slot) * stride_, columns_, kUnknown);
+}
+
 void Beam::settle(PrefixTree& tree) {
     for (const std::uint32_t left : leaving_) tree.release(left);
     leaving_.clear();

@@ -27,14 +27,15 @@ void prefetch(const float* values, std::size_t count) {
 }
 
 void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search, Purpose purpose) {
+    constexpr std::size_t kAhead = 2;
     check_shape(line, options.model->labels.size());
     FrameReader reader(options, purpose);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {
         const float* row = line.values + t * line.labels;
         reader.read(row, t, frame);
-        // The next row comes from memory while the search goes on.
-        if (t + 1 < line.frames) prefetch(row + line.labels, line.labels);
+        // Later rows come from memory while the search goes on.
+        if (t + kAhead < line.frames) prefetch(row + kAhead * line.labels, line.labels);
         search.advance(frame);
     }
 }

@@ -174,6 +174,53 @@ LONGHAND_INLINE std::uint32_t sixteen_at_least(const float* values, float thresh
 }
 #endif
 
+// The indices of values >= threshold; with kSummary also the largest values and the sums of the lanes.
+template <bool kSummary>
+LONGHAND_INLINE std::size_t at_least(const float* row, std::size_t count, float threshold, std::uint32_t* out,
+                                     Floats& best, Floats& sum) {
+    std::size_t found = 0, i = 0;
+#ifdef __SSE2__
+    const auto take = [&](std::size_t at, std::uint32_t seen) {
+        std::uint32_t hits = sixteen_at_least(row + at, threshold) >> seen << seen;
+        for (; hits != 0; hits &= hits - 1)
+            out[found++] = static_cast<std::uint32_t>(at) + static_cast<std::uint32_t>(__builtin_ctz(hits));
+    };
+    const auto look = [&](const float* at) {
+        const Floats low = load<Floats>(at), high = load<Floats>(at + 8);
+        if (kSummary) sum += low + high;
+        return larger(low, high);
+    };
+    const auto note = [&](Floats most) {
+        if (kSummary) best = larger(most, best);
+    };
+    for (; i + 32 <= count; i += 32) {  // most are far below
+        const Floats most = larger(look(row + i), look(row + i + 16));
+        note(most);
+        if (!any(most >= threshold)) continue;
+        take(i, 0);
+        take(i + 16, 0);
+    }
+    if (i + 16 <= count) {
+        note(look(row + i));
+        take(i, 0);
+        i += 16;
+    }
+    if (i < count && count >= 16) {
+        note(look(row + count - 16));
+        take(count - 16, static_cast<std::uint32_t>(i + 16 - count));
+        i = count;
+    }
+#endif
+    for (; i < count; ++i) {
+        if (row[i] >= threshold) out[found++] = static_cast<std::uint32_t>(i);
+        if (kSummary) {
+            sum[0] += row[i];
+            if (row[i] > best[0]) best[0] = row[i];
+        }
+    }
+    return found;
+}
+
 template <bool kBest>
 LONGHAND_INLINE Doubles joined(Doubles a, Doubles b) {
     if constexpr (kBest) return a > b ? a : b;
@@ -223,36 +270,20 @@ LONGHAND_CLONES RowSummary summarise(const float* row, std::size_t count) {
     return {largest(best), any(odd)};
 }
 
+LONGHAND_CLONES RowSummary summarise(const float* row, std::size_t count, float threshold, std::uint32_t* out,
+                                     std::size_t& found) {
+    Floats best = Floats{} - kFloatInfinity, sum{};
+    found = at_least<true>(row, count, threshold, out, best, sum);
+    const float maximum = largest(best);
+    // A NaN makes the sum one, as do both infinities together.
+    if (any(sum != sum)) return summarise(row, count);
+    return {maximum, false};
+}
+
 LONGHAND_CLONES std::size_t at_least(const float* row, std::size_t count, float threshold,
                                      std::uint32_t* out) {
-    std::size_t found = 0, i = 0;
-#ifdef __SSE2__
-    const auto take = [&](std::size_t at, std::uint32_t seen) {
-        std::uint32_t hits = sixteen_at_least(row + at, threshold) >> seen << seen;
-        for (; hits != 0; hits &= hits - 1)
-            out[found++] = static_cast<std::uint32_t>(at) + static_cast<std::uint32_t>(__builtin_ctz(hits));
-    };
-    for (; i + 32 <= count; i += 32) {  // most are far below
-        const float* at = row + i;
-        const Floats low = larger(load<Floats>(at), load<Floats>(at + 8));
-        const Floats high = larger(load<Floats>(at + 16), load<Floats>(at + 24));
-        if (!any(larger(low, high) >= threshold)) continue;
-        take(i, 0);
-        take(i + 16, 0);
-    }
-    if (i + 16 <= count) {
-        take(i, 0);
-        i += 16;
-    }
-    if (i < count && count >= 16) {
-        take(count - 16, static_cast<std::uint32_t>(i + 16 - count));
-        i = count;
-    }
-#endif
-    for (; i < count; ++i) {
-        if (row[i] >= threshold) out[found++] = static_cast<std::uint32_t>(i);
-    }
-    return found;
+    Floats best{}, sum{};
+    return at_least<false>(row, count, threshold, out, best, sum);
 }
 
 LONGHAND_CLONES std::size_t find_value(const float* row, std::size_t count, float maximum) {

@@ -23,6 +23,9 @@ struct RowSummary {
 };
 
 RowSummary summarise(const float* row, std::size_t count);
+// The same, and the indices of values >= threshold as at_least() writes them, in one pass.
+RowSummary summarise(const float* row, std::size_t count, float threshold, std::uint32_t* out,
+                     std::size_t& found);
 // The first index whose value is `maximum`.
 std::size_t find_value(const float* row, std::size_t count, float maximum);
 // out[i] = exp((row[i] - maximum) * scale), for values up to `maximum`. Relative error

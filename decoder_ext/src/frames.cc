@@ -13,6 +13,8 @@ namespace {
 
 // Half-precision log-softmax leaves sums of up to about 1.01.
 constexpr float kLargestLogProbability = 0.02f;
+// By how much a frame's threshold, in the numbers of the input, may lie below the last one's.
+constexpr float kMargin = 1.0f;
 
 [[noreturn]] void refuse(std::size_t frame, const std::string& what) {
     throw std::invalid_argument("frame " + std::to_string(frame) + " " + what);
@@ -43,8 +45,7 @@ FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
     met_probabilities_.resize((labels_ + 7) / 8 * 8);  // exponentials() writes whole vectors
 }
 
-float FrameReader::checked_maximum(const float* row, std::size_t index) const {
-    const RowSummary summary = summarise(row, labels_);
+float FrameReader::checked_maximum(const RowSummary& summary, std::size_t index) const {
     if (summary.has_nan) refuse(index, "has a NaN");
     if (summary.maximum == std::numeric_limits<float>::infinity()) refuse(index, "has an infinite value");
     if (summary.maximum == -std::numeric_limits<float>::infinity()) refuse(index, "has no label above -inf");
@@ -81,15 +82,20 @@ const float* FrameReader::without_priors(const float* row) {
 }
 
 void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
-    float maximum = checked_maximum(row, index);
+    frame.probabilities.resize(labels_ + 1);
+    frame.reached.resize(labels_);
+    if (options_.options.hard_token_threshold)
+        for (std::size_t i = 0; i < frame.reached_count; ++i) frame.probabilities[frame.reached[i]] = 0.0;
+    const float* given = row;
+    float maximum = checked_maximum(
+        summarise(row, labels_, guess_, frame.reached.data(), frame.reached_count), index);
     if (!options_.prior_shift.empty()) {
         row = without_priors(row);
         maximum = summarise(row, labels_).maximum;
     }
     const float* usable = masked(row, index);
     const float best = usable == row ? maximum : summarise(usable, labels_).maximum;
-    frame.probabilities.resize(labels_ + 1);
-    frame.reached.resize(labels_);
+    complete_from_ = usable == given ? guess_ : std::numeric_limits<float>::infinity();
     if (options_.options.hard_token_threshold) {
         read_hard(row, maximum, usable, best, frame);
         return;
@@ -112,7 +118,6 @@ void FrameReader::fill_met(const float* usable, float best, Frame& frame) {
 
 // Labels below the threshold are impossible in this frame.
 void FrameReader::read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame) {
-    for (std::size_t i = 0; i < frame.reached_count; ++i) frame.probabilities[frame.reached[i]] = 0.0;
     const bool exact = normalises_ && purpose_ != Purpose::kText;
     frame.log_normaliser = exact ? normaliser(row, maximum) : normalises_ ? maximum * scale_ : 0.0;
     choose_tokens(usable, best, frame);
@@ -121,7 +126,7 @@ void FrameReader::read_hard(const float* row, float maximum, const float* usable
         frame.log_normaliser = normaliser(row, maximum);
         choose_tokens(usable, best, frame);
     }
-    frame.only_blank = frame.reached_count == 1 && frame.reached[0] == blank_;
+    frame.only = frame.reached_count == 1 ? frame.reached[0] : Frame::kSeveral;
     for (std::size_t i = 0; i < frame.reached_count; ++i) {
         const std::uint32_t label = frame.reached[i];
         const double below = (static_cast<double>(usable[label]) - best) * scale_;
@@ -130,12 +135,29 @@ void FrameReader::read_hard(const float* row, float maximum, const float* usable
 }
 
 FrameReader::Best FrameReader::read_best(const float* row, std::size_t index) {
-    float maximum = checked_maximum(row, index);
+    float maximum = checked_maximum(summarise(row, labels_), index);
     const double log_normaliser = unscaled_ ? normaliser(row, maximum) : 0.0;
     const float* usable = masked(row, index);
     if (usable != row) maximum = summarise(usable, labels_).maximum;
     const auto label = static_cast<std::uint32_t>(find_value(usable, labels_, maximum));
     return {label, maximum * scale_ - log_normaliser};
+}
+
+// Thresholds change little from frame to frame: mostly all that reach this one have been found on the way.
+void FrameReader::find_reached(const float* usable, float threshold, Frame& frame) {
+    if (complete_from_ <= threshold) {
+        std::size_t kept = 0;
+        for (std::size_t i = 0; i < frame.reached_count; ++i) {
+            const std::uint32_t label = frame.reached[i];
+            frame.reached[kept] = label;
+            kept += usable[label] >= threshold ? 1 : 0;
+        }
+        frame.reached_count = kept;
+    } else {
+        frame.reached_count = at_least(usable, labels_, threshold, frame.reached.data());
+    }
+    complete_from_ = threshold;
+    guess_ = threshold - kMargin;
 }
 
 void FrameReader::choose_tokens(const float* usable, float best, Frame& frame) {
@@ -145,7 +167,7 @@ void FrameReader::choose_tokens(const float* usable, float best, Frame& frame) {
     // In the numbers of the input; a frame's best label always counts.
     const double least = (values.token_threshold + frame.log_normaliser) * values.temperature;
     const float threshold = std::min(static_cast<float>(least), best);
-    frame.reached_count = at_least(usable, labels_, threshold, frame.reached.data());
+    find_reached(usable, threshold, frame);
     for (std::size_t i = 0; i < frame.reached_count; ++i) {
         const std::uint32_t label = frame.reached[i];
         if (label == blank_ || usable[label] == -std::numeric_limits<float>::infinity()) continue;

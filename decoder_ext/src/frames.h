@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
+#include "frame_math.h"
 #include "model.h"
 
 namespace longhand {
@@ -16,6 +18,8 @@ struct Token {
 };
 
 struct Frame {
+    static constexpr std::uint32_t kSeveral = 0xFFFFFFFFu;
+
     // Of the blank and of labels that have been tokens so far in the line, relative to the frame's best one;
     // 0 elsewhere, for no prefix in the beam can end with another label, and behind the last label (the empty
     // prefix has it as its last one).
@@ -24,7 +28,7 @@ struct Frame {
     std::vector<std::uint32_t> reached;
     std::size_t reached_count = 0;
     std::vector<Token> tokens;    // most probable first, without the blank
-    bool only_blank = false;      // all other labels are impossible
+    std::uint32_t only = kSeveral;  // the one label that is possible
     double log_scale = 0.0;       // log-probability of the best label: what the numbers above are relative to
     double log_normaliser = 0.0;  // log-probability of label v = input[v] / temperature - this,
                                   // the input being less its prior shift
@@ -54,12 +58,13 @@ class FrameReader {
     Best read_best(const float* row, std::size_t index);
 
   private:
-    float checked_maximum(const float* row, std::size_t index) const;
+    float checked_maximum(const RowSummary& summary, std::size_t index) const;
     double normaliser(const float* row, float maximum) const;
     const float* without_priors(const float* row);
     const float* masked(const float* row, std::size_t index);
     // `usable` is the row or what is allowed of it, `best` its maximum.
     void read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame);
+    void find_reached(const float* usable, float threshold, Frame& frame);
     void choose_tokens(const float* usable, float best, Frame& frame);
     void fill_met(const float* usable, float best, Frame& frame);
 
@@ -70,6 +75,9 @@ class FrameReader {
     Purpose purpose_;
     bool unscaled_;    // the input's labels do not sum up to 1
     bool normalises_;  // ... nor would they without their priors
+    // What the frame's labels are looked through for while its maximum is found.
+    float guess_ = std::numeric_limits<float>::infinity();
+    float complete_from_ = 0.0f;  // every label from here on has been found
     std::vector<float> masked_, shifted_;
     std::vector<std::uint32_t> met_;  // the blank, and the tokens so far
     std::vector<bool> is_met_;        // per label

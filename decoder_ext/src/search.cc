@@ -43,13 +43,16 @@ BeamSearch::BeamSearch(const PreparedOptions& options, Workspace& workspace)
 }
 
 void BeamSearch::advance(const Frame& frame) {
-    if (frame.only_blank && rests_) {
-        // A blank behind a blank: nothing changes but the scale.
+    if (frame.only == last_only_ && frame.only != Frame::kSeveral) {
+        // The same label for sure as in the last frame: nothing changes but the scale.
     } else if (frame.tokens.empty()) {
         step(frame);
         beam_.blank.swap(beam_.new_blank);
         beam_.label_end.swap(beam_.new_label_end);
         stale_ = true;
+    } else if (frame.only != Frame::kSeveral && moves_on(frame.only)) {
+        if (stale_) refresh_scores();
+        move_on(frame.only);
     } else {
         if (stale_) refresh_scores();
         step(frame);
@@ -60,7 +63,7 @@ void BeamSearch::advance(const Frame& frame) {
         select();
     }
     if (!frame.tokens.empty() || frame_ % kFramesBetweenChecks == 0) rescale();
-    rests_ = frame.only_blank;
+    last_only_ = frame.only;
     log_scale_ += frame.log_scale;
     ++frame_;
 }
@@ -76,6 +79,59 @@ void BeamSearch::refresh_scores() {
     const auto scores = sums_ ? scores_sum : scores_max;
     scores(beam_.blank.data(), beam_.label_end.data(), beam_.model.data(), beam_.size(), beam_.score.data());
     stale_ = false;
+}
+
+// Whether a frame that can only be this label makes each prefix in the beam longer by it.
+bool BeamSearch::moves_on(std::uint32_t label) const {
+    const auto begin = beam_.label.begin() + Beam::kFirst, end = beam_.label.begin() + beam_.size();
+    return std::find(begin, end, static_cast<std::int32_t>(label)) == end;
+}
+
+// Where expand() and select() would let every prefix leave and a longer one enter, each takes its place.
+void BeamSearch::move_on(std::uint32_t label) {
+    const double threshold = options_.options.beam_threshold;
+    best_ = -kInfinity;
+    beam_.part();
+    for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
+        const double probability = joined(beam_.blank[slot], beam_.label_end[slot]);
+        const double least = std::max(best_ + threshold, std::numeric_limits<double>::lowest());
+        if (probability < kLeast || beam_.score[slot] + beam_.headroom[slot] <= least) {
+            beam_.leave(tree_, slot);
+            continue;
+        }
+        const std::uint32_t parent = beam_.node[slot];
+        std::uint32_t node = tree_.child(parent, label);
+        const bool known = node != PrefixNode::kNone;
+        ModelState state = known ? tree_[node].state : scorer_.extend(tree_, parent, label);
+        const double score = beam_.score[slot] - beam_.model[slot] + state.score;
+        bool leaves = state.forbidden || score <= least;
+        std::uint64_t history = 0;
+        if (merges_ && !leaves) {
+            history = scorer_.history(tree_, parent, label, state);
+            const std::uint32_t twin = beam_.find(history);
+            leaves = twin != 0 && beam_.score[twin] >= score;
+            if (twin != 0 && !leaves) beam_.leave(tree_, twin);
+        }
+        if (leaves) {
+            beam_.leave(tree_, slot);
+            continue;
+        }
+        if (!known) node = tree_.add(parent, label, state);
+        PrefixNode& own = tree_[node];
+        if (own.first_child == PrefixNode::kNone) own.first_frame = frame_;
+        beam_.replace(tree_, slot, node);
+        beam_.blank[slot] = 0.0;
+        beam_.label_end[slot] = probability;
+        beam_.score[slot] = score;
+        beam_.headroom[slot] = scorer_.largest_gain(own.state);
+        beam_.history[slot] = history;
+        best_ = std::max(best_, score);
+    }
+    for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
+        if (beam_.node[slot] != PrefixNode::kNone && beam_.score[slot] < best_ + threshold)
+            beam_.leave(tree_, slot);
+    }
+    beam_.settle(tree_);
 }
 
 void BeamSearch::expand(const Frame& frame) {

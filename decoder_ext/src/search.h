@@ -89,6 +89,8 @@ class BeamSearch {
   private:
     void step(const Frame& frame);
     void refresh_scores();
+    bool moves_on(std::uint32_t label) const;
+    void move_on(std::uint32_t label);
     void expand(const Frame& frame);
     void propose(const Frame& frame, const Token& token);
     void ask_models();
@@ -114,7 +116,7 @@ class BeamSearch {
     std::int32_t frame_ = 0;
     double log_scale_ = 0.0;  // what all probabilities of the beam are relative to
     bool stale_ = false;      // the scores are those of an earlier frame
-    bool rests_ = false;      // the last frame can only have been a blank
+    std::uint32_t last_only_ = Frame::kSeveral;  // the one label that was possible in the last frame
     double best_ = 0.0;       // the best score of this frame so far
     double bar_ = 0.0;        // what a prefix needs to have a chance of being in the beam after it
 };

@@ -94,6 +94,60 @@ def test_below_a_hard_threshold_is_impossible(
         assert a.confidence == pytest.approx(b.confidence, abs=1e-3)
 
 
+@settings(max_examples=3000, **ANY)
+@given(
+    seed=st.integers(0, 2**31),
+    threshold=st.sampled_from([-0.5, -2.0]),
+    width=st.sampled_from([1, 2, 6, 40]),
+    beam_threshold=st.sampled_from([-2.0, -9.0, UNLIMITED]),
+    merge=st.booleans(),
+    path_merge=st.sampled_from(["sum", "max"]),
+    words=st.sampled_from(["open", "closed", "hot", "none"]),
+    characters=st.booleans(),
+    bonus=st.sampled_from([0.0, 4.0]),
+)
+def test_frames_that_are_sure_of_a_label_are_frames_like_others(
+    word_model: NgramLanguageModel,
+    character_model: NgramLanguageModel,
+    seed: int,
+    threshold: float,
+    width: int,
+    beam_threshold: float,
+    merge: bool,
+    path_merge: str,
+    words: str,
+    characters: bool,
+    bonus: float,
+) -> None:
+    # In these every prefix moves on by the label, in a way of its own; where the others are impossible without a
+    # threshold, in the usual one.
+    line = noisy_line(seed, len(LABELS), 40)
+    decoder = CtcBeamSearchDecoder(
+        LABELS,
+        word_model=None if words == "none" else word_model,
+        character_model=character_model if characters else None,
+    )
+    options = BeamSearchOptions(
+        alternatives=width,
+        beam_width=width,
+        beam_threshold=beam_threshold,
+        merge_histories=merge,
+        path_merge=path_merge,
+        word_bonus=bonus,
+        closed_lexicon=words == "closed",
+        hotwords=("cab", "a b") if words == "hot" else (),
+    )
+    got = decoder.decode(
+        line, dataclasses.replace(options, token_threshold=threshold, hard_token_threshold=True)
+    )
+    out = (line < threshold) & (line < line.max(axis=1, keepdims=True))
+    impossible = np.where(out, -np.inf, line).astype(np.float32)
+    expected = decoder.decode(impossible, dataclasses.replace(options, token_threshold=UNLIMITED))
+    assert [h.text for h in got] == [h.text for h in expected]
+    for a, b in zip(got, expected, strict=True):
+        assert (a.score, a.acoustic_score) == pytest.approx((b.score, b.acoustic_score), abs=1e-3)
+
+
 @settings(max_examples=150, **ANY)
 @given(
     seed=st.integers(0, 2**31),
