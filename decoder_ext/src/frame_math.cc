@@ -180,13 +180,15 @@ LONGHAND_INLINE std::size_t at_least(const float* row, std::size_t count, float 
                                      Floats& best, Floats& sum) {
     std::size_t found = 0, i = 0;
 #ifdef __SSE2__
-    const auto take = [&](std::size_t at, std::uint32_t seen) {
+    // Sixteen values, of which so many have been seen before.
+    const auto take = [&](std::size_t at, std::uint32_t seen, Floats most) {
+        if (!any(most >= threshold)) return;
         std::uint32_t hits = sixteen_at_least(row + at, threshold) >> seen << seen;
         for (; hits != 0; hits &= hits - 1)
             out[found++] = static_cast<std::uint32_t>(at) + static_cast<std::uint32_t>(__builtin_ctz(hits));
     };
-    const auto look = [&](const float* at) {
-        const Floats low = load<Floats>(at), high = load<Floats>(at + 8);
+    const auto look = [&](std::size_t at) {
+        const Floats low = load<Floats>(row + at), high = load<Floats>(row + at + 8);
         if (kSummary) sum += low + high;
         return larger(low, high);
     };
@@ -194,20 +196,22 @@ LONGHAND_INLINE std::size_t at_least(const float* row, std::size_t count, float 
         if (kSummary) best = larger(most, best);
     };
     for (; i + 32 <= count; i += 32) {  // most are far below
-        const Floats most = larger(look(row + i), look(row + i + 16));
+        const Floats first = look(i), second = look(i + 16), most = larger(first, second);
         note(most);
         if (!any(most >= threshold)) continue;
-        take(i, 0);
-        take(i + 16, 0);
+        take(i, 0, first);
+        take(i + 16, 0, second);
     }
     if (i + 16 <= count) {
-        note(look(row + i));
-        take(i, 0);
+        const Floats most = look(i);
+        note(most);
+        take(i, 0, most);
         i += 16;
     }
     if (i < count && count >= 16) {
-        note(look(row + count - 16));
-        take(count - 16, static_cast<std::uint32_t>(i + 16 - count));
+        const Floats most = look(count - 16);
+        note(most);
+        take(count - 16, static_cast<std::uint32_t>(i + 16 - count), most);
         i = count;
     }
 #endif

@@ -36,7 +36,8 @@ FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
       scale_(1.0 / options.options.temperature),
       purpose_(purpose),
       unscaled_(options.options.input == InputKind::kLogits || options.options.temperature != 1.0),
-      normalises_(unscaled_ || !options.prior_shift.empty()) {
+      normalises_(unscaled_ || !options.prior_shift.empty()),
+      changes_(!options.prior_shift.empty() || !options.allowed.empty()) {
     if (!options.allowed.empty()) masked_.resize(labels_);
     shifted_.resize(options.prior_shift.size());
     met_ = {blank_};
@@ -81,26 +82,56 @@ const float* FrameReader::without_priors(const float* row) {
     return shifted_.data();
 }
 
+// The labels that reach the threshold. It changes little from frame to frame: mostly they have been found while
+// the maximum was.
+inline void FrameReader::find_reached(const float* usable, float best, Frame& frame) {
+    // In the numbers of the input; a frame's best label always counts.
+    const BeamSearchOptions& values = options_.options;
+    const double least = (values.token_threshold + frame.log_normaliser) * values.temperature;
+    const float threshold = std::min(static_cast<float>(least), best);
+    if (complete_from_ <= threshold) {
+        std::size_t kept = 0;
+        for (std::size_t i = 0; i < frame.reached_count; ++i) {
+            const std::uint32_t label = frame.reached[i];
+            frame.reached[kept] = label;
+            kept += usable[label] >= threshold ? 1 : 0;
+        }
+        frame.reached_count = kept;
+    } else {
+        frame.reached_count = at_least(usable, labels_, threshold, frame.reached.data());
+    }
+    complete_from_ = threshold;
+    guess_ = threshold - kMargin;
+}
+
 void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
-    frame.probabilities.resize(labels_ + 1);
-    frame.reached.resize(labels_);
+    if (frame.reached.size() != labels_) {
+        frame.probabilities.resize(labels_ + 1);
+        frame.reached.resize(labels_);
+    }
     if (options_.options.hard_token_threshold)
         for (std::size_t i = 0; i < frame.reached_count; ++i) frame.probabilities[frame.reached[i]] = 0.0;
-    const float* given = row;
     float maximum = checked_maximum(
         summarise(row, labels_, guess_, frame.reached.data(), frame.reached_count), index);
-    if (!options_.prior_shift.empty()) {
-        row = without_priors(row);
-        maximum = summarise(row, labels_).maximum;
+    complete_from_ = guess_;
+    const float* usable = row;
+    float best = maximum;
+    if (changes_) {
+        if (!options_.prior_shift.empty()) {
+            row = without_priors(row);
+            maximum = summarise(row, labels_).maximum;
+        }
+        usable = masked(row, index);
+        best = summarise(usable, labels_).maximum;
+        complete_from_ = std::numeric_limits<float>::infinity();
     }
-    const float* usable = masked(row, index);
-    const float best = usable == row ? maximum : summarise(usable, labels_).maximum;
-    complete_from_ = usable == given ? guess_ : std::numeric_limits<float>::infinity();
     if (options_.options.hard_token_threshold) {
         read_hard(row, maximum, usable, best, frame);
         return;
     }
     frame.log_normaliser = normalises_ ? normaliser(row, maximum) : 0.0;
+    find_reached(usable, best, frame);
+    frame.only = Frame::kSeveral;
     choose_tokens(usable, best, frame);
     fill_met(usable, best, frame);
 }
@@ -120,18 +151,32 @@ void FrameReader::fill_met(const float* usable, float best, Frame& frame) {
 void FrameReader::read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame) {
     const bool exact = normalises_ && purpose_ != Purpose::kText;
     frame.log_normaliser = exact ? normaliser(row, maximum) : normalises_ ? maximum * scale_ : 0.0;
-    choose_tokens(usable, best, frame);
+    find_reached(usable, best, frame);
     // It cannot be less than the maximum, and a single label counts whatever it is.
     if (normalises_ && !exact && frame.reached_count > 1) {
         frame.log_normaliser = normaliser(row, maximum);
-        choose_tokens(usable, best, frame);
+        find_reached(usable, best, frame);
     }
-    frame.only = frame.reached_count == 1 ? frame.reached[0] : Frame::kSeveral;
+    if (frame.reached_count == 1) {
+        only(frame.reached[0], best, frame);
+        return;
+    }
+    frame.only = Frame::kSeveral;
+    choose_tokens(usable, best, frame);
     for (std::size_t i = 0; i < frame.reached_count; ++i) {
         const std::uint32_t label = frame.reached[i];
         const double below = (static_cast<double>(usable[label]) - best) * scale_;
         frame.probabilities[label] = below == 0.0 ? 1.0 : std::exp(below);
     }
+}
+
+// The most frequent case by far: one label reaches the threshold, which is the best one.
+void FrameReader::only(std::uint32_t label, float best, Frame& frame) const {
+    frame.only = label;
+    frame.probabilities[label] = 1.0;
+    frame.log_scale = best * scale_ - frame.log_normaliser;
+    frame.tokens.clear();
+    if (label != blank_) frame.tokens.push_back({label, 0.0});
 }
 
 FrameReader::Best FrameReader::read_best(const float* row, std::size_t index) {
@@ -143,31 +188,10 @@ FrameReader::Best FrameReader::read_best(const float* row, std::size_t index) {
     return {label, maximum * scale_ - log_normaliser};
 }
 
-// Thresholds change little from frame to frame: mostly all that reach this one have been found on the way.
-void FrameReader::find_reached(const float* usable, float threshold, Frame& frame) {
-    if (complete_from_ <= threshold) {
-        std::size_t kept = 0;
-        for (std::size_t i = 0; i < frame.reached_count; ++i) {
-            const std::uint32_t label = frame.reached[i];
-            frame.reached[kept] = label;
-            kept += usable[label] >= threshold ? 1 : 0;
-        }
-        frame.reached_count = kept;
-    } else {
-        frame.reached_count = at_least(usable, labels_, threshold, frame.reached.data());
-    }
-    complete_from_ = threshold;
-    guess_ = threshold - kMargin;
-}
-
 void FrameReader::choose_tokens(const float* usable, float best, Frame& frame) {
     const BeamSearchOptions& values = options_.options;
     frame.tokens.clear();
     frame.log_scale = best * scale_ - frame.log_normaliser;
-    // In the numbers of the input; a frame's best label always counts.
-    const double least = (values.token_threshold + frame.log_normaliser) * values.temperature;
-    const float threshold = std::min(static_cast<float>(least), best);
-    find_reached(usable, threshold, frame);
     for (std::size_t i = 0; i < frame.reached_count; ++i) {
         const std::uint32_t label = frame.reached[i];
         if (label == blank_ || usable[label] == -std::numeric_limits<float>::infinity()) continue;

@@ -64,8 +64,9 @@ class FrameReader {
     const float* masked(const float* row, std::size_t index);
     // `usable` is the row or what is allowed of it, `best` its maximum.
     void read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame);
-    void find_reached(const float* usable, float threshold, Frame& frame);
+    void find_reached(const float* usable, float best, Frame& frame);
     void choose_tokens(const float* usable, float best, Frame& frame);
+    void only(std::uint32_t label, float best, Frame& frame) const;
     void fill_met(const float* usable, float best, Frame& frame);
 
     const PreparedOptions& options_;
@@ -75,6 +76,7 @@ class FrameReader {
     Purpose purpose_;
     bool unscaled_;    // the input's labels do not sum up to 1
     bool normalises_;  // ... nor would they without their priors
+    bool changes_;     // rows lose their priors, or labels that are not allowed
     // What the frame's labels are looked through for while its maximum is found.
     float guess_ = std::numeric_limits<float>::infinity();
     float complete_from_ = 0.0f;  // every label from here on has been found
