@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <mutex>
 #include <stdexcept>
 #include <utility>
@@ -21,21 +22,24 @@ void require_own(const PreparedOptions& options, const DecoderModel& model) {
         throw std::invalid_argument("these options were prepared for another decoder");
 }
 
-void prefetch(const float* values, std::size_t count) {
+// Rows come from memory while earlier ones are searched: so many numbers ahead, more than the memory takes for
+// one.
+constexpr std::size_t kAhead = 1024;
+
+void prefetch(const LogProbs& line, std::size_t begin, std::size_t end) {
     constexpr std::size_t kStep = 64 / sizeof(float);
-    for (std::size_t i = 0; i < count; i += kStep) __builtin_prefetch(values + i);
+    end = std::min(end, line.frames * line.labels);
+    for (std::size_t i = begin; i < end; i += kStep) __builtin_prefetch(line.values + i);
 }
 
 void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search, Purpose purpose) {
-    constexpr std::size_t kAhead = 2;
     check_shape(line, options.model->labels.size());
     FrameReader reader(options, purpose);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {
-        const float* row = line.values + t * line.labels;
-        reader.read(row, t, frame);
-        // Later rows come from memory while the search goes on.
-        if (t + kAhead < line.frames) prefetch(row + kAhead * line.labels, line.labels);
+        const std::size_t begin = t * line.labels;
+        reader.read(line.values + begin, t, frame);
+        prefetch(line, begin + kAhead, begin + kAhead + line.labels);
         search.advance(frame);
     }
 }
