@@ -1,7 +1,7 @@
 """The images of a stream that have no outcome yet, and which of them go into the next message.
 
 A message costs more than an image. So images go out in groups, and answers come in groups, where the server knows
-them, which its first answer shows.
+them, which its first answer shows with what a group may be.
 """
 
 from __future__ import annotations
@@ -42,8 +42,12 @@ class Outbox:
         self._unanswered: dict[str, Pending] = {}
         self._unsent: deque[Pending] = deque()
         self._unsent_bytes = 0
-        self._grouping = False
         self._closed = False
+        self._one_by_one()
+
+    def _one_by_one(self) -> None:
+        self._group_images = 1
+        self._group_bytes = 0
 
     def __len__(self) -> int:
         """The number of images without an outcome."""
@@ -59,10 +63,9 @@ class Outbox:
         return self._closed or (
             waiting > 0
             and (
-                not self._grouping
-                or len(self._unanswered) - waiting <= self._enough
-                or waiting >= _GROUP_IMAGES
-                or self._unsent_bytes >= _GROUP_BYTES
+                len(self._unanswered) - waiting <= self._enough
+                or waiting >= self._group_images
+                or self._unsent_bytes >= self._group_bytes
             )
         )
 
@@ -79,7 +82,7 @@ class Outbox:
 
     def restart(self) -> None:
         """Sends everything unanswered once more, over a new call, whose server may not know groups."""
-        self._grouping = False
+        self._one_by_one()
         self._unsent = deque(self._unanswered.values())
         self._unsent_bytes = sum(len(one.image) for one in self._unsent)
 
@@ -88,8 +91,8 @@ class Outbox:
         if not self._unsent:
             return None
         group = [self._unsent.popleft()]
-        room = _GROUP_BYTES - len(group[0].image) if self._grouping else 0
-        while self._unsent and len(group) < _GROUP_IMAGES and len(self._unsent[0].image) <= room:
+        room = self._group_bytes - len(group[0].image)
+        while self._unsent and len(group) < self._group_images and len(self._unsent[0].image) <= room:
             group.append(self._unsent.popleft())
             room -= len(group[-1].image)
         request = pb.StreamingRecognizeRequest()
@@ -105,8 +108,9 @@ class Outbox:
         """The images that a message answers, each with its answer; none of them is pending any longer."""
         answers: Collection[pb.StreamingRecognizeResponse] = (response,)
         if response.HasField("answers"):
-            self._grouping = True
             answers = response.answers.answers
+            self._group_images = max(1, min(_GROUP_IMAGES, response.answers.max_images))
+            self._group_bytes = min(_GROUP_BYTES, response.answers.max_image_bytes)
         found = ((self._unanswered.pop(answer.request_id, None), answer) for answer in answers)
         return [(pending, answer) for pending, answer in found if pending is not None]
 

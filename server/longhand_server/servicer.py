@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
@@ -20,6 +22,13 @@ from longhand_server.work import Work
 _MAX_REQUEST_ID_BYTES = 256
 # Answers that go out in one message. More would save little, and long lines with many readings must fit in it.
 _MOST_GROUPED = 32
+
+
+class _StreamedImage(NamedTuple):
+    """One image of a stream. It is not the message's own part, which would keep the whole message in memory."""
+
+    request_id: str
+    image: bytes
 
 
 class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
@@ -39,7 +48,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         self._limits = limits
         self._gate = gate
         self._metrics = metrics
-        self._streams: set[AnswerStream[pb.StreamingRecognizeImage, pb.StreamingRecognizeResponse]] = set()
+        self._streams: set[AnswerStream[_StreamedImage, pb.StreamingRecognizeResponse]] = set()
         self._stream_numbers = itertools.count()
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
@@ -94,34 +103,42 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             try:
                 if first.config.group_answers:
                     async for group in stream.groups(_MOST_GROUPED):
-                        answers = pb.StreamingRecognizeAnswers(answers=group)
-                        yield pb.StreamingRecognizeResponse(answers=answers)
+                        yield pb.StreamingRecognizeResponse(answers=self._grouped(group))
                 else:
                     async for answer in stream.answers():
                         yield answer
             finally:
                 self._streams.discard(stream)
 
+    def _grouped(self, answers: list[pb.StreamingRecognizeResponse]) -> pb.StreamingRecognizeAnswers:
+        return pb.StreamingRecognizeAnswers(
+            answers=answers,
+            max_images=self._limits.max_batch_items,
+            # The rest is for ids.
+            max_image_bytes=self._limits.max_request_bytes // 2,
+        )
+
     async def _images(
         self, requests: AsyncIterator[pb.StreamingRecognizeRequest]
-    ) -> AsyncIterator[pb.StreamingRecognizeImage]:
+    ) -> AsyncIterator[_StreamedImage]:
         """The images of the messages that follow the first one."""
         async for request in requests:
-            match request.WhichOneof("message"):
-                case "image":
-                    yield request.image
-                case "images":
-                    images, most = request.images.images, self._limits.max_batch_items
-                    if not 1 <= len(images) <= most:
-                        raise InvalidRequestError(
-                            f"images: got {len(images)} images in a message, need 1 to {most}", field="images"
-                        )
-                    for image in images:
-                        yield image
-                case _:
-                    raise InvalidRequestError(
-                        "message: every message but the first must hold images", field="message"
-                    )
+            images = collections.deque(self._unpack(request))
+            del request  # it would stay in memory until the next one comes
+            while images:
+                yield images.popleft()
+
+    def _unpack(self, request: pb.StreamingRecognizeRequest) -> Iterable[_StreamedImage]:
+        match request.WhichOneof("message"):
+            case "image":
+                return (_StreamedImage(request.image.request_id, request.image.image),)
+            case "images":
+                images, most = request.images.images, self._limits.max_batch_items
+                if 1 <= len(images) <= most:
+                    return (_StreamedImage(image.request_id, image.image) for image in images)
+                problem = f"images: got {len(images)} images in a message, need 1 to {most}"
+                raise InvalidRequestError(problem, field="images")
+        raise InvalidRequestError("message: every message but the first must hold images", field="message")
 
     def _work(self, options: pb.RecognitionOptions, call: Call) -> Work:
         wanted = (options.model, options.model_version)
@@ -168,7 +185,7 @@ async def _read(
     messages.write_result(result, work.model, message)
 
 
-async def _read_streamed(work: Work, image: pb.StreamingRecognizeImage) -> pb.StreamingRecognizeResponse:
+async def _read_streamed(work: Work, image: _StreamedImage) -> pb.StreamingRecognizeResponse:
     response = pb.StreamingRecognizeResponse(request_id=image.request_id)
     await _fill_outcome(response, work, image, "image", spend=1)
     return response
@@ -177,7 +194,7 @@ async def _read_streamed(work: Work, image: pb.StreamingRecognizeImage) -> pb.St
 async def _fill_outcome(
     outcome: pb.BatchRecognizeOutcome | pb.StreamingRecognizeResponse,
     work: Work,
-    item: pb.BatchRecognizeItem | pb.StreamingRecognizeImage,
+    item: pb.BatchRecognizeItem | _StreamedImage,
     field: str,
     *,
     spend: int = 0,

@@ -141,7 +141,8 @@ class FakeServicer(rpc.RecognitionServiceServicer):
         if not self.stream_knows_groups:
             yield from answers
         elif answers:
-            yield pb.StreamingRecognizeResponse(answers=pb.StreamingRecognizeAnswers(answers=answers))
+            group = pb.StreamingRecognizeAnswers(answers=answers, max_images=100, max_image_bytes=1 << 18)
+            yield pb.StreamingRecognizeResponse(answers=group)
 
     def _stream_answer(self, image: pb.StreamingRecognizeImage) -> pb.StreamingRecognizeResponse:
         outcome = self.answer(image.image)

@@ -18,6 +18,7 @@ from helpers.server_process import ServerProcess, run_server, server_command
 from helpers.toy_model import draw_image, write_bundle
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
+from longhand_client import RecognizerClient
 
 
 def wait_for(server: ServerProcess, text: str) -> None:
@@ -200,6 +201,18 @@ async def test_open_calls_are_bounded(toy_bundle: Path, tmp_path: Path) -> None:
             assert await streams[0].code() == grpc.StatusCode.OK
             await asyncio.sleep(0.2)  # the place is free a moment after the client has its status
             assert (await stub.ListModels(pb.ListModelsRequest())).models
+
+
+async def test_streams_keep_to_small_limits_of_messages(toy_bundle: Path, tmp_path: Path) -> None:
+    texts = ["abc", "bad", "cab dec", "e d c b a"]
+    images = [draw_image(text) for text in texts]
+    for limits in (["--max-batch-items", "3"], ["--max-request-bytes", "8192"], ["--max-batch-items", "1"]):
+        with (
+            ServerProcess(toy_bundle, tmp_path, *limits) as server,
+            RecognizerClient(server.address) as client,
+        ):
+            outcomes = client.recognize_stream(images[n % 4] for n in range(300))
+            assert [outcome.result().text for outcome in outcomes] == [texts[n % 4] for n in range(300)]
 
 
 async def test_deadlines_and_limits(toy_bundle: Path, tmp_path: Path) -> None:

@@ -63,7 +63,10 @@ class NoOp(rpc.RecognitionServiceServicer):
         stream = AnswerStream(_images(request_iterator), self._answer, 64)
         async for group in stream.groups(32 if groups else 1):
             if groups:
-                yield pb.StreamingRecognizeResponse(answers=pb.StreamingRecognizeAnswers(answers=group))
+                answers = pb.StreamingRecognizeAnswers(
+                    answers=group, max_images=256, max_image_bytes=16 << 20
+                )
+                yield pb.StreamingRecognizeResponse(answers=answers)
             else:
                 yield group[0]
 

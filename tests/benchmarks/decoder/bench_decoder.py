@@ -78,7 +78,7 @@ def race(entries: list[Entry], lines: Lines, before: Lines) -> list[Row]:
         numbers = range(part, len(lines), 10)
         for entry in entries:
             for decode in entry.decoders:
-                for line in before.log_probs[:10]:  # brings back what others have driven out of the caches
+                for line in before.log_probs:  # brings back what others have driven out of the caches
                     decode(line)
                 begin = time.process_time()
                 texts = [decode(lines.log_probs[number]) for number in numbers]

@@ -59,8 +59,9 @@ Written by `make bench-decoder` (`tests/benchmarks/decoder/`); do not edit by ha
 - Machine: {result["processor"]}, one thread, CPU time (`time.process_time`), Python {result["python"]}.
 - Lines: {result["lines"]}, {result["note"]}.
 - Each contender was tuned with {result["trials"]} trials on the same {result["development_lines"]} development lines.
-- Each is timed when it has read the development lines, on lines it has not seen: in ten parts, each read by all
-  decoders in turn, by five of those that take less than 3 ms a line.
+- Each is timed on lines it has not seen: in ten parts, each read by all decoders in turn, by five of those that take
+  less than 3 ms a line. Before each part a decoder reads the development lines, which bring back what the others
+  have driven out of the processor's caches.
 - What is timed: from the array to the text. longhand_decoder's scores, frames and confidences come on top (below:
   with and without).
 - Error rate: edit distance over all characters of the references, in percent.

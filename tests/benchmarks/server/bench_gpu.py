@@ -10,26 +10,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
-import grpc
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, for helpers
 
 from benchmarks.server.load import make_images
 from benchmarks.server.serving_cost import SHIPPED_MODEL
 from helpers.server_process import ServerProcess
-from longhand.v1 import recognition_pb2 as pb
-from longhand.v1 import recognition_pb2_grpc
+from longhand_client import AsyncRecognizerClient
 from longhand_server.bundle import load_bundle
 from longhand_server.config import BatchingConfig, ImageLimits
 from longhand_server.image import LineImage, load_line_image
@@ -133,22 +132,18 @@ async def client(address: str, seconds: float) -> int:
     begun = time.monotonic()
     end, answered = begun + seconds, 0
 
-    async def requests() -> AsyncIterator[pb.StreamingRecognizeRequest]:
-        yield pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig())
-        number = 0
-        while time.monotonic() < end:
-            item = pb.StreamingRecognizeImage(request_id=str(number), image=images[number % len(images)])
-            yield pb.StreamingRecognizeRequest(image=item)
-            number += 1
+    def sources() -> Iterator[bytes]:
+        for number in itertools.count():
+            if time.monotonic() >= end:
+                return
+            yield images[number % len(images)]
 
     async def stream(number: int) -> None:
         nonlocal answered
-        own = [("grpc.use_local_subchannel_pool", 1), ("longhand.number", number)]
-        async with grpc.aio.insecure_channel(address, options=own) as channel:
-            stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
-            async for answer in stub.StreamingRecognize(requests()):
-                if answer.WhichOneof("outcome") != "result":
-                    raise RuntimeError(f"got {answer}")
+        # Clients with the same settings share a connection.
+        async with AsyncRecognizerClient(address, keepalive_s=60.0 + number) as client:
+            async for outcome in client.recognize_stream(sources()):
+                outcome.result()
                 if begun + 0.2 * seconds < time.monotonic() < end:
                     answered += 1
 

@@ -17,9 +17,15 @@ def filled(count: int, look_ahead: int, size: int = 10, *, grouping: bool = True
     return outbox
 
 
-def answer(*indices: int) -> pb.StreamingRecognizeResponse:
-    answers = [pb.StreamingRecognizeResponse(request_id=str(index)) for index in indices]
-    return pb.StreamingRecognizeResponse(answers=pb.StreamingRecognizeAnswers(answers=answers))
+def answer(
+    *indices: int, max_images: int = 256, max_image_bytes: int = 1 << 24
+) -> pb.StreamingRecognizeResponse:
+    answers = pb.StreamingRecognizeAnswers(
+        answers=[pb.StreamingRecognizeResponse(request_id=str(index)) for index in indices],
+        max_images=max_images,
+        max_image_bytes=max_image_bytes,
+    )
+    return pb.StreamingRecognizeResponse(answers=answers)
 
 
 def taken(outbox: Outbox) -> list[int]:
@@ -44,6 +50,19 @@ def test_a_message_holds_sixteen_images_and_256_kib() -> None:
     assert taken(filled(40, 100, 100 * KIB)) == [0, 1]
     assert taken(filled(40, 100, 128 * KIB)) == [0, 1]
     assert taken(filled(40, 100, 1000 * KIB)) == [0]
+
+
+def test_a_server_may_want_smaller_messages() -> None:
+    outbox = filled(40, 100)
+    outbox.arrived(answer(max_images=5))
+    assert taken(outbox) == [0, 1, 2, 3, 4]
+    outbox.arrived(answer(max_image_bytes=39))
+    assert taken(outbox) == [5, 6, 7]
+    outbox.arrived(answer(max_images=1))
+    assert taken(outbox) == [8]
+    outbox.arrived(answer(max_images=0, max_image_bytes=0))
+    assert taken(outbox) == [9]
+    assert outbox.ready()
 
 
 def test_images_wait_for_a_group_while_the_server_has_enough_to_do() -> None:
