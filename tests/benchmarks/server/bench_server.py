@@ -255,7 +255,8 @@ async def _probe(channel: grpc.aio.Channel) -> list[float]:
 
 def add_serving_cost(arguments: argparse.Namespace, report: Report) -> None:
     """What serving costs beyond the pipeline, from a server that meters its pipeline."""
-    costs = serving_cost(arguments.model, arguments.lines // 2, 3)
+    # More lines than a stream has on its way at once: it then goes on in groups.
+    costs = serving_cost(arguments.model, 2 * arguments.lines, 3)
     for kind, most in (("unary call", 0.5), ("streamed line", 0.25)):
         cost = costs[kind]
         report.add(
