@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -114,7 +114,7 @@ def test_frames_that_are_sure_of_a_label_are_frames_like_others(
     width: int,
     beam_threshold: float,
     merge: bool,
-    path_merge: str,
+    path_merge: Literal["sum", "max"],
     words: str,
     characters: bool,
     bonus: float,
