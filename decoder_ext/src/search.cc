@@ -125,6 +125,7 @@ void BeamSearch::move_on(std::uint32_t label) {
         beam_.score[slot] = score;
         beam_.headroom[slot] = scorer_.largest_gain(own.state);
         beam_.history[slot] = history;
+        scorer_.prefetch(own.state);
         best_ = std::max(best_, score);
     }
     for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
@@ -153,7 +154,6 @@ void BeamSearch::expand(const Frame& frame) {
 // The prefixes that are longer by `token`.
 void BeamSearch::propose(const Frame& frame, const Token& token) {
     const double probability_of_token = frame.probabilities[token.label];
-    const CharacterClass next = options_.classes[token.label];
     const std::uint32_t column = beam_.column(token.label);
     const std::size_t found = sums_above(beam_.score.data(), beam_.headroom.data(), beam_.size(),
                                          bar_ - token.log_probability, workspace_.chosen.data());
@@ -174,7 +174,7 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
             consider({path_score + model + gain, probability, beam_.node[slot], token.label});
             continue;
         }
-        const double most = path_score + model + scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
+        const double most = path_score + model + scorer_.largest_gain(tree_[beam_.node[slot]].state, token.label);
         if (most <= bar_) continue;
         // Put together where it stays: fields that are copied as soon as they are written cost more than to
         // write them.
@@ -316,6 +316,7 @@ std::size_t BeamSearch::enter(const Candidate& candidate) {
     beam_.new_score[slot] = candidate.score;
     beam_.headroom[slot] = scorer_.largest_gain(own.state);
     beam_.history[slot] = history;
+    scorer_.prefetch(own.state);
     return grown;
 }
 
