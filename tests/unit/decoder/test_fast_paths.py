@@ -197,6 +197,44 @@ def test_the_beam_with_a_character_model_is_the_plain_search_s(
     assert {h.text for h in got} == {"".join(LABELS[v] for v in prefix) for prefix in expected}
 
 
+@settings(max_examples=60, **ANY)
+@given(
+    seed=st.integers(0, 2**31),
+    width=st.sampled_from([2, 5, 25]),
+    bonus=st.sampled_from([0.0, 1.5]),
+    growing=st.booleans(),
+)
+def test_the_beam_with_a_lexicon_is_the_plain_search_s(
+    seed: int, width: int, bonus: float, growing: bool
+) -> None:
+    # A letter that no word goes on with is told from a mask of 64 bits, in which "a" and "\xe1" are one.
+    labels = ["", "a", "b", "c", " ", "\xe1"]
+    words = {"ab", "abc", "ca", "b", "cab"}
+    line = noisy_line(seed, len(labels), 25)
+    options = BeamSearchOptions(
+        beam_width=width,
+        beam_threshold=-9.0,
+        token_threshold=-5.0,
+        alternatives=width,
+        word_bonus=bonus,
+        unknown_word_penalty=2.5,
+        open_unknown_penalty=4.0 if growing else None,
+    )
+
+    def models(prefix: tuple[int, ...]) -> float:
+        *ended, last = "".join(labels[v] for v in prefix).split(" ")
+        total = sum(bonus - 2.5 * (word not in words) for word in ended if word)
+        if any(word.startswith(last) for word in words):
+            return total
+        return total - (4.0 * max(1.0, len(last) / 6) if growing else 2.5)
+
+    expected = search(
+        line.astype(np.float64), labels, models, beam_width=width, beam_threshold=-9.0, token_threshold=-5.0
+    )
+    got = CtcBeamSearchDecoder(labels, lexicon=sorted(words), options=options).decode(line)
+    assert {h.text for h in got} == {"".join(labels[v] for v in prefix) for prefix in expected}
+
+
 @pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("hotwords", [(), ("cab", "a b")])
 def test_text_alone_and_warm_caches_change_nothing(
