@@ -43,11 +43,6 @@ FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
     met_ = {blank_};
     is_met_.resize(labels_);
     met_values_.resize(labels_);
-    for (std::size_t count = 0; count <= kFew; ++count) {
-        const double others = static_cast<double>(labels_) - static_cast<double>(count);
-        slack_[count] =
-            std::log(static_cast<double>(count) + others * std::exp(options.options.token_threshold));
-    }
     met_probabilities_.resize((labels_ + 7) / 8 * 8);  // exponentials() writes whole vectors
 }
 
@@ -158,7 +153,7 @@ void FrameReader::read_hard(const float* row, float maximum, const float* usable
     frame.log_normaliser = exact ? normaliser(row, maximum) : normalises_ ? maximum * scale_ : 0.0;
     find_reached(usable, best, frame);
     // It cannot be less than the maximum, and a single label counts whatever it is.
-    if (normalises_ && !exact && frame.reached_count > 1 && !settled(usable, best, frame)) {
+    if (normalises_ && !exact && frame.reached_count > 1) {
         frame.log_normaliser = normaliser(row, maximum);
         find_reached(usable, best, frame);
     }
@@ -173,17 +168,6 @@ void FrameReader::read_hard(const float* row, float maximum, const float* usable
         const double below = (static_cast<double>(usable[label]) - best) * scale_;
         frame.probabilities[label] = below == 0.0 ? 1.0 : std::exp(below);
     }
-}
-
-// Whether the labels that have been found reach the threshold whatever the others sum up to.
-bool FrameReader::settled(const float* usable, float best, const Frame& frame) const {
-    if (changes_ || frame.reached_count > kFew) return false;
-    const BeamSearchOptions& values = options_.options;
-    const double least = best + (values.token_threshold + slack_[frame.reached_count]) * values.temperature;
-    for (std::size_t i = 0; i < frame.reached_count; ++i) {
-        if (usable[frame.reached[i]] < least) return false;
-    }
-    return true;
 }
 
 // The most frequent case by far: one label reaches the threshold, which is the best one.

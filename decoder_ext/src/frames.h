@@ -66,7 +66,6 @@ class FrameReader {
     void read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame);
     void find_reached(const float* usable, float best, Frame& frame);
     void choose_tokens(const float* usable, float best, Frame& frame);
-    bool settled(const float* usable, float best, const Frame& frame) const;
     void only(std::uint32_t label, float best, Frame& frame) const;
     void fill_met(const float* usable, float best, Frame& frame);
 
@@ -81,9 +80,6 @@ class FrameReader {
     // What the frame's labels are looked through for while its maximum is found.
     float guess_ = std::numeric_limits<float>::infinity();
     float complete_from_ = 0.0f;  // every label from here on has been found
-    // By how much the normaliser may exceed the maximum where so many labels reach the threshold.
-    static constexpr std::size_t kFew = 6;
-    double slack_[kFew + 1];
     std::vector<float> masked_, shifted_;
     std::vector<std::uint32_t> met_;  // the blank, and the tokens so far
     std::vector<bool> is_met_;        // per label

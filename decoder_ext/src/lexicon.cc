@@ -35,11 +35,6 @@ Lexicon::Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words) {
         }
     }
     nodes_.push_back({0, static_cast<std::uint32_t>(level.size())});
-    followers_.resize(level.size());
-    for (std::size_t node = 0; node < level.size(); ++node) {
-        for (std::uint32_t child = nodes_[node].first_child; child < nodes_[node + 1].first_child; ++child)
-            followers_[node] |= std::uint64_t{1} << (nodes_[child].character % 64);
-    }
 }
 
 std::uint32_t Lexicon::step(std::uint32_t node, char32_t character) const {

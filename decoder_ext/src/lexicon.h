@@ -22,14 +22,6 @@ class Lexicon {
     std::uint32_t step(std::uint32_t node, char32_t character) const;
     // The number of the word that ends here; kNoWord if none does.
     std::uint32_t word(std::uint32_t node) const { return node == kDead ? kNoWord : words_[node]; }
-    // False if no word goes on like this; true does not say that one does.
-    bool may_step(std::uint32_t node, char32_t character) const {
-        return node != kDead && ((followers_[node] >> (character % 64)) & 1) != 0;
-    }
-    // Before may_step() is asked, some frames later.
-    void prefetch(std::uint32_t node) const {
-        if (node != kDead) __builtin_prefetch(&followers_[node]);
-    }
     std::size_t size() const { return count_; }
 
   private:
@@ -41,7 +33,6 @@ class Lexicon {
     };
     std::vector<Node> nodes_;
     std::vector<std::uint32_t> words_;  // per node; asked for where a word ends
-    std::vector<std::uint64_t> followers_;  // per node; a bit for each character % 64 of its children
     std::size_t count_ = 0;
 };
 

@@ -18,7 +18,6 @@ void ScoreCache::trim() {
 
 Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
     : options_(options), values_(options.options), cache_(cache), has_hotwords_(!options.hotwords.empty()) {
-    least_penalty_ = values_.open_unknown_penalty.value_or(values_.unknown_word_penalty);
     const double hotword_gain = has_hotwords_ ? std::max(0.0, options.hotwords.largest_credit()) : 0.0;
     for (int pending = 0; pending < 4; ++pending) {
         for (int next = 0; next < 5; ++next) {
@@ -26,8 +25,7 @@ Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
             const TokenStep step = token_step(before, static_cast<CharacterClass>(next));
             double gain = values_.character_bonus + hotword_gain;
             if (options.uses_words) gain += values_.word_bonus * step.ended(before);
-            const bool spells = options.uses_words && !has_hotwords_ && step.pending == Pending::kWord;
-            bounds_[pending][next] = {gain, step.closes, step.continues, spells && !step.closes};
+            bounds_[pending][next] = {gain, step.closes};
             headroom_[pending] = next == 0 ? gain : std::max(headroom_[pending], gain);
         }
     }

@@ -64,19 +64,10 @@ class Scorer {
     float gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label);
     // The state of `node` if the line ends there.
     ModelState finish(PrefixTree& tree, std::uint32_t node);
-    // A label can raise the score of a prefix by no more than this.
-    double largest_gain(const ModelState& state, std::uint32_t label) const {
-        const Bound& bound =
-            bounds_[static_cast<int>(state.pending)][static_cast<int>(options_.classes[label])];
-        if (bound.closes) return bound.gain + std::max(0.0, state.deposit);
-        if (!bound.spells || (bound.continues && state.penalised)) return bound.gain;
-        const std::uint32_t node = bound.continues ? state.lexicon : Lexicon::kRoot;
-        const bool may = options_.model->lexicon->may_step(node, code_point(label));
-        return may ? bound.gain : bound.gain - least_penalty_;
-    }
-    // Before largest_gain() is asked for labels behind this prefix.
-    void prefetch(const ModelState& state) const {
-        if (options_.uses_words) options_.model->lexicon->prefetch(state.lexicon);
+    // A label of this class can raise the score of a prefix by no more than this.
+    double largest_gain(const ModelState& state, CharacterClass next) const {
+        const Bound& bound = bounds_[static_cast<int>(state.pending)][static_cast<int>(next)];
+        return bound.gain + (bound.closes && state.deposit > 0.0 ? state.deposit : 0.0);
     }
     // ... and no label by more than this.
     double largest_gain(const ModelState& state) const {
@@ -91,9 +82,7 @@ class Scorer {
   private:
     struct Bound {
         double gain = 0.0;
-        bool closes = false;     // the open token
-        bool continues = false;  // it
-        bool spells = false;     // a word, without closing one: it may become one that is not known
+        bool closes = false;
     };
     std::uint32_t character_state(PrefixTree& tree, std::uint32_t node);
     void work_out_character_state(PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
@@ -112,7 +101,6 @@ class Scorer {
     bool has_hotwords_;
     Bound bounds_[4][5];       // per kind of open token and class of the next character
     double headroom_[4] = {};  // the largest of each kind
-    double least_penalty_;     // of a word that is not known, as soon as that shows
 };
 
 }  // namespace longhand

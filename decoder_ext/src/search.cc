@@ -125,7 +125,6 @@ void BeamSearch::move_on(std::uint32_t label) {
         beam_.score[slot] = score;
         beam_.headroom[slot] = scorer_.largest_gain(own.state);
         beam_.history[slot] = history;
-        scorer_.prefetch(own.state);
         best_ = std::max(best_, score);
     }
     for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
@@ -154,6 +153,7 @@ void BeamSearch::expand(const Frame& frame) {
 // The prefixes that are longer by `token`.
 void BeamSearch::propose(const Frame& frame, const Token& token) {
     const double probability_of_token = frame.probabilities[token.label];
+    const CharacterClass next = options_.classes[token.label];
     const std::uint32_t column = beam_.column(token.label);
     const std::size_t found = sums_above(beam_.score.data(), beam_.headroom.data(), beam_.size(),
                                          bar_ - token.log_probability, workspace_.chosen.data());
@@ -161,24 +161,21 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
         const std::uint32_t slot = workspace_.chosen[i];
         const float gain = beam_.gain(slot, column);
         if (gain == Beam::kInBeam) continue;  // step() has seen to it
-        const bool known = !Beam::unknown(gain);
-        const double most_gain =
-            known ? gain : scorer_.largest_gain(tree_[beam_.node[slot]].state, token.label);
-        if (beam_.score[slot] + token.log_probability + most_gain <= bar_) continue;
-        const double model = beam_.model[slot];
-        double path_score = beam_.score[slot] - model + token.log_probability;
+        double path_score = beam_.score[slot] - beam_.model[slot] + token.log_probability;
         double probability = joined(beam_.blank[slot], beam_.label_end[slot]) * probability_of_token;
         if (beam_.label[slot] == static_cast<std::int32_t>(token.label)) {
             // A label behind itself is a new character only if a blank stands between.
             probability = beam_.blank[slot] * probability_of_token;
             path_score = std::log(probability);
         }
-        const double most = path_score + model + most_gain;
-        if (probability < kLeast || most <= bar_) continue;
-        if (known) {
-            consider({most, probability, beam_.node[slot], token.label});
+        if (probability < kLeast) continue;
+        const double model = beam_.model[slot];
+        if (!Beam::unknown(gain)) {
+            consider({path_score + model + gain, probability, beam_.node[slot], token.label});
             continue;
         }
+        const double most = path_score + model + scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
+        if (most <= bar_) continue;
         // Put together where it stays: fields that are copied as soon as they are written cost more than to
         // write them.
         Proposal& fresh = workspace_.proposals.emplace_back();
@@ -319,7 +316,6 @@ std::size_t BeamSearch::enter(const Candidate& candidate) {
     beam_.new_score[slot] = candidate.score;
     beam_.headroom[slot] = scorer_.largest_gain(own.state);
     beam_.history[slot] = history;
-    scorer_.prefetch(own.state);
     return grown;
 }
 

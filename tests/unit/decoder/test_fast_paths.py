@@ -207,7 +207,6 @@ def test_the_beam_with_a_character_model_is_the_plain_search_s(
 def test_the_beam_with_a_lexicon_is_the_plain_search_s(
     seed: int, width: int, bonus: float, growing: bool
 ) -> None:
-    # A letter that no word goes on with is told from a mask of 64 bits, in which "a" and "\xe1" are one.
     labels = ["", "a", "b", "c", " ", "\xe1"]
     words = {"ab", "abc", "ca", "b", "cab"}
     line = noisy_line(seed, len(labels), 25)
