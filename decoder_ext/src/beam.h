@@ -32,8 +32,8 @@ class Beam {
     std::uint32_t enter(PrefixTree& tree, std::uint32_t node);
     // Takes one out. Its node stays in the tree, and its slot is free, until settle().
     void leave(PrefixTree& tree, std::uint32_t slot);
-    // Makes no prefix in the beam the parent of another: none will be there, nor a longer one by one label, when
-    // the change ends.
+    // Makes no prefix in the beam the parent of another: none will be there, nor a longer one by one label,
+    // when the change ends.
     void part();
     // Puts a node into the place of its parent, behind part(). The parent stays in the tree.
     void replace(PrefixTree& tree, std::uint32_t slot, std::uint32_t node);

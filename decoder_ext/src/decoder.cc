@@ -22,8 +22,8 @@ void require_own(const PreparedOptions& options, const DecoderModel& model) {
         throw std::invalid_argument("these options were prepared for another decoder");
 }
 
-// Rows come from memory while earlier ones are searched: so many numbers ahead, more than the memory takes for
-// one.
+// Rows come from memory while earlier ones are searched: so many numbers ahead, more than the memory takes
+// for one.
 constexpr std::size_t kAhead = 1024;
 
 void prefetch(const LogProbs& line, std::size_t begin, std::size_t end) {

@@ -82,8 +82,8 @@ const float* FrameReader::without_priors(const float* row) {
     return shifted_.data();
 }
 
-// The labels that reach the threshold. It changes little from frame to frame: mostly they have been found while
-// the maximum was.
+// The labels that reach the threshold. It changes little from frame to frame: mostly they have been found
+// while the maximum was.
 inline void FrameReader::find_reached(const float* usable, float best, Frame& frame) {
     // In the numbers of the input; a frame's best label always counts.
     const BeamSearchOptions& values = options_.options;
@@ -111,8 +111,8 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     }
     if (options_.options.hard_token_threshold)
         for (std::size_t i = 0; i < frame.reached_count; ++i) frame.probabilities[frame.reached[i]] = 0.0;
-    float maximum = checked_maximum(
-        summarise(row, labels_, guess_, frame.reached.data(), frame.reached_count), index);
+    float maximum =
+        checked_maximum(summarise(row, labels_, guess_, frame.reached.data(), frame.reached_count), index);
     complete_from_ = guess_;
     const float* usable = row;
     float best = maximum;

@@ -27,7 +27,7 @@ struct Frame {
     // The labels, the blank too, that reach the threshold: ascending, the first `reached_count`.
     std::vector<std::uint32_t> reached;
     std::size_t reached_count = 0;
-    std::vector<Token> tokens;    // most probable first, without the blank
+    std::vector<Token> tokens;      // most probable first, without the blank
     std::uint32_t only = kSeveral;  // the one label that is possible
     double log_scale = 0.0;       // log-probability of the best label: what the numbers above are relative to
     double log_normaliser = 0.0;  // log-probability of label v = input[v] / temperature - this,

@@ -114,11 +114,11 @@ class BeamSearch {
     Beam& beam_;
     Scorer scorer_;
     std::int32_t frame_ = 0;
-    double log_scale_ = 0.0;  // what all probabilities of the beam are relative to
-    bool stale_ = false;      // the scores are those of an earlier frame
+    double log_scale_ = 0.0;                     // what all probabilities of the beam are relative to
+    bool stale_ = false;                         // the scores are those of an earlier frame
     std::uint32_t last_only_ = Frame::kSeveral;  // the one label that was possible in the last frame
-    double best_ = 0.0;       // the best score of this frame so far
-    double bar_ = 0.0;        // what a prefix needs to have a chance of being in the beam after it
+    double best_ = 0.0;                          // the best score of this frame so far
+    double bar_ = 0.0;  // what a prefix needs to have a chance of being in the beam after it
 };
 
 }  // namespace longhand
