@@ -8,12 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from helpers.beam_reference import search
-from longhand_decoder import UNLIMITED, BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
+from longhand_decoder import (
+    UNLIMITED,
+    BeamSearchOptions,
+    CtcBeamSearchDecoder,
+    Hypothesis,
+    NgramLanguageModel,
+)
 
 Lines = list[NDArray[np.float32]]
 LABELS = ["", "a", "b", "c", " ", "'", ",", "1", "é"]
@@ -30,6 +36,19 @@ def noisy_line(seed: int, labels: int, frames: int = 30) -> NDArray[np.float32]:
     logits[sure, rng.integers(0, labels, size=frames)[sure]] += 10.0
     log_probs: NDArray[np.float32] = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return log_probs.astype(np.float32)
+
+
+def assert_same_readings(got: list[Hypothesis], expected: list[Hypothesis]) -> None:
+    """The same texts and scores; what differs by rounding alone may change places, or drop out at the end."""
+    assert [h.score for h in got] == pytest.approx([h.score for h in expected], abs=1e-3)
+    by_text = {h.text: h for h in expected}
+    for h in got:
+        other = by_text.get(h.text)
+        if other is None:
+            assert h.score < expected[-1].score + 1e-3
+            continue
+        assert (h.score, h.acoustic_score) == pytest.approx((other.score, other.acoustic_score), abs=1e-3)
+        assert h.confidence == pytest.approx(other.confidence, abs=1e-3)
 
 
 @settings(max_examples=40, **ANY)
@@ -71,6 +90,7 @@ def test_the_beam_is_the_plain_search_s(seed: int, width: int, threshold: float,
     temperature=st.sampled_from([1.0, 1.7]),
     labels=st.sampled_from([2, 7, 9, 16, 31, 33, 47, 60, 80]),
 )
+@example(seed=141615, threshold=-5.0, temperature=1.7, labels=47)  # two readings that differ by rounding
 def test_below_a_hard_threshold_is_impossible(
     seed: int, threshold: float, temperature: float, labels: int
 ) -> None:
@@ -88,10 +108,7 @@ def test_below_a_hard_threshold_is_impossible(
     )
     without = np.where(out, -np.inf, scaled).astype(np.float32)
     expected = decoder.decode(without, dataclasses.replace(decoder.options, token_threshold=UNLIMITED))
-    assert [h.text for h in got] == [h.text for h in expected]
-    for a, b in zip(got, expected, strict=True):
-        assert a.score == pytest.approx(b.score, abs=1e-3)
-        assert a.confidence == pytest.approx(b.confidence, abs=1e-3)
+    assert_same_readings(got, expected)
 
 
 @settings(max_examples=300, **ANY)
@@ -143,9 +160,7 @@ def test_frames_that_are_sure_of_a_label_are_frames_like_others(
     out = (line < threshold) & (line < line.max(axis=1, keepdims=True))
     impossible = np.where(out, -np.inf, line).astype(np.float32)
     expected = decoder.decode(impossible, dataclasses.replace(options, token_threshold=UNLIMITED))
-    assert [h.text for h in got] == [h.text for h in expected]
-    for a, b in zip(got, expected, strict=True):
-        assert (a.score, a.acoustic_score) == pytest.approx((b.score, b.acoustic_score), abs=1e-3)
+    assert_same_readings(got, expected)
 
 
 def test_a_prefix_that_moved_on_may_gain_what_a_new_one_may() -> None:
