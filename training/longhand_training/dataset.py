@@ -318,17 +318,25 @@ def by_width(samples: Iterable[Sample], pixels_per_batch: int) -> Iterator[list[
     yield from groups.values()
 
 
-def collate(samples: Sequence[Sample], alphabet: Alphabet) -> Batch:
-    """Pads samples with paper to the widest, rounded up."""
+def pad(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Pads samples with paper to the widest, rounded up: images and widths as in :class:`Batch`."""
     widths = [sample.pixels.shape[1] for sample in samples]
     height = samples[0].pixels.shape[0]
     images = np.zeros((len(samples), 1, height, _rounded(max(widths))), np.uint8)
     for image, sample in zip(images, samples, strict=True):
         image[0, :, : sample.pixels.shape[1]] = np.round(sample.pixels * 255.0)
+    return torch.from_numpy(images), torch.tensor(widths)
+
+
+def collate(samples: Sequence[Sample], alphabet: Alphabet) -> Batch:
+    """A batch of the samples.
+
+    Raises:
+        ValueError: a text has a character that the alphabet lacks.
+    """
     targets = [alphabet.encode(sample.text) for sample in samples]
     return Batch(
-        torch.from_numpy(images),
-        torch.tensor(widths),
+        *pad(samples),
         torch.tensor([label for target in targets for label in target]),
         torch.tensor([len(target) for target in targets]),
     )

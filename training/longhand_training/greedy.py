@@ -8,7 +8,7 @@ import torch
 
 from longhand_server.alphabet import Alphabet
 from longhand_server.network import LineNetwork, frame_count
-from longhand_training.dataset import Sample, by_width, collate
+from longhand_training.dataset import Sample, by_width, pad
 
 # Lines times width; on a CPU one line at a time is fastest.
 _GPU_BATCH_PIXELS = 32_000
@@ -21,10 +21,10 @@ def greedy_texts(
     texts: dict[int, str] = {}
     with torch.inference_mode():
         for group in by_width(samples, 1 if device.type == "cpu" else _GPU_BATCH_PIXELS):
-            batch = collate(group, alphabet)
-            images = batch.images.to(device).float().mul_(1.0 / 255.0)
-            labels = network(images, batch.widths).argmax(-1).tolist()
-            for sample, width, row in zip(group, batch.widths.tolist(), labels, strict=True):
+            # Without their texts: those may have characters that the network cannot write.
+            images, widths = pad(group)
+            labels = network(images.to(device).float().mul_(1.0 / 255.0), widths).argmax(-1).tolist()
+            for sample, width, row in zip(group, widths.tolist(), labels, strict=True):
                 best = row[: frame_count(width)]
                 kept = [b for a, b in zip([0, *best], best, strict=False) if b and b != a]
                 texts[id(sample)] = alphabet.decode(kept).strip()

@@ -72,6 +72,12 @@ def test_a_tiny_network_learns_four_lines_and_goes_on_from_its_checkpoint(tmp_pa
     assert texts == [sample.text for sample in samples]
 
 
+def test_validation_lines_may_have_characters_that_the_network_cannot_write(tmp_path: Path) -> None:
+    samples = [*marks(), Sample(marks()[0].pixels, "ab\N{INFINITY}")]
+    trainer = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path)
+    assert trainer.validate({"own": samples})["own"] >= 1 / 15  # what cannot be written is an error
+
+
 def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
     trainer = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path)
     batch = collate(marks(), ALPHABET)
