@@ -140,10 +140,4 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-recompose", action="store_true", help="take pen lines only as written")
     for name, share in (("pen", 0.52), ("font", 0.13), ("copiste", 0.22), ("historical", 0.13)):
         group.add_argument(f"--{name}-share", type=float, default=share, help=f"(default: {share})")
-    group.add_argument(
-        "--plain-share",
-        type=float,
-        default=0.0,
-        help="share of all lines that are not changed at random, for the end of a training (default: %(default)s)",
-    )
     group.add_argument("--folder-share", type=float, default=1.0, help="share of own lines (default: 1)")

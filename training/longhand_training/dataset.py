@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -46,14 +46,8 @@ _WIDTH_STEP = 64
 # Lines that wait to be shown again.
 _LATER = 256
 
+Maker = Callable[[np.random.Generator], tuple[Grey, str]]
 Item = TypeVar("Item")
-
-
-class Maker(Protocol):
-    """Makes lines of one source."""
-
-    def __call__(self, rng: np.random.Generator, plain: bool = False) -> tuple[Grey, str]:
-        """One line, (H, W) uint8, and its text; ``plain``: not changed at random beyond what makes it."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,6 @@ class SourceConfig:
         hold_out: share of the lines of each folder that are not trained on, but validated.
         pen, font, copiste, historical, folder: share of each kind, relative to their sum.
         recompose: whether pen lines are joined and recomposed, or taken as written only.
-        plain: share of the lines that are not changed at random, 0 to 1: scans as they are, drawn lines unbent.
     """
 
     data: Path | None = None
@@ -114,11 +107,6 @@ class SourceConfig:
     historical: float = 0.13
     folder: float = 1.0
     recompose: bool = True
-    plain: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.plain <= 1:
-            raise ValueError(f"--plain-share: got {self.plain}, need 0 to 1")
 
 
 def decode_trusted(data: bytes) -> Grey:
@@ -148,11 +136,10 @@ class ScanSource:
         report_skipped(source, len(good), skipped)
         self._images = good
 
-    def __call__(self, rng: np.random.Generator, plain: bool = False) -> tuple[Grey, str]:
+    def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
         """One line and its text."""
         image = self._images[int(rng.integers(len(self._images)))]
-        grey = decode_trusted(image.data)
-        return grey if plain else augment_scan(grey, rng), image.text
+        return augment_scan(decode_trusted(image.data), rng), image.text
 
 
 class PenSource:
@@ -162,7 +149,7 @@ class PenSource:
         self._lines = list(lines)
         self._bank = WriterBank(self._lines) if recompose else None
 
-    def __call__(self, rng: np.random.Generator, plain: bool = False) -> tuple[Grey, str]:
+    def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
         """One line and its text."""
         if self._bank is not None:
             pen = self._bank.compose(rng)
@@ -171,11 +158,11 @@ class PenSource:
         body = float(rng.uniform(48, 84))
         mask = draw_ink(pen, rng, body)
         neighbour = None
-        if not plain and rng.random() < 0.2:
+        if rng.random() < 0.2:
             other = self._lines[int(rng.integers(len(self._lines)))].line
             neighbour = draw_ink(other, rng, body)
         grey = on_paper(mask, rng, neighbour)
-        if not plain and rng.random() < 0.3:
+        if rng.random() < 0.3:
             grey = elastic(grey, rng)
         return grey, pen.text
 
@@ -186,13 +173,13 @@ class FontSource:
     def __init__(self, fonts: FontBank, phrases: PhraseSource) -> None:
         self._fonts, self._phrases = fonts, phrases
 
-    def __call__(self, rng: np.random.Generator, plain: bool = False) -> tuple[Grey, str]:
+    def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
         """One line and its text."""
         text = ""
         while not text:
             text, mask = self._fonts.draw(self._phrases.phrase(rng), rng)
         grey = on_paper(mask, rng)
-        return (elastic(grey, rng) if not plain and rng.random() < 0.7 else grey), text
+        return (elastic(grey, rng) if rng.random() < 0.7 else grey), text
 
 
 def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
@@ -242,8 +229,6 @@ class LineDataset(IterableDataset[Batch]):
         replica: further part of the seed: processes that train together draw different lines.
         repeats: times each line that was made is shown, slanted and stretched anew each time: for a GPU that
             learns faster than the processors make lines.
-        plain: share of the lines that are not changed at random (when they are shown again, slanted and
-            stretched all the same).
     """
 
     sources: Sequence[tuple[str, float, Maker]]
@@ -254,18 +239,17 @@ class LineDataset(IterableDataset[Batch]):
     round: int = 0
     replica: int = 0
     repeats: int = 1
-    plain: float = 0.0
     _probabilities: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         weights = np.array([weight for _, weight, _ in self.sources])
         self._probabilities = weights / weights.sum()
 
-    def sample(self, rng: np.random.Generator, plain: bool = False) -> Sample:
+    def sample(self, rng: np.random.Generator) -> Sample:
         """One training line, normalised."""
         while True:
             _, _, make = self.sources[int(rng.choice(len(self.sources), p=self._probabilities))]
-            grey, text = make(rng, plain)
+            grey, text = make(rng)
             if not all(character in self.alphabet for character in text):
                 continue
             try:
@@ -280,9 +264,8 @@ class LineDataset(IterableDataset[Batch]):
         """Training lines without end; a line comes again some hundreds of lines later."""
         later: list[Sample] = []
         while True:
-            plain = rng.random() < self.plain
             if self.repeats == 1 or len(later) < _LATER:
-                sample = self.sample(rng, plain)
+                sample = self.sample(rng)
                 later += [sample] * (self.repeats - 1)
             else:
                 at = int(rng.integers(len(later)))
@@ -291,7 +274,7 @@ class LineDataset(IterableDataset[Batch]):
                 sample = Sample(warp_pixels(old.pixels, rng), old.text)
                 if not fits(sample.pixels.shape[1], sample.text):
                     continue
-            yield sample if plain else Sample(augment_pixels(sample.pixels, rng), sample.text)
+            yield Sample(augment_pixels(sample.pixels, rng), sample.text)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()

@@ -246,7 +246,6 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
         historical=options.historical_share,
         folder=options.folder_share,
         recompose=not options.no_recompose,
-        plain=options.plain_share,
     )
     line = LineFormat()
     dataset = LineDataset(
@@ -258,7 +257,6 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
         trainer.rounds,
         replicas.rank,
         config.repeats,
-        source_config.plain,
     )
     loader = DataLoader(
         dataset,

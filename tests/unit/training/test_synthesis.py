@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -13,17 +12,8 @@ from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.augment import augment_pixels, augment_scan
-from longhand_training.dataset import (
-    DEFAULT_CHARACTERS,
-    LineDataset,
-    PenSource,
-    ScanSource,
-    SourceConfig,
-    by_width,
-    fits,
-)
+from longhand_training.dataset import DEFAULT_CHARACTERS, LineDataset, PenSource, by_width, fits
 from longhand_training.ink import draw_ink, draw_plain, on_paper
-from longhand_training.packs import LabelledImage
 from longhand_training.strokes import PenLine, PenText, WriterBank, load_pen_lines
 from longhand_training.text import PhraseSource, read_sentences
 
@@ -194,7 +184,7 @@ def test_batches_stay_within_their_bound_and_carry_their_labels(pen_lines: list[
 def test_repeated_lines_are_warped_and_come_as_often_as_asked_for(pen_lines: list[PenLine]) -> None:
     made: list[str] = []
 
-    def numbered(rng: np.random.Generator, plain: bool = False) -> tuple[np.ndarray, str]:
+    def numbered(rng: np.random.Generator) -> tuple[np.ndarray, str]:
         made.append(f"{len(made):05d}")
         return draw_plain(pen_lines[0].line), made[-1]
 
@@ -208,26 +198,6 @@ def test_repeated_lines_are_warped_and_come_as_often_as_asked_for(pen_lines: lis
     assert 900 / 3 <= len(made) < 900 / 3 + 300  # some wait to be shown again
     shown = [sample.pixels.shape[1] for sample in samples if counts[sample.text] == 3]
     assert len(set(shown)) > 20
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_plain_lines_are_scans_as_they_are(pen_lines: list[PenLine], share: float) -> None:
-    grey = draw_plain(pen_lines[0].line)
-    done, data = cv2.imencode(".png", grey)
-    assert done
-    source = ScanSource([LabelledImage("one", data.tobytes(), "one two three")], Path("scans"))
-    dataset = LineDataset(
-        [("scan", 1.0, source)], Alphabet(DEFAULT_CHARACTERS), LineFormat(), 3000, plain=share
-    )
-    drawn = dataset.samples(np.random.default_rng(8))
-    as_it_is = normalise_line(grey, LineFormat()).pixels
-    plain = sum(np.array_equal(next(drawn).pixels, as_it_is) for _ in range(200))
-    assert abs(plain - 200 * share) <= (0 if share in (0.0, 1.0) else 30)
-
-
-def test_a_share_of_plain_lines_out_of_range_is_named() -> None:
-    with pytest.raises(ValueError, match=r"--plain-share: got 1\.5, need 0 to 1"):
-        SourceConfig(plain=1.5)
 
 
 def test_batches_have_few_shapes(pen_lines: list[PenLine]) -> None:
