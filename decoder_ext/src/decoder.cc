@@ -34,6 +34,7 @@ void prefetch(const LogProbs& line, std::size_t begin, std::size_t end) {
 
 void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search, Purpose purpose) {
     check_shape(line, options.model->labels.size());
+    prefetch(line, 0, kAhead);
     FrameReader reader(options, purpose);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {

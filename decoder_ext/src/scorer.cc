@@ -210,12 +210,12 @@ void Scorer::extend_hotwords(const PrefixNode& parent, std::uint32_t label, Mode
     state.score += automaton.credit(state.hotword) - automaton.credit(from);
 }
 
-ModelState Scorer::finish(PrefixTree& tree, std::uint32_t node) {
+ModelState Scorer::finish(PrefixTree& tree, std::uint32_t node, double least) {
     ModelState state = tree[node].state;
     if (options_.uses_words && state.pending != Pending::kNothing) close_token(tree, node, state);
     if (has_hotwords_)
         state.score += options_.hotwords.paid(state.hotword) - options_.hotwords.credit(state.hotword);
-    if (!values_.sentence_end) return state;
+    if (!values_.sentence_end || state.score < least) return state;
     if (cache_.words && options_.uses_words) {
         const double end = cache_.words->score(state.words, options_.model->word_model()->end_of_sentence());
         state.word_score += end;

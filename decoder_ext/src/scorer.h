@@ -62,8 +62,9 @@ class Scorer {
     // By how much one more label changes the score; -inf for what a closed lexicon forbids. Cheaper than
     // extend() where no token ends.
     float gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label);
-    // The state of `node` if the line ends there.
-    ModelState finish(PrefixTree& tree, std::uint32_t node);
+    // The state of `node` if the line ends there. Where its score is below `least` already without the end of
+    // the sentence, which cannot raise it, nobody is asked about that.
+    ModelState finish(PrefixTree& tree, std::uint32_t node, double least);
     // A label of this class can raise the score of a prefix by no more than this.
     double largest_gain(const ModelState& state, CharacterClass next) const {
         const Bound& bound = bounds_[static_cast<int>(state.pending)][static_cast<int>(next)];

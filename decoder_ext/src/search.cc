@@ -335,10 +335,12 @@ void BeamSearch::rescale() {
     log_scale_ -= shift;
 }
 
-FinalPrefix BeamSearch::final_prefix(std::uint32_t slot) {
+// Its score need not be exact where it is below `least`.
+FinalPrefix BeamSearch::final_prefix(std::uint32_t slot, double least) {
     const double probability = joined(beam_.blank[slot], beam_.label_end[slot]);
+    const double acoustic = std::log(probability) + log_scale_;
     const std::uint32_t node = beam_.node[slot];
-    return {node, std::log(probability) + log_scale_, scorer_.finish(tree_, node)};
+    return {node, acoustic, scorer_.finish(tree_, node, least - acoustic)};
 }
 
 bool BeamSearch::better(const FinalPrefix& a, const FinalPrefix& b) {
@@ -349,7 +351,7 @@ std::vector<FinalPrefix> BeamSearch::finish() {
     std::vector<FinalPrefix> finals;
     finals.reserve(beam_.prefixes());
     for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
-        const FinalPrefix prefix = final_prefix(slot);
+        const FinalPrefix prefix = final_prefix(slot, -kInfinity);
         if (!prefix.state.forbidden && prefix.acoustic > -kInfinity) finals.push_back(prefix);
     }
     std::sort(finals.begin(), finals.end(), better);
@@ -369,8 +371,9 @@ std::optional<FinalPrefix> BeamSearch::finish_best() {
     constexpr double kRounding = 1e-6;
     std::optional<FinalPrefix> best;
     for (const auto& [most, slot] : order) {
-        if (best && most + kRounding < best->score()) break;
-        const FinalPrefix prefix = final_prefix(slot);
+        const double least = best ? best->score() - kRounding : -kInfinity;
+        if (most < least) break;
+        const FinalPrefix prefix = final_prefix(slot, least);
         if (!prefix.state.forbidden && (!best || better(prefix, *best))) best = prefix;
     }
     return best;

@@ -101,7 +101,7 @@ class BeamSearch {
     void select();
     std::size_t enter(const Candidate& candidate);
     void rescale();
-    FinalPrefix final_prefix(std::uint32_t slot);
+    FinalPrefix final_prefix(std::uint32_t slot, double least);
     static bool better(const FinalPrefix& a, const FinalPrefix& b);
     double joined(double a, double b) const { return sums_ ? a + b : (a > b ? a : b); }
 
