@@ -43,6 +43,8 @@ DEFAULT_CHARACTERS = (
 
 # Widths of a batch are rounded up to a multiple of this: a GPU looks for its way of computing anew for every shape.
 _WIDTH_STEP = 64
+# So many lines in a row that cannot be used mean that hardly any can.
+_MOST_UNUSABLE = 1000
 # Lines that wait to be shown again.
 _LATER = 256
 
@@ -246,19 +248,32 @@ class LineDataset(IterableDataset[Batch]):
         self._probabilities = weights / weights.sum()
 
     def sample(self, rng: np.random.Generator) -> Sample:
-        """One training line, normalised."""
-        while True:
+        """One training line, normalised; what cannot be used is passed over.
+
+        Raises:
+            ValueError: very many in a row cannot be used (the reasons are named).
+        """
+        foreign: set[str] = set()
+        problems: set[str] = set()
+        for _ in range(_MOST_UNUSABLE):
             _, _, make = self.sources[int(rng.choice(len(self.sources), p=self._probabilities))]
             grey, text = make(rng)
-            if not all(character in self.alphabet for character in text):
+            if unknown := {character for character in text if character not in self.alphabet}:
+                foreign |= unknown
                 continue
             try:
                 image = normalise_line(grey, self.line)
-            except InvalidImageError:
+            except InvalidImageError as error:
+                problems.add(str(error))
                 continue
-            if image.is_blank or not fits(image.pixels.shape[1], text):
-                continue
-            return Sample(image.pixels, text)
+            if not image.is_blank and fits(image.pixels.shape[1], text):
+                return Sample(image.pixels, text)
+            problems.add("an image is blank" if image.is_blank else "an image is too narrow for its text")
+        if foreign:
+            shown = " ".join(sorted(foreign)[:20])
+            problems.add(f"texts have characters that the network does not write: {shown}")
+        reasons = "; ".join(sorted(problems)[:5])
+        raise ValueError(f"no usable line among {_MOST_UNUSABLE} drawn from the sources: {reasons}")
 
     def samples(self, rng: np.random.Generator) -> Iterator[Sample]:
         """Training lines without end; a line comes again some hundreds of lines later."""

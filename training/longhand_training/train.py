@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -258,6 +259,7 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
         replicas.rank,
         config.repeats,
     )
+    dataset.sample(np.random.default_rng(config.seed))  # raises here, in one line, if no line can be used
     loader = DataLoader(
         dataset,
         batch_size=None,

@@ -200,6 +200,25 @@ def test_repeated_lines_are_warped_and_come_as_often_as_asked_for(pen_lines: lis
     assert len(set(shown)) > 20
 
 
+@pytest.mark.parametrize(
+    ("text", "width", "reason"),
+    [
+        ("1 \N{INFINITY} 2", 400, "characters that the network does not write: \N{INFINITY}$"),
+        ("a text that is far too long for its image", 40, "an image is too narrow for its text$"),
+    ],
+)
+def test_sources_without_a_usable_line_are_an_error_and_no_endless_search(
+    text: str, width: int, reason: str
+) -> None:
+    grey = np.full((64, width), 255, np.uint8)
+    grey[20:44, 8:-8:6] = 0
+    dataset = LineDataset(
+        [("own", 1.0, lambda _: (grey, text))], Alphabet(DEFAULT_CHARACTERS), LineFormat(), 3000
+    )
+    with pytest.raises(ValueError, match=f"no usable line among 1000 .*{reason}"):
+        dataset.sample(np.random.default_rng(0))
+
+
 def test_batches_have_few_shapes(pen_lines: list[PenLine]) -> None:
     sources = [("pen", 1.0, PenSource(pen_lines))]
     batches = iter(LineDataset(sources, Alphabet(DEFAULT_CHARACTERS), LineFormat(), pixels_per_batch=6000))
