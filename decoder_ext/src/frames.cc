@@ -40,7 +40,7 @@ FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
       changes_(!options.prior_shift.empty() || !options.allowed.empty()) {
     if (!options.allowed.empty()) masked_.resize(labels_);
     shifted_.resize(options.prior_shift.size());
-    if (options.options.hard_token_threshold) return;
+    if (options.options.hard_token_threshold) return;  // the rest is for fill_met()
     met_ = {blank_};
     is_met_.resize(labels_);
     met_values_.resize(labels_);

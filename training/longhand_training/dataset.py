@@ -269,11 +269,13 @@ class LineDataset(IterableDataset[Batch]):
             if not image.is_blank and fits(image.pixels.shape[1], text):
                 return Sample(image.pixels, text)
             problems.add("an image is blank" if image.is_blank else "an image is too narrow for its text")
+        reasons = sorted(problems)[:5]
         if foreign:
             shown = " ".join(sorted(foreign)[:20])
-            problems.add(f"texts have characters that the network does not write: {shown}")
-        reasons = "; ".join(sorted(problems)[:5])
-        raise ValueError(f"no usable line among {_MOST_UNUSABLE} drawn from the sources: {reasons}")
+            reasons.append(f"texts have characters that the network does not write: {shown}")
+        raise ValueError(
+            f"no usable line among {_MOST_UNUSABLE} drawn from the sources: {'; '.join(reasons)}"
+        )
 
     def samples(self, rng: np.random.Generator) -> Iterator[Sample]:
         """Training lines without end; a line comes again some hundreds of lines later."""
