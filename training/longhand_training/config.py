@@ -111,6 +111,7 @@ def source_options(options: argparse.Namespace) -> dict[str, Any]:
     return {
         **{name: value for name, value in vars(options).items() if name.endswith("_share")},
         "recompose": not options.no_recompose,
+        "word_cuts": options.word_cuts is not None,
         "fonts": options.fonts is not None,
         "own_lines": [str(path) for path in options.folder],
         "hold_out": options.hold_out,
@@ -138,6 +139,11 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         help="share of the lines of each --folder to validate on, 0 to 0.5 (default: %(default)s)",
     )
     group.add_argument("--no-recompose", action="store_true", help="take pen lines only as written")
+    group.add_argument(
+        "--word-cuts",
+        type=Path,
+        help="file of longhand_training.word_cuts: every second scan is made anew from words of its page",
+    )
     for name, share in (("pen", 0.52), ("font", 0.13), ("copiste", 0.22), ("historical", 0.13)):
         group.add_argument(f"--{name}-share", type=float, default=share, help=f"(default: {share})")
     group.add_argument("--folder-share", type=float, default=1.0, help="share of own lines (default: 1)")

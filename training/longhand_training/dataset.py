@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from itertools import pairwise
@@ -33,6 +33,7 @@ from longhand_training.packs import (
     read_tar,
     report_skipped,
 )
+from longhand_training.scan_words import ScanWordBank, read_cuts
 from longhand_training.strokes import PenLine, WriterBank, load_pen_lines
 from longhand_training.text import PhraseSource
 
@@ -40,6 +41,9 @@ from longhand_training.text import PhraseSource
 DEFAULT_CHARACTERS = (
     "".join(chr(i) for i in range(32, 127)) + "£€§°½àáâäæçèéêëìíîïñóôöùúûüœÀÁÂÄÇÈÉÊËÎÏÑÓÔÖÙÛÜŒ"
 )
+
+# The packs of scanned lines in the data folder.
+SCAN_PACKS = ("copiste_lines.tar", "historical_lines.tar")
 
 # Widths of a batch are rounded up to a multiple of this: a GPU looks for its way of computing anew for every shape.
 _WIDTH_STEP = 64
@@ -95,6 +99,8 @@ class SourceConfig:
         hold_out: share of the lines of each folder that are not trained on, but validated.
         pen, font, copiste, historical, folder: share of each kind, relative to their sum.
         recompose: whether pen lines are joined and recomposed, or taken as written only.
+        cuts: file of word places (:mod:`longhand_training.word_cuts`): scans are recomposed, too, and those
+            whose label does not fit are left out.
     """
 
     data: Path | None = None
@@ -109,6 +115,7 @@ class SourceConfig:
     historical: float = 0.13
     folder: float = 1.0
     recompose: bool = True
+    cuts: Path | None = None
 
 
 def decode_trusted(data: bytes) -> Grey:
@@ -120,9 +127,17 @@ def decode_trusted(data: bytes) -> Grey:
 
 
 class ScanSource:
-    """Scanned lines, each time with another augmentation; kept encoded in memory."""
+    """Scanned lines, each time with another augmentation; kept encoded in memory.
 
-    def __init__(self, images: Sequence[LabelledImage], source: Path) -> None:
+    With ``cuts`` every second line is made anew from the words of its page.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[LabelledImage],
+        source: Path,
+        cuts: Mapping[str, Sequence[int] | None] | None = None,
+    ) -> None:
         """Keeps the images that can be decoded, and names the others.
 
         Raises:
@@ -132,16 +147,23 @@ class ScanSource:
         for image in images:
             try:
                 decode_trusted(image.data)
-                good.append(image)
             except InvalidImageError as error:
                 skipped.append(Skipped(image.name, str(error)))
+                continue
+            if cuts and cuts.get(image.name, ()) is None:
+                skipped.append(Skipped(image.name, "its label does not fit (--word-cuts)"))
+            else:
+                good.append(image)
         report_skipped(source, len(good), skipped)
         self._images = good
+        self._words = ScanWordBank(good, cuts, decode_trusted) if cuts else None
 
     def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
         """One line and its text."""
         image = self._images[int(rng.integers(len(self._images)))]
-        return augment_scan(decode_trusted(image.data), rng), image.text
+        new = self._words.compose(image, rng) if self._words is not None and rng.random() < 0.5 else None
+        grey, text = new or (decode_trusted(image.data), image.text)
+        return augment_scan(grey, rng), text
 
 
 class PenSource:
@@ -193,13 +215,14 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
     sources: list[tuple[str, float, Maker]] = []
     extra: list[str] = []
     data = config.data
+    cuts = read_cuts(config.cuts) if config.cuts is not None else None
     if data is not None and config.copiste > 0:
-        lines = read_tar(data / "copiste_lines.tar", "train")
+        lines = read_tar(data / SCAN_PACKS[0], "train")
         extra += [line.text for line in lines]
-        sources.append(("copiste", config.copiste, ScanSource(lines, data / "copiste_lines.tar")))
+        sources.append(("copiste", config.copiste, ScanSource(lines, data / SCAN_PACKS[0], cuts)))
     if data is not None and config.historical > 0:
-        lines = read_tar(data / "historical_lines.tar", "train")
-        sources.append(("historical", config.historical, ScanSource(lines, data / "historical_lines.tar")))
+        lines = read_tar(data / SCAN_PACKS[1], "train")
+        sources.append(("historical", config.historical, ScanSource(lines, data / SCAN_PACKS[1], cuts)))
     if data is not None and config.pen > 0:
         pen, _ = pen_lines(data)
         sources.append(("pen", config.pen, PenSource(pen, config.recompose)))
@@ -208,10 +231,10 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
         sources.append(("font", config.font, FontSource(FontBank(config.fonts), phrases)))
     for folder in config.folders:
         own, _ = held_out(read_folder(folder), config.hold_out)
-        sources.append(("folder", config.folder, ScanSource(own, folder)))
+        sources.append(("folder", config.folder, ScanSource(own, folder, cuts)))
     if config.iam is not None:
         lines = read_iam(config.iam, iam_ids(config.iam_ids))
-        sources.append(("iam", config.folder, ScanSource(lines, config.iam)))
+        sources.append(("iam", config.folder, ScanSource(lines, config.iam, cuts)))
     if not sources:
         raise ValueError("no training lines: name --data, --folder or --iam")
     return sources
@@ -394,7 +417,7 @@ def validation_sets(data: Path, line: LineFormat, count: int | None = None) -> d
         inked = on_paper(draw_ink(p.line, rng, 64.0), rng)
         for name, grey in (("pen", draw_plain(p.line)), ("ink", inked)):
             sets[name].append(Sample(normalise_line(grey, line).pixels, p.line.text))
-    for name, tar in (("copiste", "copiste_lines.tar"), ("hooker", "historical_lines.tar")):
+    for name, tar in zip(("copiste", "hooker"), SCAN_PACKS, strict=True):
         images = evenly_spread(read_tar(data / tar, "validation"), count)
         sets[name] = _normalised(images, line, data / tar)
     return sets

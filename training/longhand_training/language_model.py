@@ -21,7 +21,7 @@ from pathlib import Path
 
 from longhand_decoder import NgramLanguageModel, tokenize_words
 from longhand_server.alphabet import fold_text
-from longhand_training.dataset import DEFAULT_CHARACTERS
+from longhand_training.dataset import DEFAULT_CHARACTERS, SCAN_PACKS
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
 from longhand_training.packs import read_tar
 from longhand_training.text import read_sentences
@@ -97,7 +97,7 @@ def corpus(data: Path, shares: dict[str, float], texts: Sequence[Path] = ()) -> 
                 passage = []
         if passage:
             yield " ".join(passage)
-    for tar in ("copiste_lines.tar", "historical_lines.tar"):
+    for tar in SCAN_PACKS:
         if (data / tar).is_file():
             for line in read_tar(data / tar, "train"):
                 yield line.text

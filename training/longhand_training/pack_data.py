@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 
 from longhand_server.errors import InvalidImageError
-from longhand_training.dataset import decode_trusted
+from longhand_training.dataset import SCAN_PACKS, decode_trusted
 from longhand_training.text import DEFAULT_CORPORA, read_sentences
 
 _HEIGHT = 64
@@ -67,7 +67,7 @@ def copy_data(data: Path, fonts: Path | None, out: Path) -> int:
     """
     (out / "text").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(data / "iamondb_strokes.npz", out / "iamondb_strokes.npz")
-    for name in ("copiste_lines.tar", "historical_lines.tar"):
+    for name in SCAN_PACKS:
         shrink_tar(data / name, out / name)
     for corpus in DEFAULT_CORPORA:
         path = data / "text" / f"{corpus}.txt.xz"

@@ -247,6 +247,7 @@ def _train(options: argparse.Namespace, replicas: Replicas) -> int:
         historical=options.historical_share,
         folder=options.folder_share,
         recompose=not options.no_recompose,
+        cuts=options.word_cuts,
     )
     line = LineFormat()
     dataset = LineDataset(
