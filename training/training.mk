@@ -3,6 +3,7 @@
 DATA ?= ../shared/data
 FONTS ?= runs/fonts
 FRENCH ?= runs/french.txt
+CUTS ?= runs/word_cuts.json
 RUN ?= runs/en
 BUNDLE ?= server/longhand_server/models/en
 TRAIN := $(PY) -m longhand_training
@@ -11,13 +12,19 @@ TRAIN := $(PY) -m longhand_training
 fonts: $(TRAINING) ## fetch handwriting fonts for training into FONTS
 	@$(TRAIN).fonts $(FONTS)
 
+.PHONY: word-cuts
+word-cuts: $(TRAINING) ## find the words of scanned training lines with BUNDLE's model (8 minutes), into CUTS
+	@$(TRAIN).word_cuts $(BUNDLE) --data $(DATA) --out $(CUTS)
+
 .PHONY: preview
 preview: $(TRAINING) ## draw a contact sheet of training lines: preview.png
-	@$(TRAIN).preview --data $(DATA) $(if $(wildcard $(FONTS)),--fonts $(FONTS)) --out preview.png
+	@$(TRAIN).preview --data $(DATA) $(if $(wildcard $(FONTS)),--fonts $(FONTS)) \
+	    $(if $(wildcard $(CUTS)),--word-cuts $(CUTS)) --out preview.png
 
 .PHONY: train
 train: $(TRAINING) ## train, or go on with, the run in RUN [ARGS="--minutes 120"]
-	@$(TRAIN).train --data $(DATA) $(if $(wildcard $(FONTS)),--fonts $(FONTS)) --out $(RUN) $(ARGS)
+	@$(TRAIN).train --data $(DATA) $(if $(wildcard $(FONTS)),--fonts $(FONTS)) \
+	    $(if $(wildcard $(CUTS)),--word-cuts $(CUTS)) --out $(RUN) $(ARGS)
 
 .PHONY: train-smoke
 train-smoke: $(TRAINING) ## a tiny network learns 200 lines by heart (under 3 minutes)

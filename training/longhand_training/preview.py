@@ -61,11 +61,14 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--fonts", type=Path, help="folder made by python -m longhand_training.fonts")
     parser.add_argument("--folder", type=Path, action="append", default=[], help="a folder or TSV of lines")
+    parser.add_argument("--word-cuts", type=Path, help="file made by python -m longhand_training.word_cuts")
     parser.add_argument("--lines", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("preview.png"))
     options = parser.parse_args()
-    config = SourceConfig(data=options.data, fonts=options.fonts, folders=tuple(options.folder))
+    config = SourceConfig(
+        data=options.data, fonts=options.fonts, folders=tuple(options.folder), cuts=options.word_cuts
+    )
     try:
         Image.fromarray(contact_sheet(config, options.lines, options.seed)).save(options.out)
     except (ValueError, OSError) as error:
