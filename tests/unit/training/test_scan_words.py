@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -18,8 +19,9 @@ from longhand_server.image import normalise_line
 from longhand_training.dataset import ScanSource, decode_trusted
 from longhand_training.packs import LabelledImage
 from longhand_training.scan_words import ScanWordBank, read_cuts
-from longhand_training.word_cuts import align, cut_line
+from longhand_training.word_cuts import align, cut_line, main
 
+ROOT = Path(__file__).resolve().parents[3]
 PAPER = 220
 
 
@@ -128,3 +130,30 @@ def test_a_damaged_file_of_cuts_is_named(content: str, tmp_path: Path) -> None:
         read_cuts(path)
     path.write_text(json.dumps({"a": [1, 2], "b": None}))
     assert read_cuts(path) == {"a": [1, 2], "b": None}
+
+
+def test_the_command_cuts_a_real_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "This line was written by hand and read by a machine."
+    for name, label in (("right", text), ("wrong", "quite another text, and a long one at that")):
+        (tmp_path / f"{name}.png").write_bytes((ROOT / "examples/sample_line.png").read_bytes())
+        (tmp_path / f"{name}.txt").write_text(label)
+    out = tmp_path / "made" / "cuts.json"
+    bundle = str(ROOT / "server/longhand_server/models/en")
+    arguments = ["word_cuts", bundle, "--folder", str(tmp_path), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert main() == 0
+    cuts = read_cuts(out)
+    assert cuts[str(tmp_path / "wrong.png")] is None
+    places = cuts[str(tmp_path / "right.png")]
+    assert places is not None
+    assert len(places) == text.count(" ")
+    grey = decode_trusted((ROOT / "examples/sample_line.png").read_bytes())
+    ink = np.sum(grey < 0.7 * np.median(grey), axis=0)
+    assert all(0 < a < b < grey.shape[1] for a, b in itertools.pairwise(places))
+    assert max(ink[x] for x in places) <= 3  # between words there is next to no ink
+    assert "1 lines cut into words; 1 whose label does not fit" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*arguments[:2], "--out", str(out)])
+    assert main() == 2
+    assert "nothing to cut: name --data or --folder" in capsys.readouterr().err
