@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from longhand_decoder import CtcBeamSearchDecoder
 from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import InvalidImageError, InvalidModelError
@@ -61,7 +62,11 @@ def align(log_probs: NDArray[np.float32], labels: Sequence[int]) -> list[int]:
 
 
 def cut_line(
-    image: LineImage, text: str, log_probs: NDArray[np.float32], alphabet: Alphabet
+    image: LineImage,
+    text: str,
+    log_probs: NDArray[np.float32],
+    alphabet: Alphabet,
+    decoder: CtcBeamSearchDecoder,
 ) -> list[int] | None:
     """X in px of the sent image, between each two words of the text; None where text and image do not fit.
 
@@ -70,10 +75,11 @@ def cut_line(
         text: words parted by single spaces.
         log_probs: (T, V) of the line.
         alphabet: of the network.
+        decoder: one for that alphabet; it reads greedily.
     """
     if image.is_blank or not fits(image.pixels.shape[1], text):
         return None
-    read = _best_path(log_probs, alphabet)
+    read = decoder.decode_greedy(log_probs).text.strip()
     if len(text) >= _SHORTEST_JUDGED and edit_distance(text, read) > _FOREIGN * len(text):
         return None
     frames = align(log_probs, alphabet.encode(text))
@@ -91,6 +97,7 @@ def cut_line(
 def cut_words(bundle: ModelBundle, images: Sequence[LabelledImage]) -> dict[str, list[int] | None]:
     """:func:`cut_line` for each image; those are left out that cannot be decoded or hold foreign characters."""
     model = load_line_model(bundle, "cpu")
+    decoder = CtcBeamSearchDecoder(bundle.alphabet.labels)
     cuts: dict[str, list[int] | None] = {}
     for count, item in enumerate(images, 1):
         if all(character in bundle.alphabet for character in item.text):
@@ -99,17 +106,12 @@ def cut_words(bundle: ModelBundle, images: Sequence[LabelledImage]) -> dict[str,
             except InvalidImageError:
                 continue
             log_probs = model.log_probs([line.pixels])[0]
-            cuts[item.name] = cut_line(line, item.text, log_probs, bundle.alphabet)
+            cuts[item.name] = cut_line(line, item.text, log_probs, bundle.alphabet, decoder)
         if sys.stderr.isatty():
             print(f"\r{count} / {len(images)} lines", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     return cuts
-
-
-def _best_path(log_probs: NDArray[np.float32], alphabet: Alphabet) -> str:
-    best = log_probs.argmax(-1)
-    return alphabet.decode(best[(best != 0) & (best != np.append(0, best[:-1]))].tolist()).strip()
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs PyTorch")
 
+from longhand_decoder import CtcBeamSearchDecoder
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
@@ -56,6 +57,7 @@ def test_alignment_is_the_best_of_all_paths(seed: int) -> None:
 
 def test_words_are_cut_in_the_gap() -> None:
     alphabet = Alphabet("ab ")
+    decoder = CtcBeamSearchDecoder(alphabet.labels)
     image = normalise_line(_words((10, 90), (130, 250), width=260), LineFormat())
     frames = image.pixels.shape[1] // 4
     log_probs = np.full((frames, 4), np.log(0.02), np.float32)
@@ -64,20 +66,21 @@ def test_words_are_cut_in_the_gap() -> None:
         frame = next(f for f in range(frames) if image.to_source_x(4 * f + 2) >= x)
         log_probs[frame] = np.log(0.01)
         log_probs[frame, label] = np.log(0.97)
-    (cut,) = cut_line(image, "a b", log_probs, alphabet) or [0]
+    (cut,) = cut_line(image, "a b", log_probs, alphabet, decoder) or [0]
     assert 90 <= cut <= 130
 
 
 def test_a_label_that_the_model_contradicts_is_marked() -> None:
     alphabet = Alphabet("ab ")
+    decoder = CtcBeamSearchDecoder(alphabet.labels)
     image = normalise_line(_words((10, 400), width=410), LineFormat())
     log_probs = np.full((image.pixels.shape[1] // 4, 4), np.log(0.01), np.float32)
     log_probs[::2, 0] = np.log(0.97)
     log_probs[1::2, 1] = np.log(0.97)
     read = "a" * len(log_probs[1::2])
-    assert cut_line(image, read, log_probs, alphabet) == []
-    assert cut_line(image, "b" * len(read), log_probs, alphabet) is None
-    assert cut_line(image, "ab" * 1000, log_probs, alphabet) is None  # more than fits
+    assert cut_line(image, read, log_probs, alphabet, decoder) == []
+    assert cut_line(image, "b" * len(read), log_probs, alphabet, decoder) is None
+    assert cut_line(image, "ab" * 1000, log_probs, alphabet, decoder) is None  # more than fits
 
 
 def _page() -> tuple[list[LabelledImage], dict[str, list[int] | None]]:
