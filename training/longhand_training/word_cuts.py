@@ -138,9 +138,8 @@ def main() -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(cuts), "utf-8")
     wrong = [name for name, places in cuts.items() if places is None]
-    print(
-        f"{len(cuts) - len(wrong)} lines cut into words; {len(wrong)} whose label does not fit: {wrong[:5]}"
-    )
+    names = f": {', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}" if wrong else ""
+    print(f"{len(cuts) - len(wrong)} lines cut into words; {len(wrong)} whose label does not fit{names}")
     return 0
 
 
