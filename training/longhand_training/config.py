@@ -32,6 +32,9 @@ class TrainingConfig:
         1, "times each line that was made is shown, bent anew: for a GPU that waits for lines"
     )
     shortcut_weight: float = _option(0.1, "weight of the auxiliary CTC head's loss; 0 leaves it out")
+    consistency: float = _option(
+        0.0, "weight of the agreement between two masked looks at each line (CR-CTC: 0.2); 0 takes one look"
+    )
     ema: float = _option(0.999, "decay per step of the averaged weights; 0 keeps the raw weights")
     clip: float = _option(5.0, "largest gradient norm")
     channels: tuple[int, ...] = _option((16, 32, 64, 128), "channels of stem and stages")
@@ -57,7 +60,7 @@ class TrainingConfig:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, need more than 0")
-        for name in ("warm_up", "ema", "shortcut_weight"):
+        for name in ("warm_up", "ema", "shortcut_weight", "consistency"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"--{name.replace('_', '-')}: got {getattr(self, name)}, need 0 <= value < 1"

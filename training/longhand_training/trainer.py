@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import NetworkConfig
-from longhand_server.network import LineNetwork
+from longhand_server.network import FRAME_STRIDE, LineNetwork
 from longhand_training.checkpoint import Checkpoint, averaged
 from longhand_training.config import TrainingConfig
 from longhand_training.dataset import Batch, Sample
 from longhand_training.greedy import greedy_texts
 from longhand_training.metrics import character_error_rate
 from longhand_training.replicas import Replicas
+from longhand_training.views import disagreement, two_views
 
 
 class Trainer:
@@ -89,14 +90,19 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
         images = batch.images.to(self.device, non_blocking=True).float().mul_(1.0 / 255.0)
+        if self.config.consistency:
+            images = two_views(images, batch.widths)
         images = images.contiguous(memory_format=self.memory_format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             main, shortcut = self.network.training_logits(images)
-        frames = torch.div(batch.widths + 3, 4, rounding_mode="floor")
-        loss = self._ctc(main, batch, frames)
+        log_probs = main.float().log_softmax(-1)
+        loss = self._ctc(log_probs, batch)
         total = loss
         if self.config.shortcut_weight:
-            total = loss + self.config.shortcut_weight * self._ctc(shortcut, batch, frames)
+            total = total + self.config.shortcut_weight * self._ctc(shortcut.float().log_softmax(-1), batch)
+        if self.config.consistency:
+            apart = disagreement(log_probs, _frames(batch), batch.target_lengths)
+            total = total + self.config.consistency * apart
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         mean_loss = self.replicas.average_gradients(self.network.parameters(), loss.detach())
@@ -120,9 +126,12 @@ class Trainer:
         self.lines = round(lines)
         return stops > 0
 
-    def _ctc(self, logits: Tensor, batch: Batch, frames: Tensor) -> Tensor:
-        log_probs = logits.float().log_softmax(-1).transpose(0, 1)
-        return cast(Tensor, self.ctc(log_probs, batch.targets.to(self.device), frames, batch.target_lengths))
+    def _ctc(self, log_probs: Tensor, batch: Batch) -> Tensor:
+        """The loss of the batch's lines, each of them as often as ``log_probs`` (N x looks, T, V) has it."""
+        looks = len(log_probs) // len(batch.widths)
+        targets = batch.targets.to(self.device, non_blocking=True).repeat(looks)
+        frames, lengths = _frames(batch).repeat(looks), batch.target_lengths.repeat(looks)
+        return cast(Tensor, self.ctc(log_probs.transpose(0, 1), targets, frames, lengths))
 
     def validate(self, sets: dict[str, list[Sample]]) -> dict[str, float]:
         """Greedy CER of each set, with the averaged weights."""
@@ -175,6 +184,11 @@ class Trainer:
             raise ValueError(f"checkpoint has the alphabet {saved.characters!r}, this run {mine!r}")
         self.network.load_state_dict(weights)
         self.average = {k: v.to(self.device).clone() for k, v in saved.weights.items()}
+
+
+def _frames(batch: Batch) -> Tensor:
+    """(N,) frames of the network's output that belong to each line."""
+    return torch.div(batch.widths + FRAME_STRIDE - 1, FRAME_STRIDE, rounding_mode="floor")
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, for helpers
 
 from benchmarks.server.load import make_images
 from benchmarks.server.serving_cost import SHIPPED_MODEL
+from helpers.process_tree import cpu_seconds, process_tree
 from helpers.server_process import ServerProcess
 from longhand_client import AsyncRecognizerClient
 from longhand_server.bundle import load_bundle
@@ -37,7 +38,7 @@ from longhand_server.pipeline import make_pipeline
 from longhand_server.recognizer import Recognizer
 from longhand_server.runtime import choose_device, load_line_model
 
-_BATCH = 64
+_BATCHES = (64, 256)
 _AT_ONCE = 512
 # Streams of one client process; each has a connection of its own, so that the server's workers share them.
 _STREAMS = 4
@@ -67,12 +68,9 @@ class Stages:
 
             return _rate(lambda: some(16 * self._cores), 16 * self._cores, seconds)
 
-    def network(self, seconds: float) -> float:
+    def network(self, size: int, seconds: float) -> float:
         """Lines/s of the network, in batches of one width, results in the host's memory."""
-        batches = [
-            [self._load(number).pixels] * (_BATCH if self.recognizer.line_model.device != "cpu" else 1)
-            for number in range(len(self.images))
-        ]
+        batches = [[self._load(number).pixels] * size for number in range(len(self.images))]
 
         def every() -> None:
             for batch in batches:
@@ -90,10 +88,9 @@ class Stages:
 
     async def pipeline(self, seconds: float) -> float:
         """Lines/s of the server's pipeline without gRPC."""
-        size = _BATCH if self.recognizer.line_model.device != "cpu" else 1
         pipeline = make_pipeline(
             self.recognizer,
-            BatchingConfig(max_batch_size=size, max_queue=2 * _AT_ONCE),
+            BatchingConfig(max_queue=2 * _AT_ONCE),
             ImageLimits(),
             threads=self._cores,
         )
@@ -151,14 +148,32 @@ async def client(address: str, seconds: float) -> int:
     return answered
 
 
-def over_grpc(model: Path, device: str, workers: int, clients: int, seconds: float) -> float:
-    """Lines/s over gRPC, with client processes on the same machine."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["--device", device, "--workers", str(workers)]
-        with ServerProcess(model, Path(folder), *options) as server:
-            command = [sys.executable, __file__, "--client", server.address, "--seconds", str(seconds)]
-            running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(clients)]
-            return sum(int(process.communicate()[0] or 0) for process in running) / (0.8 * seconds)
+def over_grpc(
+    model: Path, options: Sequence[str], clients: int, seconds: float, add: Callable[[str, float], None]
+) -> None:
+    """Lines/s over gRPC, with client processes on the same machine, and what the server takes for a line."""
+    with tempfile.TemporaryDirectory() as folder, ServerProcess(model, Path(folder), *options) as server:
+        command = [sys.executable, __file__, "--client", server.address, "--seconds", str(seconds)]
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(clients)]
+        time.sleep(0.5 * seconds)  # clients load their modules, and the server warms up
+        pids = process_tree(server.process.pid)
+        before, begun = cpu_seconds(pids), time.monotonic()
+        time.sleep(0.4 * seconds)
+        card = _card_load()
+        cores = (cpu_seconds(pids) - before) / (time.monotonic() - begun)
+        rate = sum(int(process.communicate()[0] or 0) for process in running) / (0.8 * seconds)
+        name = f"streamed over gRPC, {' '.join(options)}"
+        add(name, rate)
+        print(f"    {cores:.1f} cores for the server, {1000 * cores / rate:.2f} ms a line; card: {card}", flush=True)
+
+
+def _card_load() -> str:
+    """How much of the time the card computes, and the memory it has given away, as its driver says."""
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return "no nvidia-smi"
 
 
 def main() -> int:
@@ -169,6 +184,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 8], help="server processes")
     parser.add_argument("--clients", type=int, default=4, help="client processes")
+    parser.add_argument("--server", default="", help="further options of the server, in one word")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--client", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -186,12 +202,13 @@ def main() -> int:
 
     stages = Stages(arguments.model, arguments.device, cores)
     add("decode and normalise alone", stages.prepare(arguments.seconds))
-    add("network alone", stages.network(arguments.seconds))
+    for size in _BATCHES if stages.recognizer.line_model.device != "cpu" else (1,):
+        add(f"network alone, batches of {size}", stages.network(size, arguments.seconds))
     add("beam search alone", stages.beam(arguments.seconds))
     add("pipeline in process", asyncio.run(stages.pipeline(arguments.seconds)))
     for workers in arguments.workers:
-        rate = over_grpc(arguments.model, arguments.device, workers, arguments.clients, 2 * arguments.seconds)
-        add(f"streamed over gRPC, {workers} server processes", rate)
+        options = ["--device", arguments.device, "--workers", str(workers), *arguments.server.split()]
+        over_grpc(arguments.model, options, arguments.clients, 2 * arguments.seconds, add)
     return 0
 
 

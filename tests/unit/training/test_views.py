@@ -1,0 +1,108 @@
+"""Two looks at a line, and how far what is read from them lies apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from longhand_server.alphabet import Alphabet
+from longhand_training.config import TrainingConfig
+from longhand_training.dataset import Sample, collate
+from longhand_training.greedy import greedy_texts
+from longhand_training.trainer import Trainer
+from longhand_training.views import disagreement, two_views
+
+
+def test_two_looks_hide_different_parts_and_leave_the_padding_alone() -> None:
+    torch.manual_seed(3)
+    images = torch.zeros(40, 1, 64, 640)
+    widths = torch.full((40,), 560)
+    images[:, :, 20:44, :560] = 0.7
+    looks = two_views(images, widths)
+    assert looks.shape == (80, 1, 64, 640)
+    assert looks.min() >= 0 and looks.max() <= 1
+    assert not looks[..., 560:].any()
+    # A hidden column has the line's mean darkness, 0.7 * 24 / 64, and nothing else.
+    hidden = (looks[..., :560].std(2) < 1e-3)[:, 0]
+    assert 0.06 < hidden.float().mean() < 0.13
+    assert looks[..., :560][hidden[:, None, None, :].expand(80, 1, 64, 560)].mean() == pytest.approx(
+        0.7 * 24 / 64, abs=1e-3
+    )
+    one, other = hidden[:40], hidden[40:]
+    assert (one & other).float().mean() < 0.5 * one.float().mean()
+    # The ink's strength, the grain and bands of rows differ too.
+    seen = looks[..., :560].masked_fill(hidden[:, None, None, :], 0.7)
+    assert (seen[:40] - seen[40:]).abs().mean() > 0.01
+
+
+def test_the_same_seed_gives_the_same_looks() -> None:
+    images, widths = torch.rand(3, 1, 64, 128), torch.tensor([128, 100, 64])
+    torch.manual_seed(5)
+    first = two_views(images, widths)
+    torch.manual_seed(5)
+    assert torch.equal(first, two_views(images, widths))
+
+
+def test_the_disagreement_is_the_mean_of_both_divergences_over_the_frames_of_each_line() -> None:
+    random = np.random.default_rng(1)
+    logits = random.normal(size=(6, 5, 4))
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    frames, lengths = [5, 2, 4], [2, 1, 3]
+    wanted = 0.0
+    for line in range(3):
+        p, q = (np.exp(log_probs[line + 3 * look, : frames[line]]) for look in (0, 1))
+        divergences = (p * np.log(p / q)).sum() + (q * np.log(q / p)).sum()
+        wanted += 0.5 * divergences / lengths[line] / 3
+    tensor = torch.tensor(log_probs, requires_grad=True)
+    found = disagreement(tensor, torch.tensor(frames), torch.tensor(lengths))
+    assert found.item() == pytest.approx(wanted)
+    # An aim gets no gradient: the derivative of p log(p / q) by log q alone, -p.
+    found.backward()
+    gradient = tensor.grad.numpy()
+    for line in range(3):
+        for look in (0, 1):
+            aim = np.exp(log_probs[line + 3 * (1 - look)])
+            aim[frames[line] :] = 0
+            np.testing.assert_allclose(gradient[line + 3 * look], -0.5 * aim / lengths[line] / 3, atol=1e-9)
+
+
+def test_equal_looks_do_not_disagree() -> None:
+    log_probs = torch.randn(2, 6, 5).log_softmax(-1).repeat(2, 1, 1)
+    assert disagreement(log_probs, torch.tensor([6, 3]), torch.tensor([2, 2])).item() == pytest.approx(0)
+
+
+def test_a_network_learns_from_two_looks(tmp_path: Path) -> None:
+    config = TrainingConfig(
+        minutes=1.0,
+        channels=(6, 8, 12, 24),
+        blocks=(1, 1, 1),
+        hidden=24,
+        dropout=0.0,
+        warm_up=0.0,
+        learning_rate=1e-2,
+        ema=0.9,
+        consistency=0.2,
+    )
+    shapes = {"a": (8, 24), "b": (24, 40), "c": (40, 56)}
+    samples = []
+    for text in ("abc", "cab", "bba", "acc"):
+        pixels = np.zeros((64, 108), np.float32)
+        for i, letter in enumerate(text):
+            top, bottom = shapes[letter]
+            pixels[top:bottom, 16 + 28 * i : 30 + 28 * i] = 1.0
+        samples.append(Sample(pixels, text))
+    alphabet = Alphabet("abc ")
+    trainer = Trainer(config, alphabet, torch.device("cpu"), tmp_path)
+    batch = collate(samples, alphabet)
+    for _ in range(400):
+        trainer.train_batch(batch)
+    assert trainer.lines == 1600  # looks are not counted
+    network = trainer.checkpoint().restore()
+    assert greedy_texts(network, samples, alphabet, torch.device("cpu")) == [sample.text for sample in samples]
+    with pytest.raises(ValueError, match="--consistency: got -1"):
+        dataclasses.replace(config, consistency=-1.0)
