@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,29 @@ def test_padding_and_company_never_change_a_result(network: LineNetwork) -> None
         for i, line in enumerate(lines):
             alone = network(torch.from_numpy(line)[None, None])[0]
             np.testing.assert_allclose(together[i, : len(alone)], alone, atol=2e-5)
+
+
+def test_lines_that_come_widest_first_read_the_same(network: LineNetwork) -> None:
+    batch = torch.rand(4, 1, 64, 200)
+    widths = torch.tensor([200, 200, 96, 17])
+    for row, width in zip(batch, widths.tolist(), strict=True):
+        row[..., width:] = 0
+    with torch.inference_mode():
+        in_order = network(batch, widths)
+        reverse = network(batch.flip(0), widths.flip(0)).flip(0)
+    for first, second, width in zip(in_order, reverse, widths.tolist(), strict=True):
+        np.testing.assert_allclose(first[: frame_count(width)], second[: frame_count(width)], atol=1e-5)
+
+
+def test_folded_normalisation_changes_nothing(network: LineNetwork) -> None:
+    folded = copy.deepcopy(network)
+    folded.fold_norms()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    batch = torch.rand(3, 1, 64, 160)
+    batch[1, ..., 90:] = 0
+    widths = torch.tensor([160, 90, 160])
+    with torch.inference_mode():
+        np.testing.assert_allclose(folded(batch, widths), network(batch, widths), atol=2e-5)
 
 
 def test_widths_may_be_on_another_device_than_the_images() -> None:

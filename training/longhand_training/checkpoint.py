@@ -86,6 +86,35 @@ class Checkpoint:
         return network.eval()
 
 
+def mixed(first: Checkpoint, other: Checkpoint, share: float) -> Checkpoint:
+    """The mean of two runs' weights, which often reads better than either where both began from the same ones.
+
+    "Model soups", Wortsman et al. (ICML 2022).
+
+    Args:
+        first: has ``1 - share`` of the mean; its settings are kept, with the other's as ``mixed_with``.
+        other: has ``share`` of it.
+        share: between 0 and 1.
+
+    Raises:
+        ValueError: ``share`` is out of range, or the runs have different networks or alphabets.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share of the other weights: got {share}, need 0 < value < 1")
+    size = dataclasses.replace(other.network, dropout=first.network.dropout)
+    if size != first.network or other.characters != first.characters:
+        raise ValueError(
+            f"only like networks can be mixed: got {first.network} for {first.characters!r} and "
+            f"{other.network} for {other.characters!r}"
+        )
+    weights = {
+        name: tensor.lerp(other.weights[name], share) if tensor.is_floating_point() else tensor
+        for name, tensor in first.weights.items()
+    }
+    settings = {**first.settings, "mixed_with": {"share": share, **other.settings}}
+    return Checkpoint(first.network, first.characters, weights, {}, settings)
+
+
 def averaged(average: Weights, current: Weights, decay: float) -> None:
     """Moves the exponential moving average towards the current weights, in place."""
     whole = [name for name, tensor in current.items() if not tensor.dtype.is_floating_point]

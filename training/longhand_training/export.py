@@ -20,7 +20,7 @@ from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import write_manifest
 from longhand_server.config import LineFormat
 from longhand_server.network import LineNetwork
-from longhand_training.checkpoint import Checkpoint
+from longhand_training.checkpoint import Checkpoint, mixed
 from longhand_training.dataset import SourceConfig
 from longhand_training.quantise import calibration_lines, quantise_onnx
 
@@ -157,6 +157,12 @@ def main() -> int:
     parser.add_argument("--description", default="Handwritten text lines, English")
     parser.add_argument("--word-model", type=Path, help="KenLM file (longhand_training.language_model)")
     parser.add_argument("--character-model", type=Path, help="KenLM file")
+    parser.add_argument(
+        "--mix",
+        nargs=2,
+        metavar=("CHECKPOINT", "SHARE"),
+        help="export the mean with another run's weights, of which they are this share (0 to 1)",
+    )
     group = parser.add_argument_group("lines to fix the ranges of the 8-bit network on, for CPUs")
     group.add_argument("--data", type=Path, help="folder with the packs")
     group.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
@@ -164,6 +170,8 @@ def main() -> int:
     sources = SourceConfig(data=options.data, folders=tuple(options.folder))
     try:
         checkpoint = Checkpoint.load(options.checkpoint)
+        if options.mix is not None:
+            checkpoint = mixed(checkpoint, Checkpoint.load(Path(options.mix[0])), float(options.mix[1]))
         lines = []
         if options.data or options.folder:
             lines = calibration_lines(sources, Alphabet(checkpoint.characters), LineFormat())

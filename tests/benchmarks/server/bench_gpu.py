@@ -164,7 +164,10 @@ def over_grpc(
         rate = sum(int(process.communicate()[0] or 0) for process in running) / (0.8 * seconds)
         name = f"streamed over gRPC, {' '.join(options)}"
         add(name, rate)
-        print(f"    {cores:.1f} cores for the server, {1000 * cores / rate:.2f} ms a line; card: {card}", flush=True)
+        print(
+            f"    {cores:.1f} cores for the server, {1000 * cores / rate:.2f} ms a line; card: {card}",
+            flush=True,
+        )
 
 
 def _card_load() -> str:
@@ -176,6 +179,17 @@ def _card_load() -> str:
         return "no nvidia-smi"
 
 
+def _measure_stages(
+    model: Path, device: str, seconds: float, cores: int, add: Callable[[str, float], None]
+) -> None:
+    stages = Stages(model, device, cores)
+    add("decode and normalise alone", stages.prepare(seconds))
+    for size in _BATCHES if stages.recognizer.line_model.device != "cpu" else (1,):
+        add(f"network alone, batches of {size}", stages.network(size, seconds))
+    add("beam search alone", stages.beam(seconds))
+    add("pipeline in process", asyncio.run(stages.pipeline(seconds)))
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -185,6 +199,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 8], help="server processes")
     parser.add_argument("--clients", type=int, default=4, help="client processes")
     parser.add_argument("--server", default="", help="further options of the server, in one word")
+    parser.add_argument("--only-server", action="store_true", help="leave the stages out")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--client", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -200,12 +215,8 @@ def main() -> int:
         if arguments.write:
             arguments.write.write_text(json.dumps({"cores": cores, "lines/s": rates}, indent=2) + "\n")
 
-    stages = Stages(arguments.model, arguments.device, cores)
-    add("decode and normalise alone", stages.prepare(arguments.seconds))
-    for size in _BATCHES if stages.recognizer.line_model.device != "cpu" else (1,):
-        add(f"network alone, batches of {size}", stages.network(size, arguments.seconds))
-    add("beam search alone", stages.beam(arguments.seconds))
-    add("pipeline in process", asyncio.run(stages.pipeline(arguments.seconds)))
+    if not arguments.only_server:
+        _measure_stages(arguments.model, arguments.device, arguments.seconds, cores, add)
     for workers in arguments.workers:
         options = ["--device", arguments.device, "--workers", str(workers), *arguments.server.split()]
         over_grpc(arguments.model, options, arguments.clients, 2 * arguments.seconds, add)

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: tr
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import NetworkConfig
 from longhand_training import ablate
-from longhand_training.checkpoint import Checkpoint, averaged
+from longhand_training.checkpoint import Checkpoint, averaged, mixed
 from longhand_training.config import TrainingConfig, sized_like
 from longhand_training.dataset import Sample, collate
 from longhand_training.greedy import greedy_texts
@@ -109,6 +109,23 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
         Checkpoint.load(path)
     with pytest.raises(ValueError, match="no such checkpoint"):
         Checkpoint.load(tmp_path / "none.pt")
+
+
+def test_weights_of_two_runs_are_mixed_by_their_shares(tmp_path: Path) -> None:
+    runs = [
+        Trainer(dataclasses.replace(TINY, seed=seed), ALPHABET, torch.device("cpu"), tmp_path).checkpoint()
+        for seed in (1, 2)
+    ]
+    both = mixed(runs[0], runs[1], 0.25)
+    for name, tensor in both.weights.items():
+        wanted = 0.75 * runs[0].weights[name].numpy() + 0.25 * runs[1].weights[name].numpy()
+        np.testing.assert_allclose(tensor.numpy(), wanted, atol=1e-6)
+    assert (both.settings["seed"], both.settings["mixed_with"]["seed"]) == (1, 2)
+    with pytest.raises(ValueError, match=r"got 1\.5, need 0 < value < 1"):
+        mixed(runs[0], runs[1], 1.5)
+    runs[1].characters = "xyz "
+    with pytest.raises(ValueError, match="only like networks"):
+        mixed(runs[0], runs[1], 0.5)
 
 
 def test_the_average_moves_by_its_decay() -> None:

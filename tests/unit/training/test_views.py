@@ -103,6 +103,8 @@ def test_a_network_learns_from_two_looks(tmp_path: Path) -> None:
         trainer.train_batch(batch)
     assert trainer.lines == 1600  # looks are not counted
     network = trainer.checkpoint().restore()
-    assert greedy_texts(network, samples, alphabet, torch.device("cpu")) == [sample.text for sample in samples]
+    assert greedy_texts(network, samples, alphabet, torch.device("cpu")) == [
+        sample.text for sample in samples
+    ]
     with pytest.raises(ValueError, match="--consistency: got -1"):
         dataclasses.replace(config, consistency=-1.0)
