@@ -31,7 +31,8 @@ def _column_mask(columns: Tensor, width: int) -> Tensor:
 
 
 def _folded(conv: nn.Module, norm: nn.Module) -> tuple[nn.Conv2d, nn.Module]:
-    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
     return fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
@@ -110,6 +111,7 @@ class LineNetwork(nn.Module):
         """Makes every batch normalisation part of the convolution before it: for inference, and for good."""
         self.stem, self.stem_norm = _folded(self.stem, self.stem_norm)
         for block in self.blocks:
+            assert isinstance(block, _Block)
             block.conv1, block.norm1 = _folded(block.conv1, block.norm1)
             block.conv2, block.norm2 = _folded(block.conv2, block.norm2)
 

@@ -186,7 +186,7 @@ class TorchLineModel:
         host = torch.empty(outputs.shape, pin_memory=True)
         host.copy_(outputs, non_blocking=True)
         # The thread sleeps until the GPU is done; waiting by default keeps a core busy.
-        done = torch.cuda.Event(blocking=True)
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(self._device))
         done.synchronize()
         return np.asarray(host.numpy(), np.float32)

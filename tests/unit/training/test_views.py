@@ -25,7 +25,8 @@ def test_two_looks_hide_different_parts_and_leave_the_padding_alone() -> None:
     images[:, :, 20:44, :560] = 0.7
     looks = two_views(images, widths)
     assert looks.shape == (80, 1, 64, 640)
-    assert looks.min() >= 0 and looks.max() <= 1
+    assert looks.min() >= 0
+    assert looks.max() <= 1
     assert not looks[..., 560:].any()
     # A hidden column has the line's mean darkness, 0.7 * 24 / 64, and nothing else.
     hidden = (looks[..., :560].std(2) < 1e-3)[:, 0]
@@ -62,7 +63,7 @@ def test_the_disagreement_is_the_mean_of_both_divergences_over_the_frames_of_eac
     found = disagreement(tensor, torch.tensor(frames), torch.tensor(lengths))
     assert found.item() == pytest.approx(wanted)
     # An aim gets no gradient: the derivative of p log(p / q) by log q alone, -p.
-    found.backward()
+    found.backward()  # type: ignore[no-untyped-call]
     gradient = tensor.grad.numpy()
     for line in range(3):
         for look in (0, 1):
