@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.logs import set_up_logging
-from longhand_server.memory import keep_small_blocks
 from longhand_server.settings import parse_arguments, to_toml
 from longhand_server.supervisor import SUPERVISED, Supervisor
 
@@ -25,7 +24,6 @@ def main() -> int:
         set_up_logging(config.observe)
         # A worker thread hands the interpreter back to the event loop five times sooner than by default.
         sys.setswitchinterval(0.001)
-        keep_small_blocks()
         if config.listen.workers > 1:
             return asyncio.run(Supervisor(sys.argv[1:], config).run())
         # Imported late: --help and --print-config need no gRPC, OpenCV or ONNX Runtime.
