@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -78,7 +79,11 @@ class ServerProcess:
     def thread_seconds(self) -> float:
         """The CPU time that the threads which live now have used, to the microsecond."""
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+        nanoseconds = 0
+        for task in tasks:
+            with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+        return nanoseconds / 1e9
 
     def stop(self, seconds: float = 30.0) -> int:
         """SIGTERM; returns the exit code."""
