@@ -72,6 +72,18 @@ def test_a_tiny_network_learns_four_lines_and_goes_on_from_its_checkpoint(tmp_pa
     assert texts == [sample.text for sample in samples]
 
 
+def test_a_network_learns_from_two_looks_at_each_line(tmp_path: Path) -> None:
+    samples = marks()
+    trainer = Trainer(dataclasses.replace(TINY, consistency=0.2), ALPHABET, torch.device("cpu"), tmp_path)
+    batch = collate(samples, ALPHABET)
+    for _ in range(400):
+        trainer.train_batch(batch)
+    assert trainer.lines == 1600  # looks are not counted
+    network = trainer.checkpoint().restore()
+    texts = greedy_texts(network, samples, ALPHABET, torch.device("cpu"))
+    assert texts == [sample.text for sample in samples]
+
+
 def test_validation_lines_may_have_characters_that_the_network_cannot_write(tmp_path: Path) -> None:
     samples = [*marks(), Sample(marks()[0].pixels, "ab\N{INFINITY}")]
     trainer = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path)
@@ -135,7 +147,9 @@ def test_the_average_moves_by_its_decay() -> None:
     assert int(average["n"]) == 5
 
 
-@pytest.mark.parametrize(("name", "value"), [("minutes", 0.0), ("ema", 1.0), ("batch_pixels", -1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("minutes", 0.0), ("ema", 1.0), ("consistency", -1.0), ("batch_pixels", -1)]
+)
 def test_settings_out_of_range_are_named_by_their_option(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match="--" + name.replace("_", "-")):
         TrainingConfig(**{name: value})

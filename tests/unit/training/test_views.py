@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
-from longhand_server.alphabet import Alphabet
-from longhand_training.config import TrainingConfig
-from longhand_training.dataset import Sample, collate
-from longhand_training.greedy import greedy_texts
-from longhand_training.trainer import Trainer
 from longhand_training.views import disagreement, two_views
 
 
@@ -75,37 +67,3 @@ def test_the_disagreement_is_the_mean_of_both_divergences_over_the_frames_of_eac
 def test_equal_looks_do_not_disagree() -> None:
     log_probs = torch.randn(2, 6, 5).log_softmax(-1).repeat(2, 1, 1)
     assert disagreement(log_probs, torch.tensor([6, 3]), torch.tensor([2, 2])).item() == pytest.approx(0)
-
-
-def test_a_network_learns_from_two_looks(tmp_path: Path) -> None:
-    config = TrainingConfig(
-        minutes=1.0,
-        channels=(6, 8, 12, 24),
-        blocks=(1, 1, 1),
-        hidden=24,
-        dropout=0.0,
-        warm_up=0.0,
-        learning_rate=1e-2,
-        ema=0.9,
-        consistency=0.2,
-    )
-    shapes = {"a": (8, 24), "b": (24, 40), "c": (40, 56)}
-    samples = []
-    for text in ("abc", "cab", "bba", "acc"):
-        pixels = np.zeros((64, 108), np.float32)
-        for i, letter in enumerate(text):
-            top, bottom = shapes[letter]
-            pixels[top:bottom, 16 + 28 * i : 30 + 28 * i] = 1.0
-        samples.append(Sample(pixels, text))
-    alphabet = Alphabet("abc ")
-    trainer = Trainer(config, alphabet, torch.device("cpu"), tmp_path)
-    batch = collate(samples, alphabet)
-    for _ in range(400):
-        trainer.train_batch(batch)
-    assert trainer.lines == 1600  # looks are not counted
-    network = trainer.checkpoint().restore()
-    assert greedy_texts(network, samples, alphabet, torch.device("cpu")) == [
-        sample.text for sample in samples
-    ]
-    with pytest.raises(ValueError, match="--consistency: got -1"):
-        dataclasses.replace(config, consistency=-1.0)
