@@ -157,10 +157,11 @@ class TorchLineModel:
             on_device = batch.to(self._device, non_blocking=True).to(self._dtype)
             outputs = self._network(on_device, torch.tensor(widths + [self._stride] * blank))
             values = self._download(outputs[: len(images)])
-        results: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(images)
-        for number, width, value in zip(order, widths, values, strict=True):
-            results[number] = value[: -(-width // self._stride)]
-        return results
+        read = {
+            number: value[: -(-width // self._stride)]
+            for number, width, value in zip(order, widths, values, strict=True)
+        }
+        return [read[number] for number in range(len(images))]
 
     def _batch(self, images: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         """(N, 1, H, W) with paper to the right of each line; for a GPU some blank lines at the end."""
