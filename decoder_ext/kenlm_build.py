@@ -50,6 +50,8 @@ DECODER_FLAGS = [
     "-Wall",
     "-Wextra",
 ]
+# The decoder's small functions are inlined across its files. Clang would need another linker for that.
+GCC_FLAGS = ["-flto=auto"]
 
 
 class BuildProblem(SystemExit):
@@ -197,6 +199,12 @@ def require_compiler(command: Sequence[str]) -> list[str]:
     return list(command)
 
 
+def is_gcc(compiler: Sequence[str]) -> bool:
+    """Whether a compiler's command line runs GCC, whatever its name is."""
+    answer = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
+    return "Free Software Foundation" in answer.stdout
+
+
 def decoder_extension() -> Extension:
     """The extension `longhand_decoder._core`; `BuildExtension` adds KenLM to it."""
     sources = sorted((ROOT / "decoder_ext" / "src").glob("*.cc"))
@@ -222,7 +230,8 @@ class BuildExtension(build_ext):
         own = ROOT / "decoder_ext"
         headers = [*own.glob("src/*.h"), *own.glob("include/longhand_decoder/*.h")]
         includes = [own / "include", own / "src", pybind11.get_include(), sysconfig.get_path("include")]
-        flags = [*DECODER_FLAGS, *defines, f"-isystem{source}", *(f"-I{folder}" for folder in includes)]
+        own_flags = [*DECODER_FLAGS, *(GCC_FLAGS if is_gcc(compiler) else [])]
+        flags = [*own_flags, *defines, f"-isystem{source}", *(f"-I{folder}" for folder in includes)]
         newest = max(header.stat().st_mtime for header in headers)
         linked += compile_objects(compiler, [ROOT / file for file in ext.sources], objects, flags, newest)
         target = Path(self.get_ext_fullpath(ext.name))
@@ -230,8 +239,8 @@ class BuildExtension(build_ext):
         self.compiler.link_shared_object(
             [str(file) for file in linked],
             str(target),
-            extra_postargs=["-pthread", "-Wl,--exclude-libs,ALL"]
+            extra_postargs=[*own_flags, "-pthread", "-Wl,--exclude-libs,ALL"]
             if sys.platform == "linux"
-            else ["-pthread"],
+            else [*own_flags, "-pthread"],
             target_lang="c++",
         )

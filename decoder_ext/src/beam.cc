@@ -36,7 +36,7 @@ void Beam::grow(std::uint32_t slots) {
          {&differs, &blank, &label_end, &model, &headroom, &score, &new_blank, &new_label_end, &new_score})
         column->resize(capacity_);
     node.resize(capacity_);
-    history.resize(capacity_);
+    history_.resize(capacity_);
     gains_.resize(static_cast<std::size_t>(capacity_) * stride_, kUnknown);
     for (std::uint32_t slot = before; slot < capacity_; ++slot) clear(slot);
 }
@@ -49,22 +49,14 @@ void Beam::clear(std::uint32_t slot) {
         (*column)[slot] = 0.0;
     score[slot] = new_score[slot] = -std::numeric_limits<double>::infinity();
     node[slot] = PrefixNode::kNone;
-    history[slot] = 0;
+    forget(slot);
 }
 
-std::uint32_t Beam::column(std::uint32_t wanted) {
-    std::uint32_t& known = column_of_[wanted];
-    if (known == kNoColumn) {
-        if (columns_ == stride_) widen();
-        known = columns_++;
-        for (std::uint32_t slot = kFirst; slot < size_; ++slot) gain(slot, known) = kUnknown;
-    }
-    return known;
-}
-
-std::uint32_t Beam::find(std::uint64_t wanted) const {
-    const std::size_t found = find_value(history.data(), size_, wanted);
-    return found < size_ ? static_cast<std::uint32_t>(found) : 0;
+std::uint32_t Beam::new_column(std::uint32_t of) {
+    if (columns_ == stride_) widen();
+    const std::uint32_t fresh = columns_++;
+    for (std::uint32_t slot = kFirst; slot < size_; ++slot) gain(slot, fresh) = kUnknown;
+    return column_of_[of] = fresh;
 }
 
 void Beam::widen() {
@@ -166,7 +158,7 @@ void Beam::move(PrefixTree& tree, std::uint32_t from, std::uint32_t to) {
          {&differs, &blank, &label_end, &model, &headroom, &score, &new_blank, &new_label_end, &new_score})
         (*column)[to] = (*column)[from];
     node[to] = node[from];
-    history[to] = history[from];
+    remember(to, history_[from]);
     const auto row = gains_.begin() + static_cast<std::ptrdiff_t>(from) * stride_;
     std::copy(row, row + columns_, gains_.begin() + static_cast<std::ptrdiff_t>(to) * stride_);
     tree[node[to]].slot = to;

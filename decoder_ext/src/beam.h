@@ -2,6 +2,7 @@
 // to the one in which it leaves.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -40,15 +41,28 @@ class Beam {
     // Ends a change of the beam: no slot below size() is free, and the tree forgets who left.
     void settle(PrefixTree& tree);
 
+    // Gives the prefix in a slot its history; 0 is none.
+    void remember(std::uint32_t slot, std::uint64_t history) {
+        forget(slot);
+        history_[slot] = history;
+        if (history != 0) ++tally_[bucket(history)];
+    }
     // The slot of the prefix with this history; 0 if there is none.
-    std::uint32_t find(std::uint64_t wanted) const;
+    std::uint32_t find(std::uint64_t wanted) const {
+        if (tally_[bucket(wanted)] == 0) return 0;  // mostly
+        const std::size_t found = find_value(history_.data(), size_, wanted);
+        return found < size_ ? static_cast<std::uint32_t>(found) : 0;
+    }
 
     // What the models add to a prefix's score when it is extended by a label, as far as it is known.
     static constexpr float kInBeam =
         std::numeric_limits<float>::infinity();  // the longer prefix is in the beam itself
     static bool unknown(float gain) { return gain != gain; }
     // The column of a label; columns are given out as labels come up.
-    std::uint32_t column(std::uint32_t label);
+    std::uint32_t column(std::uint32_t label) {
+        const std::uint32_t known = column_of_[label];
+        return known != kNoColumn ? known : new_column(label);
+    }
     float& gain(std::uint32_t slot, std::uint32_t column) { return gains_[slot * stride_ + column]; }
 
     std::vector<std::int32_t> label, parent;
@@ -57,12 +71,20 @@ class Beam {
     std::vector<double> score;     // acoustic + models
     std::vector<double> new_blank, new_label_end, new_score;  // after the frame
     std::vector<std::uint32_t> node;
-    std::vector<std::uint64_t> history;  // 0 where there is no prefix
 
   private:
     static constexpr std::uint32_t kNoColumn = 0xFFFFFFFFu;
     static constexpr std::size_t kGainsKept = std::size_t{1} << 20;
 
+    static constexpr int kBucketBits = 10;
+
+    // By the top bits: the lowest is always set.
+    static std::size_t bucket(std::uint64_t history) { return history >> (64 - kBucketBits); }
+    void forget(std::uint32_t slot) {
+        if (history_[slot] != 0) --tally_[bucket(history_[slot])];
+        history_[slot] = 0;
+    }
+    std::uint32_t new_column(std::uint32_t label);
     void grow(std::uint32_t slots);
     void widen();
     void clear(std::uint32_t slot);
@@ -75,7 +97,9 @@ class Beam {
     std::vector<std::uint32_t> free_, leaving_;
     std::vector<float> gains_;  // slots by columns
     std::uint32_t stride_ = 0, columns_ = 0;
-    std::vector<std::uint32_t> column_of_;  // per label
+    std::vector<std::uint32_t> column_of_;                              // per label
+    std::vector<std::uint64_t> history_;                                // per slot; 0 where there is none
+    std::array<std::uint32_t, std::size_t{1} << kBucketBits> tally_{};  // of the histories, per bucket
 };
 
 }  // namespace longhand

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -19,6 +20,18 @@ constexpr double kFarAbove = 0x1p+256;
 // than 4.
 constexpr std::int32_t kFramesBetweenChecks = 64;
 const double kScaleStep = 256 * std::log(2.0);
+
+// `heap` has its least score on top: another one, no less, takes its place.
+void replace_least(std::vector<double>& heap, double score) {
+    std::size_t hole = 0;
+    for (std::size_t child = 1; child < heap.size(); child = 2 * hole + 1) {
+        if (child + 1 < heap.size() && heap[child + 1] < heap[child]) ++child;
+        if (heap[child] >= score) break;
+        heap[hole] = heap[child];
+        hole = child;
+    }
+    heap[hole] = score;
+}
 }  // namespace
 
 BeamSearch::BeamSearch(const PreparedOptions& options, Workspace& workspace)
@@ -39,7 +52,6 @@ BeamSearch::BeamSearch(const PreparedOptions& options, Workspace& workspace)
     beam_.blank[slot] = 1.0;
     beam_.score[slot] = start.score;
     beam_.headroom[slot] = scorer_.largest_gain(start);
-    beam_.history[slot] = 0;
 }
 
 void BeamSearch::advance(const Frame& frame) {
@@ -62,7 +74,7 @@ void BeamSearch::advance(const Frame& frame) {
         expand(frame);
         select();
     }
-    if (!frame.tokens.empty() || frame_ % kFramesBetweenChecks == 0) rescale();
+    if (frame_ % kFramesBetweenChecks == 0 || (!frame.tokens.empty() && drifts_down())) rescale();
     last_only_ = frame.only;
     log_scale_ += frame.log_scale;
     ++frame_;
@@ -124,7 +136,7 @@ void BeamSearch::move_on(std::uint32_t label) {
         beam_.label_end[slot] = probability;
         beam_.score[slot] = score;
         beam_.headroom[slot] = scorer_.largest_gain(own.state);
-        beam_.history[slot] = history;
+        beam_.remember(slot, history);
         best_ = std::max(best_, score);
     }
     for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
@@ -161,21 +173,23 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
         const std::uint32_t slot = workspace_.chosen[i];
         const float gain = beam_.gain(slot, column);
         if (gain == Beam::kInBeam) continue;  // step() has seen to it
-        double path_score = beam_.score[slot] - beam_.model[slot] + token.log_probability;
+        const double model = beam_.model[slot];
+        const bool known = !Beam::unknown(gain);
+        const double most_gain = known ? gain : scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
+        double path_score = beam_.score[slot] - model + token.log_probability;
+        if (path_score + model + most_gain <= bar_) continue;
         double probability = joined(beam_.blank[slot], beam_.label_end[slot]) * probability_of_token;
         if (beam_.label[slot] == static_cast<std::int32_t>(token.label)) {
             // A label behind itself is a new character only if a blank stands between.
             probability = beam_.blank[slot] * probability_of_token;
             path_score = std::log(probability);
         }
-        if (probability < kLeast) continue;
-        const double model = beam_.model[slot];
-        if (!Beam::unknown(gain)) {
-            consider({path_score + model + gain, probability, beam_.node[slot], token.label});
+        const double most = path_score + model + most_gain;
+        if (probability < kLeast || most <= bar_) continue;
+        if (known) {
+            consider({most, probability, beam_.node[slot], token.label});
             continue;
         }
-        const double most = path_score + model + scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
-        if (most <= bar_) continue;
         // Put together where it stays: fields that are copied as soon as they are written cost more than to
         // write them.
         Proposal& fresh = workspace_.proposals.emplace_back();
@@ -201,7 +215,7 @@ void BeamSearch::ask_models() {
     }
 }
 
-// Into `order`, by what they may score: if there are many, roughly, which is as good here and quicker.
+// Into `order`, roughly by what they may score: putting them into it exactly takes longer than it saves.
 void BeamSearch::sort_proposals() {
     constexpr std::uint32_t kSteps = 16;
     constexpr double kRange = 32.0;  // of scores that are told apart
@@ -209,13 +223,8 @@ void BeamSearch::sort_proposals() {
     const auto& proposals = workspace_.proposals;
     auto& order = workspace_.order;
     order.resize(proposals.size());
-    if (proposals.size() <= kFew) {
-        for (std::uint32_t i = 0; i < proposals.size(); ++i) {
-            std::uint32_t place = i;
-            for (; place > 0 && proposals[order[place - 1]].most < proposals[i].most; --place)
-                order[place] = order[place - 1];
-            order[place] = i;
-        }
+    if (proposals.size() <= kFew) {  // as they came, the likeliest label first
+        std::iota(order.begin(), order.end(), 0u);
         return;
     }
     double most = -kInfinity;
@@ -246,9 +255,7 @@ void BeamSearch::raise_bar(double score) {
     best_ = std::max(best_, score);
     bar_ = std::max(bar_, best_ + options_.options.beam_threshold);
     if (!ranking.empty()) {
-        std::pop_heap(ranking.begin(), ranking.end(), std::greater<>());
-        ranking.back() = score;
-        std::push_heap(ranking.begin(), ranking.end(), std::greater<>());
+        replace_least(ranking, score);
     } else if (beam_.prefixes() + workspace_.candidates.size() == width_) {
         ranking.assign(beam_.new_score.begin() + Beam::kFirst, beam_.new_score.begin() + beam_.size());
         for (const Candidate& other : workspace_.candidates) ranking.push_back(other.score);
@@ -277,11 +284,15 @@ void BeamSearch::select() {
         }
     }
     auto& candidates = workspace_.candidates;
-    std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-        return std::tie(b.score, a.label, a.parent) < std::tie(a.score, b.label, b.parent);
-    });
+    const auto below = [least](const Candidate& candidate) { return candidate.score < least; };
+    candidates.erase(std::remove_if(candidates.begin(), candidates.end(), below), candidates.end());
+    if (candidates.size() > room) {
+        std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+            return std::tie(b.score, a.label, a.parent) < std::tie(a.score, b.label, b.parent);
+        });
+    }
     for (const Candidate& candidate : candidates) {
-        if (room == 0 || candidate.score < least) break;
+        if (room == 0) break;
         room -= enter(candidate);
     }
     beam_.settle(tree_);
@@ -315,8 +326,13 @@ std::size_t BeamSearch::enter(const Candidate& candidate) {
     beam_.new_label_end[slot] = candidate.probability;
     beam_.new_score[slot] = candidate.score;
     beam_.headroom[slot] = scorer_.largest_gain(own.state);
-    beam_.history[slot] = history;
+    beam_.remember(slot, history);
     return grown;
+}
+
+// Whether all probabilities may have become too small. Mostly one look shows that they have not.
+bool BeamSearch::drifts_down() const {
+    return beam_.blank[Beam::kFirst] < kFarBelow && beam_.label_end[Beam::kFirst] < kFarBelow;
 }
 
 void BeamSearch::rescale() {

@@ -100,6 +100,7 @@ class BeamSearch {
     double cut() const;
     void select();
     std::size_t enter(const Candidate& candidate);
+    bool drifts_down() const;
     void rescale();
     FinalPrefix final_prefix(std::uint32_t slot, double least);
     static bool better(const FinalPrefix& a, const FinalPrefix& b);

@@ -261,14 +261,16 @@ def main() -> None:
     parser.add_argument("--peer-unigrams", type=Path, help="its words, one a line")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--development-lines", type=int, default=60)
-    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--count", type=int, help="of the lines to measure on (default: all)")
     parser.add_argument("--note", default="", help="what the archives are")
     parser.add_argument("--out", type=Path, required=True, help="folder for benchmark.json and benchmark.svg")
     arguments = parser.parse_args()
     arguments.peers = arguments.peer_word_model is not None
     every = Lines.load(arguments.development)
     development = every.first(arguments.development_lines)
-    lines = Lines.load(arguments.lines).first(arguments.count)
+    lines = Lines.load(arguments.lines)
+    if arguments.count is not None:
+        lines = lines.first(arguments.count)
     arguments.out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "processor": processor(),
