@@ -50,8 +50,9 @@ DECODER_FLAGS = [
     "-Wall",
     "-Wextra",
 ]
-# The decoder's small functions are inlined across its files. Clang would need another linker for that.
-GCC_FLAGS = ["-flto=auto"]
+# The decoder's small functions are inlined across its files: as one, so that GCC asks for no make to share the work
+# out. Clang would need another linker.
+GCC_FLAGS = ["-flto", "-flto-partition=one"]
 
 
 class BuildProblem(SystemExit):

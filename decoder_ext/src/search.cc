@@ -286,6 +286,7 @@ void BeamSearch::select() {
     auto& candidates = workspace_.candidates;
     const auto below = [least](const Candidate& candidate) { return candidate.score < least; };
     candidates.erase(std::remove_if(candidates.begin(), candidates.end(), below), candidates.end());
+    // Where there is room for all, their order does not matter: of twins the better one stays.
     if (candidates.size() > room) {
         std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
             return std::tie(b.score, a.label, a.parent) < std::tie(a.score, b.label, b.parent);
