@@ -16,8 +16,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kLeast = std::numeric_limits<double>::min();
 constexpr double kFarBelow = 0x1p-256;  // where the beam is scaled back
 constexpr double kFarAbove = 0x1p+256;
-// So many frames without tokens cannot take a beam out of a double's range: each multiplies it by less
-// than 4.
+// Each frame multiplies a beam by less than 4, so that so many cannot take it out of a double's range. Only
+// frames with tokens can make it much smaller: drifts_down() looks at each of those.
 constexpr std::int32_t kFramesBetweenChecks = 64;
 const double kScaleStep = 256 * std::log(2.0);
 
