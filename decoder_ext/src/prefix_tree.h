@@ -71,7 +71,8 @@ class PrefixTree {
         return node;
     }
 
-    std::uint32_t add(std::uint32_t parent, std::uint32_t label, const ModelState& state) {
+    // A new node, whose state is still to be written.
+    std::uint32_t add(std::uint32_t parent, std::uint32_t label) {
         std::uint32_t node = used_;
         if (free_.empty()) {
             if (used_ == nodes_.size()) nodes_.emplace_back();
@@ -87,9 +88,15 @@ class PrefixTree {
         fresh.label = label;
         fresh.slot = 0;
         fresh.first_frame = 0;
-        fresh.state = state;
         nodes_[parent].first_child = node;
         return node;
+    }
+
+    // Takes the node back that has just been added.
+    void take_back(std::uint32_t node) {
+        nodes_[nodes_[node].parent].first_child = nodes_[node].next_sibling;
+        nodes_[node].parent = PrefixNode::kNone;
+        free_.push_back(node);
     }
 
     // Removes a node that has left the beam, and its ancestors, as far as nothing hangs on them.

@@ -59,8 +59,8 @@ void Scorer::work_out_character_state(PrefixTree& tree, std::uint32_t parent, st
     state.characters = cache_.characters->step(tree[parent].state.characters, token).target;
 }
 
-ModelState Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
-    ModelState state = tree[parent].state;
+void Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state) {
+    state = tree[parent].state;
     state.score += values_.character_bonus;
     if (options_.uses_characters) {
         const std::uint32_t token = options_.model->character_tokens[label];
@@ -71,7 +71,6 @@ ModelState Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t 
     }
     if (options_.uses_words) extend_words(tree, parent, label, state);
     if (has_hotwords_) extend_hotwords(tree[parent], label, state);
-    return state;
 }
 
 float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
@@ -79,7 +78,8 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
     const TokenStep step =
         options_.uses_words ? token_step(before.pending, options_.classes[label]) : TokenStep{};
     if (has_hotwords_ || step.closes || step.single) {
-        const ModelState after = extend(tree, parent, label);
+        ModelState after;
+        extend(tree, parent, label, after);
         return after.forbidden ? -std::numeric_limits<float>::infinity()
                                : static_cast<float>(after.score - before.score);
     }

@@ -57,8 +57,8 @@ class Scorer {
     Scorer(const PreparedOptions& options, ScoreCache& cache);
 
     ModelState start() const;
-    // The state of `parent` with one more label.
-    ModelState extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label);
+    // Makes `state` that of `parent` with one more label.
+    void extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state);
     // By how much one more label changes the score; -inf for what a closed lexicon forbids. Cheaper than
     // extend() where no token ends.
     float gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label);

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -114,7 +113,8 @@ void BeamSearch::move_on(std::uint32_t label) {
         const std::uint32_t parent = beam_.node[slot];
         std::uint32_t node = tree_.child(parent, label);
         const bool known = node != PrefixNode::kNone;
-        ModelState state = known ? tree_[node].state : scorer_.extend(tree_, parent, label);
+        if (!known) node = add(parent, label);
+        ModelState& state = tree_[node].state;
         const double score = beam_.score[slot] - beam_.model[slot] + state.score;
         bool leaves = state.forbidden || score <= least;
         std::uint64_t history = 0;
@@ -126,9 +126,9 @@ void BeamSearch::move_on(std::uint32_t label) {
         }
         if (leaves) {
             beam_.leave(tree_, slot);
+            if (!known) tree_.take_back(node);
             continue;
         }
-        if (!known) node = tree_.add(parent, label, state);
         PrefixNode& own = tree_[node];
         if (own.first_child == PrefixNode::kNone) own.first_frame = frame_;
         beam_.replace(tree_, slot, node);
@@ -159,7 +159,7 @@ void BeamSearch::expand(const Frame& frame) {
     }
     workspace_.chosen.resize(beam_.size() + kBeamLanes);
     for (const Token& token : frame.tokens) propose(frame, token);
-    ask_models();
+    ask_in_order();
 }
 
 // The prefixes that are longer by `token`.
@@ -167,27 +167,36 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
     const double probability_of_token = frame.probabilities[token.label];
     const CharacterClass next = options_.classes[token.label];
     const std::uint32_t column = beam_.column(token.label);
-    const std::size_t found = sums_above(beam_.score.data(), beam_.headroom.data(), beam_.size(),
+    const double *scores = beam_.score.data(), *models = beam_.model.data();
+    const double *blanks = beam_.blank.data(), *label_ends = beam_.label_end.data();
+    const std::uint32_t* chosen = workspace_.chosen.data();
+    const std::size_t found = sums_above(scores, beam_.headroom.data(), beam_.size(),
                                          bar_ - token.log_probability, workspace_.chosen.data());
+    // Few are asked for as they come.
+    constexpr std::size_t kFew = 12;
     for (std::size_t i = 0; i < found; ++i) {
-        const std::uint32_t slot = workspace_.chosen[i];
+        const std::uint32_t slot = chosen[i];
         const float gain = beam_.gain(slot, column);
         if (gain == Beam::kInBeam) continue;  // step() has seen to it
-        const double model = beam_.model[slot];
+        const double model = models[slot];
         const bool known = !Beam::unknown(gain);
         const double most_gain = known ? gain : scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
-        double path_score = beam_.score[slot] - model + token.log_probability;
+        double path_score = scores[slot] - model + token.log_probability;
         if (path_score + model + most_gain <= bar_) continue;
-        double probability = joined(beam_.blank[slot], beam_.label_end[slot]) * probability_of_token;
+        double probability = joined(blanks[slot], label_ends[slot]) * probability_of_token;
         if (beam_.label[slot] == static_cast<std::int32_t>(token.label)) {
             // A label behind itself is a new character only if a blank stands between.
-            probability = beam_.blank[slot] * probability_of_token;
+            probability = blanks[slot] * probability_of_token;
             path_score = std::log(probability);
         }
         const double most = path_score + model + most_gain;
         if (probability < kLeast || most <= bar_) continue;
         if (known) {
             consider({most, probability, beam_.node[slot], token.label});
+            continue;
+        }
+        if (found <= kFew) {
+            ask({most, path_score, probability, slot, token.label});
             continue;
         }
         // Put together where it stays: fields that are copied as soon as they are written cost more than to
@@ -201,17 +210,21 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
     }
 }
 
+void BeamSearch::ask(const Proposal& proposal) {
+    const std::uint32_t parent = beam_.node[proposal.slot];
+    const float gain = scorer_.gain(tree_, parent, proposal.label);
+    beam_.gain(proposal.slot, beam_.column(proposal.label)) = gain;
+    const double score = proposal.path_score + beam_.model[proposal.slot] + gain;
+    consider({score, proposal.probability, parent, proposal.label});
+}
+
 // The models are asked for the most promising prefixes first: the bar rises fast, and most need no asking.
-void BeamSearch::ask_models() {
+void BeamSearch::ask_in_order() {
+    if (workspace_.proposals.empty()) return;
     sort_proposals();
     for (const std::uint32_t i : workspace_.order) {
         const Proposal& proposal = workspace_.proposals[i];
-        if (proposal.most <= bar_) continue;
-        const std::uint32_t parent = beam_.node[proposal.slot];
-        const float gain = scorer_.gain(tree_, parent, proposal.label);
-        beam_.gain(proposal.slot, beam_.column(proposal.label)) = gain;
-        const double score = proposal.path_score + beam_.model[proposal.slot] + gain;
-        consider({score, proposal.probability, parent, proposal.label});
+        if (proposal.most > bar_) ask(proposal);
     }
 }
 
@@ -219,14 +232,9 @@ void BeamSearch::ask_models() {
 void BeamSearch::sort_proposals() {
     constexpr std::uint32_t kSteps = 16;
     constexpr double kRange = 32.0;  // of scores that are told apart
-    constexpr std::size_t kFew = 12;
     const auto& proposals = workspace_.proposals;
     auto& order = workspace_.order;
     order.resize(proposals.size());
-    if (proposals.size() <= kFew) {  // as they came, the likeliest label first
-        std::iota(order.begin(), order.end(), 0u);
-        return;
-    }
     double most = -kInfinity;
     for (const Proposal& proposal : proposals) most = std::max(most, proposal.most);
     const double scale = kSteps / std::max(1e-3, std::min(kRange, most - bar_));
@@ -302,25 +310,34 @@ void BeamSearch::select() {
     beam_.score.swap(beam_.new_score);
 }
 
+// A new node in the tree, with its state.
+std::uint32_t BeamSearch::add(std::uint32_t parent, std::uint32_t label) {
+    const std::uint32_t node = tree_.add(parent, label);
+    scorer_.extend(tree_, parent, label, tree_[node].state);
+    return node;
+}
+
 // By how many prefixes the beam has grown: not at all if a prefix that the models cannot tell apart from this
 // one is there. The better of the two stays.
 std::size_t BeamSearch::enter(const Candidate& candidate) {
     std::uint32_t node = tree_.child(candidate.parent, candidate.label);
     const bool known = node != PrefixNode::kNone;
-    ModelState state = known ? tree_[node].state : scorer_.extend(tree_, candidate.parent, candidate.label);
+    if (!known) node = add(candidate.parent, candidate.label);
+    PrefixNode& own = tree_[node];
     std::size_t grown = 1;
     std::uint64_t history = 0;
     if (merges_) {
-        history = scorer_.history(tree_, candidate.parent, candidate.label, state);
+        history = scorer_.history(tree_, candidate.parent, candidate.label, own.state);
         const std::uint32_t twin = beam_.find(history);
         if (twin != 0) {
-            if (beam_.new_score[twin] >= candidate.score) return 0;
+            if (beam_.new_score[twin] >= candidate.score) {
+                if (!known) tree_.take_back(node);
+                return 0;
+            }
             beam_.leave(tree_, twin);
             grown = 0;
         }
     }
-    if (!known) node = tree_.add(candidate.parent, candidate.label, state);
-    PrefixNode& own = tree_[node];
     if (own.first_child == PrefixNode::kNone) own.first_frame = frame_;
     const std::uint32_t slot = beam_.enter(tree_, node);
     beam_.new_blank[slot] = 0.0;

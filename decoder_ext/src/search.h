@@ -93,12 +93,14 @@ class BeamSearch {
     void move_on(std::uint32_t label);
     void expand(const Frame& frame);
     void propose(const Frame& frame, const Token& token);
-    void ask_models();
+    void ask(const Proposal& proposal);
+    void ask_in_order();
     void sort_proposals();
     void consider(const Candidate& candidate);
     void raise_bar(double score);
     double cut() const;
     void select();
+    std::uint32_t add(std::uint32_t parent, std::uint32_t label);
     std::size_t enter(const Candidate& candidate);
     bool drifts_down() const;
     void rescale();
