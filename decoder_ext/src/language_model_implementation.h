@@ -55,6 +55,10 @@ class ModelAutomaton {
         if (found.target == kUnknown) follow(found);
         return {found.score, found.target};
     }
+    // step() or score() for this word comes soon.
+    void prefetch(std::uint32_t state, std::uint32_t word) const {
+        __builtin_prefetch(&arcs_[slot((static_cast<std::uint64_t>(state) << 32) | word)]);
+    }
     // Forgets everything if more than `limit` arcs are held. State numbers given out before are void then.
     void trim(std::size_t limit);
 

@@ -110,9 +110,9 @@ DecoderModel::DecoderModel(DecoderConfig given) : config(std::move(given)), labe
         const bool space = longhand::character_class(labels.code_point(label)) == CharacterClass::kSpace;
         character_tokens.push_back(character_model() ? character_model()->index(space ? kSpaceToken : name)
                                                      : 0);
-        first_nodes.push_back(lexicon ? lexicon->step(Lexicon::kRoot, labels.code_point(label))
-                                      : Lexicon::kDead);
-        single_tokens.push_back(lexicon ? lexicon->word(first_nodes.back()) : Lexicon::kNoWord);
+        if (!lexicon) continue;
+        symbols.push_back(lexicon->symbol(labels.code_point(label)));
+        single_tokens.push_back(lexicon->word(lexicon->step(Lexicon::kRoot, symbols.back())));
     }
     if (!config.label_priors.empty()) read_priors();
 }
@@ -150,6 +150,8 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
     validate(options);
     for (std::uint32_t label = 0; label < decoder.labels.size(); ++label) {
         classes.push_back(decoder.labels.character_class(label, options.word_splitting));
+        if (!hotwords.empty())
+            hotword_symbols.push_back(hotwords.lexicon().symbol(decoder.labels.code_point(label)));
     }
     if (options.restrict_characters) {
         const std::u32string characters = decode_utf8(options.allowed_characters, "allowed_characters");

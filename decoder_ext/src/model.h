@@ -56,8 +56,8 @@ struct DecoderModel {
     // ... its log prior less the mean over what the network says, so that a line's score stays about what it
     // is; 0 for the blank. Empty: no priors.
     std::vector<float> log_priors;
-    // ... and the lexicon's node of the words that begin with it.
-    std::vector<std::uint32_t> first_nodes;
+    // ... and its character as the lexicon knows it; empty without one.
+    std::vector<Lexicon::Symbol> symbols;
 
   private:
     void read_priors();
@@ -75,7 +75,8 @@ class PreparedOptions {
     BeamSearchOptions options;
     const DecoderModel* model;
     HotwordAutomaton hotwords;
-    std::vector<CharacterClass> classes;  // per label
+    std::vector<Lexicon::Symbol> hotword_symbols;  // per label, of the hotwords' lexicon; empty without any
+    std::vector<CharacterClass> classes;           // per label
     std::vector<bool> allowed;            // per label; empty: all
     std::vector<float> prior_shift;       // per label, subtracted from the input; empty: nothing is
     bool uses_words = false;              // the word model, or a lexicon, has a say in the score

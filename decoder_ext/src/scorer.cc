@@ -92,7 +92,7 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
     if (step.pending == Pending::kNothing || step.pending == Pending::kWordApostrophe)
         return static_cast<float>(gain);
     const std::uint32_t from = step.continues ? before.lexicon : Lexicon::kRoot;
-    if (cache_.lexicon_step(from, label) != Lexicon::kDead) return static_cast<float>(gain);
+    if (options_.model->lexicon->can_step(from, options_.model->symbols[label])) return static_cast<float>(gain);
     ModelState open;
     open.pending = step.pending;
     open.length = step.continues ? before.length + 1 : 1;
@@ -132,11 +132,10 @@ void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uin
     const CharacterClass next = options_.classes[label];
     const TokenStep step = token_step(state.pending, next);
     if (step.closes) close_token(tree, parent, state);
-    const char32_t code = code_point(label);
     if (step.single) {
         const std::uint32_t word = options_.model->single_tokens[label];
         const bool known = word != Lexicon::kNoWord ||
-                           (has_hotwords_ && hotwords.word(hotwords.step(Lexicon::kRoot, code)) == 0);
+                           (has_hotwords_ && hotwords.word(hotword_step(Lexicon::kRoot, label)) == 0);
         score_token(word, known, Pending::kNothing, state);
     }
     if (!step.continues) {
@@ -146,12 +145,21 @@ void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uin
     state.pending = step.pending;
     if (step.pending == Pending::kNothing) return;
     ++state.length;
-    state.lexicon = cache_.lexicon_step(state.lexicon, label);
-    state.hotword_lexicon = has_hotwords_ ? hotwords.step(state.hotword_lexicon, code) : Lexicon::kDead;
+    state.lexicon = options_.model->lexicon->step(state.lexicon, options_.model->symbols[label]);
+    if (cache_.words) {
+        const std::uint32_t word = options_.model->lexicon->word(state.lexicon);
+        if (word != Lexicon::kNoWord) cache_.words->prefetch(state.words, word);  // it may end here
+    }
+    state.hotword_lexicon = hotword_step(state.hotword_lexicon, label);
     // An apostrophe behind a word may turn out to be a quotation mark: nothing is known yet.
     if (step.pending == Pending::kWordApostrophe) return;
     if (state.lexicon == Lexicon::kDead && state.hotword_lexicon == Lexicon::kDead)
         penalise(state, open_penalty(state));
+}
+
+std::uint32_t Scorer::hotword_step(std::uint32_t node, std::uint32_t label) const {
+    if (!has_hotwords_) return Lexicon::kDead;
+    return options_.hotwords.lexicon().step(node, options_.hotword_symbols[label]);
 }
 
 // What an open token that no known word begins like has to have paid.
@@ -180,7 +188,7 @@ void Scorer::close_token(const PrefixTree& tree, std::uint32_t node, ModelState&
     score_token(number, known, word.pending, state);
     if (!apostrophe) return;
     const std::uint32_t mark = options_.model->single_tokens[last.label];
-    const std::uint32_t expected = hotwords.step(Lexicon::kRoot, code_point(last.label));
+    const std::uint32_t expected = hotword_step(Lexicon::kRoot, last.label);
     score_token(mark, mark != Lexicon::kNoWord || hotwords.word(expected) == 0, Pending::kNothing, state);
 }
 

@@ -21,35 +21,16 @@
 
 namespace longhand {
 
-// What one thread has met of both models, and of the lexicon.
+// What one thread has met of both models.
 class ScoreCache {
   public:
-    explicit ScoreCache(const DecoderModel& model) : model_(model) {
+    explicit ScoreCache(const DecoderModel& model) {
         if (model.word_model()) words.emplace(*model.word_model());
         if (model.character_model()) characters.emplace(*model.character_model());
-    }
-    // The lexicon's node one label further. Most words are frequent ones, and in the lexicon itself a step
-    // costs a look at memory that is in no cache.
-    std::uint32_t lexicon_step(std::uint32_t node, std::uint32_t label) {
-        if (node == Lexicon::kRoot) return model_.first_nodes[label];
-        const std::uint64_t key = (static_cast<std::uint64_t>(node) << 32) | label;
-        LexiconStep& step = steps_[(key * 0x9E3779B97F4A7C15u) >> (64 - kStepBits)];
-        if (step.key != key) step = {key, model_.lexicon->step(node, model_.labels.code_point(label))};
-        return step.target;
     }
     void trim();
 
     std::optional<ModelAutomaton> words, characters;
-
-  private:
-    static constexpr int kStepBits = 12;
-    struct LexiconStep {
-        std::uint64_t key = 0;  // node and label; no step begins at the root
-        std::uint32_t target = Lexicon::kDead;
-    };
-
-    const DecoderModel& model_;
-    std::array<LexiconStep, std::size_t{1} << kStepBits> steps_;
 };
 
 class Scorer {
@@ -89,6 +70,7 @@ class Scorer {
     void work_out_character_state(PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
                                   ModelState& state);
     void extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state);
+    std::uint32_t hotword_step(std::uint32_t node, std::uint32_t label) const;
     void extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const;
     void close_token(const PrefixTree& tree, std::uint32_t node, ModelState& state);
     void score_token(std::uint32_t word, bool known, Pending kind, ModelState& state);
