@@ -34,13 +34,17 @@ FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
       labels_(options.model->labels.size()),
       blank_(options.model->labels.blank()),
       scale_(1.0 / options.options.temperature),
+      least_share_(std::exp(options.options.token_threshold)),
       purpose_(purpose),
       unscaled_(options.options.input == InputKind::kLogits || options.options.temperature != 1.0),
       normalises_(unscaled_ || !options.prior_shift.empty()),
       changes_(!options.prior_shift.empty() || !options.allowed.empty()) {
     if (!options.allowed.empty()) masked_.resize(labels_);
     shifted_.resize(options.prior_shift.size());
-    if (options.options.hard_token_threshold) return;  // the rest is for fill_met()
+    if (options.options.hard_token_threshold) {
+        shares_.resize(labels_);
+        return;
+    }
     met_ = {blank_};
     is_met_.resize(labels_);
     met_values_.resize(labels_);
@@ -153,10 +157,12 @@ void FrameReader::read_hard(const float* row, float maximum, const float* usable
     const bool exact = normalises_ && purpose_ != Purpose::kText;
     frame.log_normaliser = exact ? normaliser(row, maximum) : normalises_ ? maximum * scale_ : 0.0;
     find_reached(usable, best, frame);
+    find_shares(usable, best, frame);
     // It cannot be less than the maximum, and a single label counts whatever it is.
-    if (normalises_ && !exact && frame.reached_count > 1) {
+    if (normalises_ && !exact && frame.reached_count > 1 && (usable != row || !settle(frame))) {
         frame.log_normaliser = normaliser(row, maximum);
         find_reached(usable, best, frame);
+        find_shares(usable, best, frame);
     }
     if (frame.reached_count == 1) {
         only(frame.reached[0], best, frame);
@@ -164,11 +170,38 @@ void FrameReader::read_hard(const float* row, float maximum, const float* usable
     }
     frame.only = Frame::kSeveral;
     choose_tokens(usable, best, frame);
+    for (std::size_t i = 0; i < frame.reached_count; ++i) frame.probabilities[frame.reached[i]] = shares_[i];
+}
+
+// The probabilities of the labels that reach the threshold, relative to the best one's.
+void FrameReader::find_shares(const float* usable, float best, const Frame& frame) {
     for (std::size_t i = 0; i < frame.reached_count; ++i) {
-        const std::uint32_t label = frame.reached[i];
-        const double below = (static_cast<double>(usable[label]) - best) * scale_;
-        frame.probabilities[label] = below == 0.0 ? 1.0 : std::exp(below);
+        const double below = (static_cast<double>(usable[frame.reached[i]]) - best) * scale_;
+        shares_[i] = below == 0.0 ? 1.0 : std::exp(below);
     }
+}
+
+// The threshold is a share of what all labels sum up to, and those in `frame` have only been compared with the
+// best one. Mostly it does not matter what the others, which are all below, add to the sum: then those that do
+// not reach it go. Where it does matter this is false, and nothing changes.
+bool FrameReader::settle(Frame& frame) {
+    constexpr double kRounding = 1e-5;  // normaliser() adds up in single precision
+    double sum = 0.0;
+    for (std::size_t i = 0; i < frame.reached_count; ++i) sum += shares_[i];
+    const double others = static_cast<double>(labels_ - frame.reached_count) * least_share_;
+    const double below = sum * least_share_ * (1.0 - kRounding);
+    const double above = (sum + others) * least_share_ * (1.0 + kRounding);
+    for (std::size_t i = 0; i < frame.reached_count; ++i) {
+        if (shares_[i] >= below && shares_[i] <= above) return false;
+    }
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < frame.reached_count; ++i) {
+        if (shares_[i] < below) continue;
+        frame.reached[kept] = frame.reached[i];
+        shares_[kept++] = shares_[i];
+    }
+    frame.reached_count = kept;
+    return true;
 }
 
 // The most frequent case by far: one label reaches the threshold, which is the best one.

@@ -65,6 +65,8 @@ class FrameReader {
     // `usable` is the row or what is allowed of it, `best` its maximum.
     void read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame);
     void find_reached(const float* usable, float best, Frame& frame);
+    void find_shares(const float* usable, float best, const Frame& frame);
+    bool settle(Frame& frame);
     void choose_tokens(const float* usable, float best, Frame& frame);
     void only(std::uint32_t label, float best, Frame& frame) const;
     void fill_met(const float* usable, float best, Frame& frame);
@@ -72,7 +74,8 @@ class FrameReader {
     const PreparedOptions& options_;
     std::size_t labels_;
     std::uint32_t blank_;
-    double scale_;  // 1 / temperature
+    double scale_;        // 1 / temperature
+    double least_share_;  // the token threshold as a probability
     Purpose purpose_;
     bool unscaled_;    // the input's labels do not sum up to 1
     bool normalises_;  // ... nor would they without their priors
@@ -81,6 +84,8 @@ class FrameReader {
     float guess_ = std::numeric_limits<float>::infinity();
     float complete_from_ = 0.0f;  // every label from here on has been found
     std::vector<float> masked_, shifted_;
+    std::vector<double> shares_;      // of Frame::reached; where the threshold is a hard one
+    // The others are for where it is not.
     std::vector<std::uint32_t> met_;  // the blank, and the tokens so far
     std::vector<bool> is_met_;        // per label
     std::vector<float> met_values_;
