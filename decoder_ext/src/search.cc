@@ -50,7 +50,7 @@ BeamSearch::BeamSearch(const PreparedOptions& options, Workspace& workspace)
     const ModelState& start = tree_[PrefixTree::kRoot].state;
     beam_.blank[slot] = 1.0;
     beam_.score[slot] = start.score;
-    beam_.headroom[slot] = scorer_.largest_gain(start);
+    set_headroom(slot, start);
 }
 
 void BeamSearch::advance(const Frame& frame) {
@@ -135,7 +135,7 @@ void BeamSearch::move_on(std::uint32_t label) {
         beam_.blank[slot] = 0.0;
         beam_.label_end[slot] = probability;
         beam_.score[slot] = score;
-        beam_.headroom[slot] = scorer_.largest_gain(own.state);
+        set_headroom(slot, own.state);
         beam_.remember(slot, history);
         best_ = std::max(best_, score);
     }
@@ -162,6 +162,11 @@ void BeamSearch::expand(const Frame& frame) {
     ask_in_order();
 }
 
+void BeamSearch::set_headroom(std::uint32_t slot, const ModelState& state) {
+    beam_.headroom[slot] = scorer_.largest_gain(state);
+    beam_.letter_headroom[slot] = scorer_.largest_gain(state, CharacterClass::kLetter);
+}
+
 // The prefixes that are longer by `token`.
 void BeamSearch::propose(const Frame& frame, const Token& token) {
     const double probability_of_token = frame.probabilities[token.label];
@@ -169,9 +174,11 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
     const std::uint32_t column = beam_.column(token.label);
     const double *scores = beam_.score.data(), *models = beam_.model.data();
     const double *blanks = beam_.blank.data(), *label_ends = beam_.label_end.data();
-    const std::uint32_t* chosen = workspace_.chosen.data();
-    const std::size_t found = sums_above(scores, beam_.headroom.data(), beam_.size(),
-                                         bar_ - token.log_probability, workspace_.chosen.data());
+    const bool letter = next == CharacterClass::kLetter;  // mostly
+    const double* headroom = (letter ? beam_.letter_headroom : beam_.headroom).data();
+    std::uint32_t* chosen = workspace_.chosen.data();
+    const std::size_t found =
+        sums_above(scores, headroom, beam_.size(), bar_ - token.log_probability, chosen);
     // Few are asked for as they come.
     constexpr std::size_t kFew = 12;
     for (std::size_t i = 0; i < found; ++i) {
@@ -180,7 +187,9 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
         if (gain == Beam::kInBeam) continue;  // step() has seen to it
         const double model = models[slot];
         const bool known = !Beam::unknown(gain);
-        const double most_gain = known ? gain : scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
+        const double most_gain = known    ? gain
+                                 : letter ? headroom[slot]
+                                          : scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
         double path_score = scores[slot] - model + token.log_probability;
         if (path_score + model + most_gain <= bar_) continue;
         double probability = joined(blanks[slot], label_ends[slot]) * probability_of_token;
@@ -343,7 +352,7 @@ std::size_t BeamSearch::enter(const Candidate& candidate) {
     beam_.new_blank[slot] = 0.0;
     beam_.new_label_end[slot] = candidate.probability;
     beam_.new_score[slot] = candidate.score;
-    beam_.headroom[slot] = scorer_.largest_gain(own.state);
+    set_headroom(slot, own.state);
     beam_.remember(slot, history);
     return grown;
 }

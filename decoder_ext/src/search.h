@@ -92,6 +92,7 @@ class BeamSearch {
     bool moves_on(std::uint32_t label) const;
     void move_on(std::uint32_t label);
     void expand(const Frame& frame);
+    void set_headroom(std::uint32_t slot, const ModelState& state);
     void propose(const Frame& frame, const Token& token);
     void ask(const Proposal& proposal);
     void ask_in_order();
