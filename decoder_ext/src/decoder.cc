@@ -22,25 +22,12 @@ void require_own(const PreparedOptions& options, const DecoderModel& model) {
         throw std::invalid_argument("these options were prepared for another decoder");
 }
 
-// Rows come from memory while earlier ones are searched: so many numbers ahead, more than the memory takes
-// for one.
-constexpr std::size_t kAhead = 1024;
-
-void prefetch(const LogProbs& line, std::size_t begin, std::size_t end) {
-    constexpr std::size_t kStep = 64 / sizeof(float);
-    end = std::min(end, line.frames * line.labels);
-    for (std::size_t i = begin; i < end; i += kStep) __builtin_prefetch(line.values + i);
-}
-
 void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search, Purpose purpose) {
     check_shape(line, options.model->labels.size());
-    prefetch(line, 0, kAhead);
     FrameReader reader(options, purpose);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {
-        const std::size_t begin = t * line.labels;
-        reader.read(line.values + begin, t, frame);
-        prefetch(line, begin + kAhead, begin + kAhead + line.labels);
+        reader.read(line.values + t * line.labels, t, frame);
         search.advance(frame);
     }
 }

@@ -188,6 +188,11 @@ LONGHAND_INLINE std::size_t at_least(const float* row, std::size_t count, float 
             out[found++] = static_cast<std::uint32_t>(at) + static_cast<std::uint32_t>(__builtin_ctz(hits));
     };
     const auto look = [&](std::size_t at) {
+        // Rows come from memory while earlier ones are searched: so many numbers ahead, more than the memory
+        // takes for one. Nothing is read, so that the end of the array does not matter.
+        constexpr std::uintptr_t kAhead = 1024 * sizeof(float);
+        if (kSummary)
+            __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(row + at) + kAhead));
         const Floats low = load<Floats>(row + at), high = load<Floats>(row + at + 8);
         if (kSummary) sum += low + high;
         return larger(low, high);
