@@ -22,9 +22,11 @@ Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
     for (int pending = 0; pending < 4; ++pending) {
         for (int next = 0; next < 5; ++next) {
             const auto before = static_cast<Pending>(pending);
-            const TokenStep step = token_step(before, static_cast<CharacterClass>(next));
+            const TokenStep step =
+                options.uses_words ? token_step(before, static_cast<CharacterClass>(next)) : TokenStep{};
+            steps_[pending][next] = step;
             double gain = values_.character_bonus + hotword_gain;
-            if (options.uses_words) gain += values_.word_bonus * step.ended(before);
+            gain += values_.word_bonus * step.ended(before);
             bounds_[pending][next] = {gain, step.closes};
             headroom_[pending] = next == 0 ? gain : std::max(headroom_[pending], gain);
         }
@@ -75,8 +77,7 @@ void Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
 
 float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
     const ModelState& before = tree[parent].state;
-    const TokenStep step =
-        options_.uses_words ? token_step(before.pending, options_.classes[label]) : TokenStep{};
+    const TokenStep step = token_step_of(before, label);
     if (has_hotwords_ || step.closes || step.single) {
         ModelState after;
         extend(tree, parent, label, after);
@@ -129,8 +130,7 @@ std::uint64_t Scorer::history(PrefixTree& tree, std::uint32_t parent, std::uint3
 void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
                           ModelState& state) {
     const Lexicon& hotwords = options_.hotwords.lexicon();
-    const CharacterClass next = options_.classes[label];
-    const TokenStep step = token_step(state.pending, next);
+    const TokenStep step = token_step_of(state, label);
     if (step.closes) close_token(tree, parent, state);
     if (step.single) {
         const std::uint32_t word = options_.model->single_tokens[label];

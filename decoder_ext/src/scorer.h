@@ -66,6 +66,9 @@ class Scorer {
         double gain = 0.0;
         bool closes = false;
     };
+    TokenStep token_step_of(const ModelState& state, std::uint32_t label) const {
+        return steps_[static_cast<int>(state.pending)][static_cast<int>(options_.classes[label])];
+    }
     std::uint32_t character_state(PrefixTree& tree, std::uint32_t node);
     void work_out_character_state(PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
                                   ModelState& state);
@@ -82,7 +85,9 @@ class Scorer {
     const BeamSearchOptions& values_;
     ScoreCache& cache_;
     bool has_hotwords_;
-    Bound bounds_[4][5];       // per kind of open token and class of the next character
+    // Per kind of open token and class of the next character.
+    Bound bounds_[4][5];
+    TokenStep steps_[4][5];
     double headroom_[4] = {};  // the largest of each kind
 };
 

@@ -1,7 +1,6 @@
 #include "search.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -148,7 +147,6 @@ void BeamSearch::move_on(std::uint32_t label) {
 
 void BeamSearch::expand(const Frame& frame) {
     workspace_.candidates.clear();
-    workspace_.proposals.clear();
     workspace_.ranking.clear();
     bar_ = std::max(best_ + options_.options.beam_threshold, std::numeric_limits<double>::lowest());
     if (beam_.prefixes() >= width_) {
@@ -159,7 +157,6 @@ void BeamSearch::expand(const Frame& frame) {
     }
     workspace_.chosen.resize(beam_.size() + kBeamLanes);
     for (const Token& token : frame.tokens) propose(frame, token);
-    ask_in_order();
 }
 
 void BeamSearch::set_headroom(std::uint32_t slot, const ModelState& state) {
@@ -173,23 +170,22 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
     const CharacterClass next = options_.classes[token.label];
     const std::uint32_t column = beam_.column(token.label);
     const double *scores = beam_.score.data(), *models = beam_.model.data();
+    const std::uint32_t* nodes = beam_.node.data();
     const double *blanks = beam_.blank.data(), *label_ends = beam_.label_end.data();
     const bool letter = next == CharacterClass::kLetter;  // mostly
     const double* headroom = (letter ? beam_.letter_headroom : beam_.headroom).data();
     std::uint32_t* chosen = workspace_.chosen.data();
     const std::size_t found =
         sums_above(scores, headroom, beam_.size(), bar_ - token.log_probability, chosen);
-    // Few are asked for as they come.
-    constexpr std::size_t kFew = 12;
     for (std::size_t i = 0; i < found; ++i) {
         const std::uint32_t slot = chosen[i];
-        const float gain = beam_.gain(slot, column);
+        float gain = beam_.gain(slot, column);
         if (gain == Beam::kInBeam) continue;  // step() has seen to it
         const double model = models[slot];
         const bool known = !Beam::unknown(gain);
         const double most_gain = known    ? gain
                                  : letter ? headroom[slot]
-                                          : scorer_.largest_gain(tree_[beam_.node[slot]].state, next);
+                                          : scorer_.largest_gain(tree_[nodes[slot]].state, next);
         double path_score = scores[slot] - model + token.log_probability;
         if (path_score + model + most_gain <= bar_) continue;
         double probability = joined(blanks[slot], label_ends[slot]) * probability_of_token;
@@ -198,62 +194,10 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
             probability = blanks[slot] * probability_of_token;
             path_score = std::log(probability);
         }
-        const double most = path_score + model + most_gain;
-        if (probability < kLeast || most <= bar_) continue;
-        if (known) {
-            consider({most, probability, beam_.node[slot], token.label});
-            continue;
-        }
-        if (found <= kFew) {
-            ask({most, path_score, probability, slot, token.label});
-            continue;
-        }
-        // Put together where it stays: fields that are copied as soon as they are written cost more than to
-        // write them.
-        Proposal& fresh = workspace_.proposals.emplace_back();
-        fresh.most = most;
-        fresh.path_score = path_score;
-        fresh.probability = probability;
-        fresh.slot = slot;
-        fresh.label = token.label;
+        if (probability < kLeast || path_score + model + most_gain <= bar_) continue;
+        if (!known) beam_.gain(slot, column) = gain = scorer_.gain(tree_, nodes[slot], token.label);
+        consider({path_score + model + gain, probability, nodes[slot], token.label});
     }
-}
-
-void BeamSearch::ask(const Proposal& proposal) {
-    const std::uint32_t parent = beam_.node[proposal.slot];
-    const float gain = scorer_.gain(tree_, parent, proposal.label);
-    beam_.gain(proposal.slot, beam_.column(proposal.label)) = gain;
-    const double score = proposal.path_score + beam_.model[proposal.slot] + gain;
-    consider({score, proposal.probability, parent, proposal.label});
-}
-
-// The models are asked for the most promising prefixes first: the bar rises fast, and most need no asking.
-void BeamSearch::ask_in_order() {
-    if (workspace_.proposals.empty()) return;
-    sort_proposals();
-    for (const std::uint32_t i : workspace_.order) {
-        const Proposal& proposal = workspace_.proposals[i];
-        if (proposal.most > bar_) ask(proposal);
-    }
-}
-
-// Into `order`, roughly by what they may score: putting them into it exactly takes longer than it saves.
-void BeamSearch::sort_proposals() {
-    constexpr std::uint32_t kSteps = 16;
-    constexpr double kRange = 32.0;  // of scores that are told apart
-    const auto& proposals = workspace_.proposals;
-    auto& order = workspace_.order;
-    order.resize(proposals.size());
-    double most = -kInfinity;
-    for (const Proposal& proposal : proposals) most = std::max(most, proposal.most);
-    const double scale = kSteps / std::max(1e-3, std::min(kRange, most - bar_));
-    const auto step = [&](const Proposal& proposal) {
-        return static_cast<std::uint32_t>(std::min((most - proposal.most) * scale, kSteps - 1.0));
-    };
-    std::array<std::uint32_t, kSteps + 1> begins{};
-    for (const Proposal& proposal : proposals) ++begins[step(proposal) + 1];
-    for (std::uint32_t i = 1; i <= kSteps; ++i) begins[i] += begins[i - 1];
-    for (std::uint32_t i = 0; i < proposals.size(); ++i) order[begins[step(proposals[i])]++] = i;
 }
 
 void BeamSearch::consider(const Candidate& candidate) {

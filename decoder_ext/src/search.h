@@ -46,14 +46,6 @@ struct Candidate {
     std::uint32_t parent, label;  // the parent's node
 };
 
-// A prefix that the models have not seen yet.
-struct Proposal {
-    double most;  // no more than this can its score be
-    double path_score;
-    double probability;
-    std::uint32_t slot, label;
-};
-
 // What one thread needs to search, kept from line to line.
 struct Workspace {
     explicit Workspace(const DecoderModel& model) : cache(model) {}
@@ -68,8 +60,6 @@ struct Workspace {
     Beam beam;
     std::vector<std::uint32_t> chosen;
     std::vector<Candidate> candidates;
-    std::vector<Proposal> proposals;
-    std::vector<std::uint32_t> order;  // of the proposals, the most promising first
     std::vector<double> ranking;
 };
 
@@ -94,9 +84,6 @@ class BeamSearch {
     void expand(const Frame& frame);
     void set_headroom(std::uint32_t slot, const ModelState& state);
     void propose(const Frame& frame, const Token& token);
-    void ask(const Proposal& proposal);
-    void ask_in_order();
-    void sort_proposals();
     void consider(const Candidate& candidate);
     void raise_bar(double score);
     double cut() const;
