@@ -32,8 +32,8 @@ void Beam::grow(std::uint32_t slots) {
     capacity_ = (std::max(slots, 2 * before) + kLanes - 1) / kLanes * kLanes;
     label.resize(capacity_);
     parent.resize(capacity_);
-    for (auto* column :
-         {&differs, &blank, &label_end, &model, &headroom, &letter_headroom, &score, &new_blank, &new_label_end, &new_score})
+    for (auto* column : {&differs, &blank, &label_end, &model, &headroom, &letter_headroom, &score,
+                         &new_blank, &new_label_end, &new_score})
         column->resize(capacity_);
     node.resize(capacity_);
     history_.resize(capacity_);
@@ -45,7 +45,8 @@ void Beam::grow(std::uint32_t slots) {
 void Beam::clear(std::uint32_t slot) {
     label[slot] = static_cast<std::int32_t>(labels_);
     parent[slot] = 0;
-    for (auto* column : {&differs, &blank, &label_end, &model, &headroom, &letter_headroom, &new_blank, &new_label_end})
+    for (auto* column :
+         {&differs, &blank, &label_end, &model, &headroom, &letter_headroom, &new_blank, &new_label_end})
         (*column)[slot] = 0.0;
     score[slot] = new_score[slot] = -std::numeric_limits<double>::infinity();
     node[slot] = PrefixNode::kNone;
@@ -154,8 +155,8 @@ void Beam::settle(PrefixTree& tree) {
 void Beam::move(PrefixTree& tree, std::uint32_t from, std::uint32_t to) {
     label[to] = label[from];
     parent[to] = parent[from];
-    for (auto* column :
-         {&differs, &blank, &label_end, &model, &headroom, &letter_headroom, &score, &new_blank, &new_label_end, &new_score})
+    for (auto* column : {&differs, &blank, &label_end, &model, &headroom, &letter_headroom, &score,
+                         &new_blank, &new_label_end, &new_score})
         (*column)[to] = (*column)[from];
     node[to] = node[from];
     remember(to, history_[from]);

@@ -69,7 +69,7 @@ class Beam {
     std::vector<double> differs, blank, label_end, model;
     std::vector<double> headroom;         // no label can raise the models' part of the score by more
     std::vector<double> letter_headroom;  // ... and no letter by more than this
-    std::vector<double> score;     // acoustic + models
+    std::vector<double> score;            // acoustic + models
     std::vector<double> new_blank, new_label_end, new_score;  // after the frame
     std::vector<std::uint32_t> node;
 

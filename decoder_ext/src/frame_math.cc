@@ -192,7 +192,8 @@ LONGHAND_INLINE std::size_t at_least(const float* row, std::size_t count, float 
         // takes for one. Nothing is read, so that the end of the array does not matter.
         constexpr std::uintptr_t kAhead = 1024 * sizeof(float);
         if (kSummary)
-            __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(row + at) + kAhead));
+            __builtin_prefetch(
+                reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(row + at) + kAhead));
         const Floats low = load<Floats>(row + at), high = load<Floats>(row + at + 8);
         if (kSummary) sum += low + high;
         return larger(low, high);

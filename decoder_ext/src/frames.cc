@@ -181,16 +181,18 @@ void FrameReader::find_shares(const float* usable, float best, const Frame& fram
     }
 }
 
-// The threshold is a share of what all labels sum up to, and those in `frame` have only been compared with the
-// best one. Mostly it does not matter what the others, which are all below, add to the sum: then those that do
-// not reach it go. Where it does matter this is false, and nothing changes.
+// The threshold is a share of what all labels sum up to, and those in `frame` have only been compared with
+// the best one. Mostly it does not matter what the others, which are all below, add to the sum: then those
+// that do not reach it go. Where it does matter this is false, and nothing changes.
 bool FrameReader::settle(Frame& frame) {
     constexpr double kRounding = 1e-5;  // normaliser() adds up in single precision
+    constexpr double kBelowOne = 1.0 - std::numeric_limits<double>::epsilon();
     double sum = 0.0;
     for (std::size_t i = 0; i < frame.reached_count; ++i) sum += shares_[i];
     const double others = static_cast<double>(labels_ - frame.reached_count) * least_share_;
-    const double below = sum * least_share_ * (1.0 - kRounding);
-    const double above = (sum + others) * least_share_ * (1.0 + kRounding);
+    // A frame's best label always counts.
+    const double below = std::min(sum * least_share_ * (1.0 - kRounding), 1.0);
+    const double above = std::min((sum + others) * least_share_ * (1.0 + kRounding), kBelowOne);
     for (std::size_t i = 0; i < frame.reached_count; ++i) {
         if (shares_[i] >= below && shares_[i] <= above) return false;
     }

@@ -84,7 +84,7 @@ class FrameReader {
     float guess_ = std::numeric_limits<float>::infinity();
     float complete_from_ = 0.0f;  // every label from here on has been found
     std::vector<float> masked_, shifted_;
-    std::vector<double> shares_;      // of Frame::reached; where the threshold is a hard one
+    std::vector<double> shares_;  // of Frame::reached; where the threshold is a hard one
     // The others are for where it is not.
     std::vector<std::uint32_t> met_;  // the blank, and the tokens so far
     std::vector<bool> is_met_;        // per label

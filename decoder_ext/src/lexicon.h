@@ -9,8 +9,8 @@
 namespace longhand {
 
 // Each node has a bit for each child, so that one look shows whether a character goes on, and counting bits
-// finds the child (P. Bagwell, "Ideal Hash Trees", 2001). The commonest characters have a bit of their own; the
-// others share one.
+// finds the child (P. Bagwell, "Ideal Hash Trees", 2001). The commonest characters have a bit of their own;
+// the others share one.
 class Lexicon {
   public:
     static constexpr std::uint32_t kRoot = 0;
@@ -72,9 +72,9 @@ class Lexicon {
     std::uint32_t step_shared(std::uint32_t node, std::uint32_t first, Symbol symbol) const;
     void choose_own_bits(const std::vector<std::pair<std::u32string, std::uint32_t>>& words);
 
-    std::vector<Node> nodes_;  // and one behind the last, for its first_child
-    std::vector<Symbol> symbols_;             // per node; asked for where it is a shared one
-    std::vector<char32_t> own_;               // the characters below kShared
+    std::vector<Node> nodes_;      // and one behind the last, for its first_child
+    std::vector<Symbol> symbols_;  // per node; asked for where it is a shared one
+    std::vector<char32_t> own_;    // the characters below kShared
     std::size_t count_ = 0;
 };
 

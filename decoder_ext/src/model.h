@@ -77,9 +77,9 @@ class PreparedOptions {
     HotwordAutomaton hotwords;
     std::vector<Lexicon::Symbol> hotword_symbols;  // per label, of the hotwords' lexicon; empty without any
     std::vector<CharacterClass> classes;           // per label
-    std::vector<bool> allowed;            // per label; empty: all
-    std::vector<float> prior_shift;       // per label, subtracted from the input; empty: nothing is
-    bool uses_words = false;              // the word model, or a lexicon, has a say in the score
+    std::vector<bool> allowed;                     // per label; empty: all
+    std::vector<float> prior_shift;                // per label, subtracted from the input; empty: nothing is
+    bool uses_words = false;                       // the word model, or a lexicon, has a say in the score
     bool uses_characters = false;
     lm::ngram::State word_start{};
     lm::ngram::State character_start{};

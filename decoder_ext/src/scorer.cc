@@ -93,7 +93,8 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
     if (step.pending == Pending::kNothing || step.pending == Pending::kWordApostrophe)
         return static_cast<float>(gain);
     const std::uint32_t from = step.continues ? before.lexicon : Lexicon::kRoot;
-    if (options_.model->lexicon->can_step(from, options_.model->symbols[label])) return static_cast<float>(gain);
+    if (options_.model->lexicon->can_step(from, options_.model->symbols[label]))
+        return static_cast<float>(gain);
     ModelState open;
     open.pending = step.pending;
     open.length = step.continues ? before.length + 1 : 1;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import Any, Literal
 
 import numpy as np
@@ -310,3 +311,49 @@ def test_equal_scores_do_not_widen_the_beam() -> None:
     line = np.full((40, 9), -np.log(9.0), np.float32)
     options = BeamSearchOptions(beam_width=7, beam_threshold=UNLIMITED, alternatives=1000)
     assert len(CtcBeamSearchDecoder(LABELS, options=options).decode(line)) <= 7
+
+
+@settings(max_examples=60, **ANY)
+@given(seed=st.integers(0, 2**31), hotwords=st.booleans())
+def test_a_lexicon_of_more_characters_than_have_a_bit_of_their_own(seed: int, hotwords: bool) -> None:
+    # Of 79 characters 63 have one.
+    rng = np.random.default_rng(seed)
+    weights = rng.permutation(1.0 / np.arange(1, len(MANY)))
+    drawn = rng.choice(np.arange(1, len(MANY)), size=(150, 3), p=weights / weights.sum())
+    words = {"".join(MANY[label] for label in word) for word in drawn}
+    options = BeamSearchOptions(
+        closed_lexicon=True,
+        word_bonus=0.0,
+        unknown_word_penalty=0.0,
+        beam_threshold=-100.0,
+        token_threshold=-100.0,
+    )
+    if hotwords:  # a hotword is a known word, too
+        decoder = CtcBeamSearchDecoder(MANY, lexicon=[MANY[1]], options=options)
+        options = dataclasses.replace(options, hotwords=tuple(words), hotword_boost=0.0)
+    else:
+        decoder = CtcBeamSearchDecoder(MANY, lexicon=sorted(words), options=options)
+    for _ in range(10):
+        # Three characters, each with three readings; between them blanks for sure.
+        frames = np.full((6, len(MANY)), -1000.0, np.float32)
+        frames[1::2, 0] = 0.0
+        readings = [rng.choice(np.arange(1, len(MANY)), 3, replace=False) for _ in range(3)]
+        if rng.random() < 0.8:  # else hardly any reading is a word
+            for labels, label in zip(readings, drawn[rng.integers(len(drawn))], strict=True):
+                if label not in labels:
+                    labels[rng.integers(3)] = label
+        for place, labels in enumerate(readings):
+            frames[2 * place, labels] = np.log([0.5, 0.3, 0.2])
+        spelt = {
+            "".join(MANY[labels[i]] for labels, i in zip(readings, choice, strict=True)): float(
+                np.prod([(0.5, 0.3, 0.2)[i] for i in choice])
+            )
+            for choice in itertools.product(range(3), repeat=3)
+        }
+        known = {text: share for text, share in spelt.items() if text in words}
+        best = decoder.decode(frames, options)[0]
+        if known:
+            assert known[best.text] == pytest.approx(max(known.values()))
+            assert best.acoustic_score == pytest.approx(np.log(known[best.text]), abs=1e-4)
+        else:
+            assert best.text == ""
