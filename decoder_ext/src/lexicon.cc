@@ -7,6 +7,7 @@ namespace longhand {
 
 Lexicon::Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words) {
     choose_own_bits(words);
+    // From here on texts are symbols.
     for (auto& [text, number] : words) {
         for (char32_t& character : text) character = symbol(character);
     }

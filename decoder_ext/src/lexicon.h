@@ -33,7 +33,7 @@ class Lexicon {
         const std::uint32_t child = first_of_bit(nodes_[node], symbol);
         return symbol < kShared ? child : step_shared(node, child, symbol);
     }
-    // Whether there is such a node. It will be wanted soon.
+    // Whether there is such a node. Fetches it, for it will be wanted soon.
     bool can_step(std::uint32_t node, Symbol symbol) const {
         if (!may_step(node, symbol)) return false;
         const std::uint32_t child = first_of_bit(nodes_[node], symbol);
