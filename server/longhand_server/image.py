@@ -25,6 +25,15 @@ _MIN_CONTRAST = 0.06
 _MIN_INK_PIXELS = 12
 # What counts as ink once typical ink is near 1.
 _INK = 0.35
+# Strokes of ordinary writing stand this far apart, as parts of the height of all its ink, in the rows that hold most
+# of them. Where they stand closer or further apart, the line is brought some of the way there, within these bounds.
+_CLOSE_STROKES = 0.25
+_FAR_STROKES = 0.38
+_PART_OF_THE_WAY = 0.5
+_MOST_STRETCH = 1.4
+_LEAST_HEIGHT = 0.5
+# Strokes are counted in as many neighbouring rows as are this part of the height.
+_STROKE_ROWS = 0.11
 # A line is levelled when it rises by more than this part of the height, and is not steeper than 1 in 6.
 _MIN_RISE = 0.1
 _MAX_SLOPE = 1 / 6
@@ -91,16 +100,18 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
 
     top, bottom, left, right = box
     crop = ink[top:bottom, left:right]
-    scale = line.height / crop.shape[0]
+    height_share, stretch = _letter_size(crop)
+    rows = round(line.height * height_share)
     longest = line.max_width - 2 * line.margin - line.frame_stride
-    columns = min(max(round(crop.shape[1] * scale), 1), longest)
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(crop, (columns, line.height), interpolation=method)
+    columns = min(max(round(crop.shape[1] * rows / crop.shape[0] * stretch), 1), longest)
+    method = cv2.INTER_AREA if rows < crop.shape[0] else cv2.INTER_LINEAR
+    resized = cv2.resize(crop, (columns, rows), interpolation=method)
 
     total = columns + 2 * line.margin
     total += -total % line.frame_stride
     pixels = np.zeros((line.height, total), np.float32)
-    pixels[:, line.margin : line.margin + columns] = resized
+    above = (line.height - rows) // 2
+    pixels[above : above + rows, line.margin : line.margin + columns] = resized
     source_scale = crop.shape[1] / columns / shrink_x
     source_left = left / shrink_x - line.margin * source_scale
     return LineImage(pixels, width, height, source_left, source_scale, False)
@@ -180,6 +191,23 @@ def _levelled(ink: NDArray[np.float32]) -> NDArray[np.float32]:
     shift = rise if slope > 0 else 0
     matrix = np.array([[1.0, 0.0, 0.0], [-slope, 1.0, shift]])
     return np.asarray(cv2.warpAffine(ink, matrix, (width, height + rise)), np.float32)
+
+
+def _letter_size(ink: NDArray[np.float32]) -> tuple[float, float]:
+    """How much of the line's height a crop should take, at most 1, and how much wider it should be, at least 1.
+
+    A crop that cuts off the long letters, or has none, would come out with huge letters, and one with a long flourish
+    or a neighbour's ink with narrow ones.
+    """
+    mask = (ink > _INK).view(np.uint8)
+    # Each stroke of a row has two edges.
+    edges = mask[:, 0] + mask[:, -1] + np.count_nonzero(mask[:, 1:] != mask[:, :-1], axis=1)
+    rows = max(round(_STROKE_ROWS * len(edges)), 1)
+    strokes = float(np.convolve(edges, np.full(rows, 0.5 / rows), "valid").max())
+    distance = ink.shape[1] / max(strokes, 1.0) / ink.shape[0]
+    height_share = min((_FAR_STROKES / distance) ** _PART_OF_THE_WAY, 1.0)
+    stretch = max((_CLOSE_STROKES / distance) ** _PART_OF_THE_WAY, 1.0)
+    return max(height_share, _LEAST_HEIGHT), min(stretch, _MOST_STRETCH)
 
 
 def _text_box(ink: NDArray[np.float32]) -> tuple[int, int, int, int] | None:

@@ -49,6 +49,48 @@ def test_light_ink_on_dark_paper_is_turned_round() -> None:
     np.testing.assert_allclose(inverted, reference, atol=0.02)
 
 
+def bars(distance: float) -> NDArray[np.uint8]:
+    """Strokes 60 px high in an image 100 px high, so many heights from each other."""
+    step = round(60 * distance)
+    grey = np.full((100, 40 * step), 230, np.uint8)
+    for x in range(step, 39 * step, step):
+        grey[20:80, x : x + max(step // 3, 2)] = 40
+    return grey
+
+
+def rows_with_ink(pixels: NDArray[np.float32]) -> NDArray[np.intp]:
+    return np.flatnonzero(pixels.max(axis=1) > 0.5)
+
+
+def columns_a_bar(pixels: NDArray[np.float32]) -> float:
+    """Mean distance of strokes, px."""
+    middle = pixels[LINE.height // 2] > 0.5
+    starts = np.flatnonzero(middle[1:] & ~middle[:-1])
+    return float(np.diff(starts).mean())
+
+
+def test_ordinary_writing_fills_the_height_and_keeps_its_shape() -> None:
+    pixels = normalise_line(bars(0.3), LINE).pixels
+    assert len(rows_with_ink(pixels)) > 0.85 * LINE.height
+    assert columns_a_bar(pixels) == pytest.approx(0.3 * LINE.height, rel=0.08)
+
+
+def test_letters_whose_long_ones_are_cut_off_come_out_smaller_in_the_middle() -> None:
+    pixels = normalise_line(bars(0.8), LINE).pixels
+    rows = rows_with_ink(pixels)
+    assert 0.5 * LINE.height < len(rows) < 0.7 * LINE.height
+    assert rows[0] + rows[-1] == pytest.approx(LINE.height - 1, abs=2)
+    assert columns_a_bar(pixels) / len(rows) == pytest.approx(0.8, rel=0.08)  # their shape is kept
+    smallest = rows_with_ink(normalise_line(bars(3.0), LINE).pixels)
+    assert 0.4 * LINE.height < len(smallest) < len(rows)
+
+
+def test_narrow_letters_come_out_wider_at_full_height() -> None:
+    pixels = normalise_line(bars(0.15), LINE).pixels
+    assert len(rows_with_ink(pixels)) > 0.85 * LINE.height
+    assert 1.2 * 0.15 * LINE.height < columns_a_bar(pixels) < 1.5 * 0.15 * LINE.height
+
+
 @pytest.mark.parametrize("size", [(2, 100), (100, 2), (1, 1)])
 def test_an_image_too_small_for_a_line_is_refused_with_its_size(size: tuple[int, int]) -> None:
     with pytest.raises(InvalidImageError, match=f"{size[1]} x {size[0]} px"):
