@@ -18,8 +18,11 @@ from longhand_server.errors import InvalidImageError
 from longhand_server.image_file import decode_grey
 
 MIN_SIDE = 3
-# Rows kept while normalising: enough for 64 px of text, and a bound on the work for a huge scan.
-_WORK_HEIGHT = 160
+# Rows of a scan that are looked at: first a few, which do for a crop that the text fills; where it turns out to fill
+# less of them than the network's lines have rows, more.
+_LOOKS = (96, 160)
+# A scan that is taller than that by no more than this factor is taken as it is.
+_NEARLY = 1.25
 # Ink fainter than this part of the paper's brightness, everywhere, is a blank page.
 _MIN_CONTRAST = 0.06
 _MIN_INK_PIXELS = 12
@@ -89,11 +92,14 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
         raise InvalidImageError(
             f"image is {width} x {height} px; a text line needs at least {MIN_SIDE} px on either side"
         )
-    work, shrink_x = _shrink(grey, line)
-    ink = _ink(work)
-    if ink is not None:
-        ink = _levelled(ink)
-    box = None if ink is None else _text_box(ink)
+    for most_rows in _LOOKS:
+        work, shrink_x = _shrink(grey, line, most_rows)
+        ink = _ink(work)
+        if ink is not None:
+            ink = _levelled(ink)
+        box = None if ink is None else _text_box(ink)
+        if work.shape[0] == height or (box is not None and box[1] - box[0] >= line.height):
+            break
     if ink is None or box is None:
         blank = np.zeros((line.height, 16 * line.frame_stride), np.float32)
         return LineImage(blank, width, height, 0.0, width / blank.shape[1], True)
@@ -117,10 +123,10 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
     return LineImage(pixels, width, height, source_left, source_scale, False)
 
 
-def _shrink(grey: NDArray[np.uint8], line: LineFormat) -> tuple[NDArray[np.uint8], float]:
+def _shrink(grey: NDArray[np.uint8], line: LineFormat, most_rows: int) -> tuple[NDArray[np.uint8], float]:
     """A smaller copy of a large scan, and its columns per sent pixel."""
     height, width = grey.shape
-    rows = min(height, _WORK_HEIGHT)
+    rows = height if height <= _NEARLY * most_rows else most_rows
     columns = min(max(round(width * rows / height), MIN_SIDE), 2 * line.max_width)
     if (rows, columns) == (height, width):
         return grey, 1.0

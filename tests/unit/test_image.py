@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from longhand_server import image as image_module
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidImageError
 from longhand_server.image import load_line_image, normalise_line
@@ -120,6 +121,27 @@ def test_columns_map_back_to_pixels_of_the_sent_image(scale: int) -> None:
     assert image.to_source_x(float(dark[-1] + 1)) == pytest.approx(last * scale, abs=3 * scale)
     assert image.to_source_x(-1e6) == 0.0
     assert image.to_source_x(1e6) == 600.0 * scale
+
+
+@pytest.mark.parametrize(
+    ("height", "margin", "rows"), [(80, 0, [80]), (300, 0, [96]), (300, 250, [96, 160]), (110, 40, [110])]
+)
+def test_a_large_scan_is_looked_at_closely_only_where_its_text_is_small(
+    height: int, margin: int, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = cv2.resize(bars(0.3)[15:85], (1500, height - margin), interpolation=cv2.INTER_AREA)
+    grey = cv2.copyMakeBorder(grey, margin // 2, margin - margin // 2, 0, 0, cv2.BORDER_REPLICATE)
+    looks = []
+    find_ink = image_module._ink
+
+    def noted(work: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        looks.append(work.shape[0])
+        return find_ink(work)
+
+    monkeypatch.setattr(image_module, "_ink", noted)
+    image = normalise_line(np.asarray(grey, np.uint8), LINE)
+    assert looks == rows
+    assert len(rows_with_ink(image.pixels)) > 0.85 * LINE.height
 
 
 @pytest.mark.parametrize("rise", [0.05, -0.08])
