@@ -87,9 +87,6 @@ def _contrast(grey: Grey, rng: np.random.Generator) -> Grey:
 def _recrop(grey: Grey, rng: np.random.Generator) -> Grey:
     height = grey.shape[0]
     paper = int(np.percentile(grey, 85))
-    if rng.random() < 0.1:  # cut through the letters, as a line finder does on a slanted line
-        part = round(height * float(rng.uniform(0.1, 0.35)))
-        return grey[part:] if rng.random() < 0.7 else grey[: height - part]
     if rng.random() < 0.25:  # cut close: up to 4 % of the rows at either edge
         top, bottom = (int(rng.integers(0, max(height // 25, 1) + 1)) for _ in range(2))
         return grey[top : height - bottom]
