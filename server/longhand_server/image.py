@@ -80,6 +80,8 @@ def load_line_image(data: bytes, line: LineFormat, limits: ImageLimits = DEFAULT
 def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
     """Evens out paper and ink, crops to the ink and scales to the line height.
 
+    Letters that would come out huge take a part of the height, with paper above and below; narrow ones are widened.
+
     Args:
         grey: (H, W) uint8, dark ink on light paper (an inverted image is turned round).
         line: the shape wanted.
