@@ -33,6 +33,9 @@ def draw_text(text: str, *, scale: int = 1, noise: int = 0) -> NDArray[np.uint8]
     width = 40 + len(text) * (_MARK + _GAP) + 40
     ink = np.zeros((_HEIGHT, width), bool)
     ink[:, 8:14] = ink[:, -14:-8] = True
+    # Strokes at the distance of ordinary letters, so that the marks keep their size.
+    for left in range(8, width - 14, 20):
+        ink[:7, left : left + 5] = ink[-7:, left : left + 5] = True
     band = _HEIGHT // _BANDS
     for place, character in enumerate(text):
         left = 40 + place * (_MARK + _GAP)
@@ -59,8 +62,8 @@ def write_onnx(path: Path) -> None:
     weights = np.zeros((_BANDS, labels), np.float32)
     for k in range(len(ALPHABET)):
         weights[[k + 2, _BANDS - 3 - k], k + 1] = _SHARPNESS / 2
-    # Blank wins on bare paper and on the full bars.
-    weights[:, 0] = 0.2 * _SHARPNESS / 2
+    # Blank wins on bare paper and on the full bars; strokes at the edges do not count.
+    weights[2:-2, 0] = 0.2 * _SHARPNESS / 2
     bias = np.zeros(labels, np.float32)
     bias[0] = 0.4 * _SHARPNESS
     band = _HEIGHT // _BANDS
