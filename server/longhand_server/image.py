@@ -204,8 +204,8 @@ def _levelled(ink: NDArray[np.float32]) -> NDArray[np.float32]:
 def _letter_size(ink: NDArray[np.float32]) -> tuple[float, float]:
     """How much of the line's height a crop should take, at most 1, and how much wider it should be, at least 1.
 
-    A crop that cuts off the long letters, or has none, would come out with huge letters, and one with a long flourish
-    or a neighbour's ink with narrow ones.
+    A crop that cuts off the long letters would come out with huge letters, and one with a neighbour's ink with narrow
+    ones.
     """
     mask = (ink > _INK).view(np.uint8)
     # Each stroke of a row has two edges.
