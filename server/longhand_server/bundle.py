@@ -59,6 +59,12 @@ class ModelBundle:
     word_model_path: Path | None
     character_model_path: Path | None
 
+    @property
+    def greedy_decoder(self) -> dict[str, Any]:
+        """:attr:`decoder` for the best label of each frame: the tuned temperature weighs the network against language
+        models, and without them it would only belittle its confidences."""
+        return {**self.decoder, "temperature": 1.0}
+
 
 def load_bundle(directory: Path | str) -> ModelBundle:
     """Reads a model folder and checks every file against its hash.

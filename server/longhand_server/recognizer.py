@@ -105,6 +105,7 @@ class Recognizer:
         self.line_model = line_model
         try:
             self.defaults = BeamSearchOptions(**bundle.decoder)
+            self._greedy_defaults = BeamSearchOptions(**bundle.greedy_decoder)
             self._decoder = CtcBeamSearchDecoder(
                 bundle.alphabet.labels,
                 word_model=_language_model(bundle.word_model_path),
@@ -166,9 +167,10 @@ class Recognizer:
         return self._decoder.decode_batch(log_probs, settings)
 
     def beam_options(self, options: RecognitionOptions) -> BeamSearchOptions | None:
-        """The model's tuned settings with a request's wishes over them; None where it has none."""
+        """The model's tuned settings with a request's wishes over them; None for the decoder's own."""
         changes: dict[str, Any] = options.beam_settings()
-        return replace(self.defaults, **changes) if changes else None
+        defaults = self._greedy_defaults if options.greedy else self.defaults
+        return replace(defaults, **changes) if changes or options.greedy else None
 
     def _transcription(
         self,

@@ -76,7 +76,7 @@ def make_decoder(bundle: ModelBundle, setting: str, threads: int) -> CtcBeamSear
         word_model=models.get("word"),
         character_model=models.get("character"),
         label_priors=bundle.label_priors,
-        options=BeamSearchOptions(**bundle.decoder),
+        options=BeamSearchOptions(**(bundle.greedy_decoder if setting == "greedy" else bundle.decoder)),
         threads=threads,
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -61,12 +62,14 @@ def quantise_onnx(source: Path, out: Path, lines: Sequence[NDArray[np.float32]])
     with tempfile.TemporaryDirectory() as folder, _without_advice():
         plain, integers = Path(folder) / "plain.onnx", Path(folder) / "integers.onnx"
         quant_pre_process(source, plain, skip_symbolic_shape=True)
+        nodes = onnx.load(plain).graph.node
         quantize_static(
             plain,
             integers,
             _Lines(lines),
             quant_format=QuantFormat.QOperator,
             op_types_to_quantize=["Conv", "Add", "Relu"],
+            nodes_to_exclude=[node.name for node in nodes if node.name.startswith("/output/")],
             activation_type=QuantType.QUInt8,
             **_WEIGHTS,
         )

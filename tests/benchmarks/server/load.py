@@ -72,8 +72,10 @@ class Client:
             answers += 1
         assert answers == lines
 
-    async def open_loop(self, rate: float, seconds: float) -> tuple[list[float], list[float]]:
-        """Calls at random times, ``rate`` a second on average.
+    async def open_loop(
+        self, rate: float, seconds: float, *, even: bool = False
+    ) -> tuple[list[float], list[float]]:
+        """Calls at random times (Poisson) or at even intervals, ``rate`` a second on average.
 
         Returns:
             Seconds from the intended time of sending to the answer: of answered and of refused calls.
@@ -97,7 +99,7 @@ class Client:
         while due < end:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             tasks.append(asyncio.create_task(one(len(tasks), due)))
-            due += chooser.expovariate(rate)
+            due += 1 / rate if even else chooser.expovariate(rate)
         await asyncio.gather(*tasks)
         return answered, refused
 

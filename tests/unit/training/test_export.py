@@ -74,6 +74,9 @@ def test_the_8_bit_network_is_served_where_there_is_one_and_follows_the_other(tm
     assert (tmp_path / "model.int8.onnx").stat().st_size < (tmp_path / "model.onnx").stat().st_size
     for a, b in zip(short.log_probs(images), full.log_probs(images), strict=True):
         assert 0 < np.abs(np.exp(a) - np.exp(b)).max() < 0.05
+    # The output layer is no integer one, which would have 256 values: its differences are more than these could have.
+    wide = short.log_probs(images)[-1]
+    assert len(np.unique((wide - wide[:, :1]).round(4))) > 600
 
 
 def test_without_lines_there_is_no_8_bit_network(tmp_path: Path) -> None:
