@@ -66,6 +66,11 @@ class BeamSearchOptions:
     """Added for each character; log."""
     word_splitting: Literal["letters", "spaces"] = "letters"
     """Where words end: between letters, digits and punctuation (as `tokenize_words`), or at spaces only."""
+    fold_capitals: bool = False
+    """True: a line whose letters are nearly all capitals is weighed by the models as if they were small, and still
+    comes out in capitals; a small letter is made unlikely there, and hotwords stand for either. Text for language
+    models is in small letters: without this they know next to no word of such a line. Not in streams, which see no
+    whole line, nor with a closed lexicon."""
     closed_lexicon: bool = False
     """True: read only words of the vocabulary."""
     sentence_start: bool = False

@@ -78,6 +78,7 @@ BeamSearchOptions read_options(const py::object& options) {
     read("character_weight", out.character_weight);
     read("character_bonus", out.character_bonus);
     read("merge_histories", out.merge_histories);
+    read("fold_capitals", out.fold_capitals);
     read("closed_lexicon", out.closed_lexicon);
     read("sentence_start", out.sentence_start);
     read("sentence_end", out.sentence_end);

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "capitals.h"
 #include "frames.h"
 #include "model.h"
 #include "results.h"
@@ -22,7 +23,6 @@ void require_own(const PreparedOptions& options, const DecoderModel& model) {
 }
 
 void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearch& search, Purpose purpose) {
-    check_shape(line, options.model->labels.size());
     FrameReader reader(options, purpose);
     Frame frame;
     for (std::size_t t = 0; t < line.frames; ++t) {
@@ -35,9 +35,26 @@ void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearc
 
 class CtcBeamSearchDecoder::Implementation {
   public:
-    explicit Implementation(DecoderConfig config)
-        : model(std::move(config)),
-          defaults(std::make_shared<PreparedOptions>(model, model.config.options)) {}
+    explicit Implementation(DecoderConfig config) : model(std::move(config)) {
+        defaults = prepare(model.config.options);
+    }
+
+    std::shared_ptr<const PreparedOptions> prepare(const BeamSearchOptions& options) {
+        auto prepared = std::make_shared<PreparedOptions>(model, options);
+        const bool models_count =
+            prepared->uses_words || prepared->uses_characters || !options.hotwords.empty();
+        if (options.fold_capitals && models_count && !options.closed_lexicon)
+            prepared->for_capitals = std::make_shared<PreparedOptions>(folded_model(), options);
+        return prepared;
+    }
+
+    // The options to read a line with, whose shape is checked.
+    const PreparedOptions& options_for(const LogProbs& line, const PreparedOptions& options) const {
+        require_own(options, model);
+        check_shape(line, model.labels.size());
+        const bool folds = options.for_capitals && is_in_capitals(line, model.labels);
+        return folds ? *options.for_capitals : options;
+    }
 
     // A workspace for one thread, handed back when `lease` goes.
     class Lease {
@@ -93,10 +110,17 @@ class CtcBeamSearchDecoder::Implementation {
     }
 
     const DecoderModel model;
-    const std::shared_ptr<const PreparedOptions> defaults;
+    std::shared_ptr<const PreparedOptions> defaults;
 
   private:
+    const DecoderModel& folded_model() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!folded_) folded_ = std::make_unique<const DecoderModel>(model.config, LetterCase::kOther);
+        return *folded_;
+    }
+
     std::mutex mutex_;
+    std::unique_ptr<const DecoderModel> folded_;  // made when it is first asked for
     std::vector<std::unique_ptr<Workspace>> idle_;
     std::unique_ptr<ThreadPool> pool_;
     pid_t pool_owner_ = 0;
@@ -108,7 +132,7 @@ CtcBeamSearchDecoder::CtcBeamSearchDecoder(DecoderConfig config)
 CtcBeamSearchDecoder::~CtcBeamSearchDecoder() = default;
 
 std::shared_ptr<const PreparedOptions> CtcBeamSearchDecoder::prepare(const BeamSearchOptions& options) const {
-    return std::make_shared<PreparedOptions>(implementation_->model, options);
+    return implementation_->prepare(options);
 }
 
 std::shared_ptr<const PreparedOptions> CtcBeamSearchDecoder::default_options() const {
@@ -116,16 +140,16 @@ std::shared_ptr<const PreparedOptions> CtcBeamSearchDecoder::default_options() c
 }
 
 std::vector<Hypothesis> CtcBeamSearchDecoder::decode(const LogProbs& line,
-                                                     const PreparedOptions& options) const {
-    require_own(options, implementation_->model);
+                                                     const PreparedOptions& given) const {
+    const PreparedOptions& options = implementation_->options_for(line, given);
     const Implementation::Lease workspace(*implementation_);
     BeamSearch search(options, *workspace);
     search_line(line, options, search, Purpose::kScores);
     return make_hypotheses(options, line, search);
 }
 
-std::string CtcBeamSearchDecoder::decode_text(const LogProbs& line, const PreparedOptions& options) const {
-    require_own(options, implementation_->model);
+std::string CtcBeamSearchDecoder::decode_text(const LogProbs& line, const PreparedOptions& given) const {
+    const PreparedOptions& options = implementation_->options_for(line, given);
     const Implementation::Lease workspace(*implementation_);
     BeamSearch search(options, *workspace);
     search_line(line, options, search, Purpose::kText);

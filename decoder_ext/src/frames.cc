@@ -37,10 +37,10 @@ FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
       least_share_(std::exp(options.options.token_threshold)),
       purpose_(purpose),
       unscaled_(options.options.input == InputKind::kLogits || options.options.temperature != 1.0),
-      normalises_(unscaled_ || !options.prior_shift.empty()),
-      changes_(!options.prior_shift.empty() || !options.allowed.empty()) {
+      normalises_(unscaled_ || !options.shift.empty()),
+      changes_(!options.shift.empty() || !options.allowed.empty()) {
     if (!options.allowed.empty()) masked_.resize(labels_);
-    shifted_.resize(options.prior_shift.size());
+    shifted_.resize(options.shift.size());
     if (options.options.hard_token_threshold) {
         shares_.resize(labels_);
         return;
@@ -81,9 +81,9 @@ double FrameReader::normaliser(const float* row, float maximum) const {
     return maximum * scale_ + std::log(exponential_sum(row, labels_, maximum, scale_));
 }
 
-const float* FrameReader::without_priors(const float* row) {
+const float* FrameReader::shifted(const float* row) {
     for (std::size_t label = 0; label < labels_; ++label)
-        shifted_[label] = row[label] - options_.prior_shift[label];
+        shifted_[label] = row[label] - options_.shift[label];
     return shifted_.data();
 }
 
@@ -122,8 +122,8 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     const float* usable = row;
     float best = maximum;
     if (changes_) {
-        if (!options_.prior_shift.empty()) {
-            row = without_priors(row);
+        if (!options_.shift.empty()) {
+            row = shifted(row);
             maximum = summarise(row, labels_).maximum;
         }
         usable = masked(row, index);

@@ -60,7 +60,7 @@ class FrameReader {
   private:
     float checked_maximum(const RowSummary& summary, std::size_t index) const;
     double normaliser(const float* row, float maximum) const;
-    const float* without_priors(const float* row);
+    const float* shifted(const float* row);
     const float* masked(const float* row, std::size_t index);
     // `usable` is the row or what is allowed of it, `best` its maximum.
     void read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame);

@@ -11,6 +11,31 @@ namespace longhand {
 
 namespace {
 
+// How much less likely a small letter is made in a line in capitals, natural log. To the models it looks like
+// a capital there, which they want at the beginning of a name.
+constexpr float kSmallLetterShift = 3.0f;
+
+// Text as a line in capitals shows it to the models.
+std::string in_small_letters(const std::string& text, const char* what) {
+    std::string small;
+    for (const char32_t code : decode_utf8(text, what))
+        append_utf8(is_capital(code) ? other_case(code) : code, small);
+    return small;
+}
+
+// The same hotwords in small letters; of those that are the same then the dearest.
+std::vector<Hotword> in_small_letters(const std::vector<Hotword>& hotwords) {
+    std::unordered_map<std::string, double> boosts;
+    for (const Hotword& hotword : hotwords) {
+        const std::string text = in_small_letters(hotword.text, "a hotword");
+        const auto [found, fresh] = boosts.try_emplace(text, hotword.boost);
+        if (!fresh) found->second = std::max(found->second, hotword.boost);
+    }
+    std::vector<Hotword> small;
+    for (const auto& [text, boost] : boosts) small.push_back({text, boost});
+    return small;
+}
+
 [[noreturn]] void refuse(const std::string& field, const std::string& needed, double got) {
     throw std::invalid_argument(field + " must be " + needed + ", got " + std::to_string(got));
 }
@@ -54,7 +79,7 @@ void validate(const BeamSearchOptions& options) {
     if (options.confidence_scale <= 0) refuse("confidence_scale", "above 0", options.confidence_scale);
 }
 
-LabelSet::LabelSet(const std::vector<std::string>& labels) : names_(labels) {
+LabelSet::LabelSet(const std::vector<std::string>& labels, LetterCase letter_case) : names_(labels) {
     if (labels.empty()) throw std::invalid_argument("labels is empty; it needs at least the blank, \"\"");
     if (labels.size() > 65535) {
         throw std::invalid_argument("labels has " + std::to_string(labels.size()) +
@@ -80,7 +105,10 @@ LabelSet::LabelSet(const std::vector<std::string>& labels) : names_(labels) {
                                             std::to_string(other->second) + "] already");
             }
         }
-        code_points_.push_back(code);
+        code_points_.push_back(letter_case == LetterCase::kOther ? other_case(code) : code);
+        const bool capital = longhand::is_capital(code);
+        const bool cased = capital || other_case(code) != code;
+        written_.push_back(capital ? Written::kCapital : cased ? Written::kSmall : Written::kNeither);
         classes_.push_back(longhand::character_class(code));
         const bool space = classes_.back() == CharacterClass::kSpace;
         by_spaces_.push_back(space ? CharacterClass::kSpace : CharacterClass::kLetter);
@@ -90,7 +118,8 @@ LabelSet::LabelSet(const std::vector<std::string>& labels) : names_(labels) {
         throw std::invalid_argument("labels has no blank: one entry must be the empty string \"\"");
 }
 
-DecoderModel::DecoderModel(DecoderConfig given) : config(std::move(given)), labels(config.labels) {
+DecoderModel::DecoderModel(DecoderConfig given, LetterCase wanted)
+    : config(std::move(given)), letter_case(wanted), labels(config.labels, wanted) {
     validate(config.options);
     require_at_least("threads", 1, config.threads);
     if (config.threads > 1024) refuse("threads", "at most 1024", config.threads);
@@ -106,7 +135,8 @@ DecoderModel::DecoderModel(DecoderConfig given) : config(std::move(given)), labe
         lexicon = &words->lexicon();
     }
     for (std::uint32_t label = 0; label < labels.size(); ++label) {
-        const std::string& name = labels.names()[label];
+        std::string name;
+        if (label != labels.blank()) append_utf8(labels.code_point(label), name);
         const bool space = longhand::character_class(labels.code_point(label)) == CharacterClass::kSpace;
         character_tokens.push_back(character_model() ? character_model()->index(space ? kSpaceToken : name)
                                                      : 0);
@@ -143,10 +173,23 @@ void DecoderModel::read_priors() {
     }
     for (float& prior : log_priors) prior -= static_cast<float>(mean);
     log_priors[labels.blank()] = 0.0f;
+    if (letter_case == LetterCase::kAsWritten) return;
+    // Where the models are asked for another letter, that letter's frequency is what they would count again.
+    const LabelSet written(labels.names());
+    std::unordered_map<char32_t, float> of_letter;
+    for (std::uint32_t label = 0; label < labels.size(); ++label)
+        of_letter[written.code_point(label)] = log_priors[label];
+    for (std::uint32_t label = 0; label < labels.size(); ++label) {
+        const auto found = of_letter.find(labels.code_point(label));
+        if (found != of_letter.end()) log_priors[label] = found->second;
+    }
 }
 
 PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOptions& given)
-    : options(given), model(&decoder), hotwords(given.hotwords) {
+    : options(given),
+      model(&decoder),
+      hotwords(decoder.letter_case == LetterCase::kOther ? in_small_letters(given.hotwords)
+                                                         : given.hotwords) {
     validate(options);
     for (std::uint32_t label = 0; label < decoder.labels.size(); ++label) {
         classes.push_back(decoder.labels.character_class(label, options.word_splitting));
@@ -155,10 +198,9 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
     }
     if (options.restrict_characters) {
         const std::u32string characters = decode_utf8(options.allowed_characters, "allowed_characters");
-        for (std::uint32_t label = 0; label < decoder.labels.size(); ++label) {
-            const char32_t code = decoder.labels.code_point(label);
-            allowed.push_back(label == decoder.labels.blank() ||
-                              characters.find(code) != std::u32string::npos);
+        for (const std::string& name : decoder.labels.names()) {
+            const std::u32string code = decode_utf8(name, "a label");
+            allowed.push_back(code.empty() || characters.find(code.front()) != std::u32string::npos);
         }
     }
     if (options.closed_lexicon && !decoder.lexicon) {
@@ -169,18 +211,28 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
                              options.unknown_word_penalty > 0 || options.closed_lexicon;
     uses_words = decoder.lexicon != nullptr && words_count;
     uses_characters = decoder.character_model() != nullptr && options.character_weight > 0;
-    if (options.prior_weight > 0 && uses_characters) {
-        const double power = options.prior_weight * options.character_weight;
-        constexpr double kFarthest = 1e30;  // finite in single precision, whatever the weights
-        for (const double prior : decoder.log_priors) {
-            const double shift = prior == 0.0 ? 0.0 : power * options.temperature * prior;
-            prior_shift.push_back(static_cast<float>(std::clamp(shift, -kFarthest, kFarthest)));
-        }
-    }
+    read_shift();
     read_context();
 }
 
+void PreparedOptions::read_shift() {
+    const std::vector<float>& priors = model->log_priors;
+    const bool without_priors = !priors.empty() && options.prior_weight > 0 && uses_characters;
+    const bool folds = model->letter_case == LetterCase::kOther;
+    if (!without_priors && !folds) return;
+    const double power = without_priors ? options.prior_weight * options.character_weight : 0.0;
+    constexpr double kFarthest = 1e30;  // finite in single precision, whatever the weights
+    for (std::uint32_t label = 0; label < model->labels.size(); ++label) {
+        const double prior = without_priors ? priors[label] : 0.0;
+        const double taken = prior == 0.0 ? 0.0 : power * options.temperature * prior;
+        shift.push_back(static_cast<float>(std::clamp(taken, -kFarthest, kFarthest)));
+        if (folds && model->labels.is_small(label)) shift.back() += kSmallLetterShift;
+    }
+}
+
 void PreparedOptions::read_context() {
+    if (model->letter_case == LetterCase::kOther)
+        options.context = in_small_letters(options.context, "context");
     lm::ngram::State next{};
     if (const auto* words = model->word_model()) {
         word_start = words->start(options.sentence_start);

@@ -15,10 +15,17 @@
 
 namespace longhand {
 
+// The letters that the models are asked for where the network's labels stand.
+enum class LetterCase {
+    kAsWritten,
+    kOther,  // "e" for "E" and "E" for "e": for a line in capitals
+};
+
 // The labels, as the search and the language models see them.
 class LabelSet {
   public:
-    explicit LabelSet(const std::vector<std::string>& labels);
+    explicit LabelSet(const std::vector<std::string>& labels,
+                      LetterCase letter_case = LetterCase::kAsWritten);
 
     std::size_t size() const { return names_.size(); }
     std::uint32_t blank() const { return blank_; }
@@ -27,18 +34,23 @@ class LabelSet {
     CharacterClass character_class(std::uint32_t label, WordSplitting splitting) const {
         return splitting == WordSplitting::kLetters ? classes_[label] : by_spaces_[label];
     }
+    // What the network's labels are, whatever the models are asked for.
     const std::vector<std::string>& names() const { return names_; }
+    bool is_capital(std::uint32_t label) const { return written_[label] == Written::kCapital; }
+    bool is_small(std::uint32_t label) const { return written_[label] == Written::kSmall; }
 
   private:
     std::vector<std::string> names_;
     std::vector<char32_t> code_points_;
     std::vector<CharacterClass> classes_;
     std::vector<CharacterClass> by_spaces_;  // everything but a space counts as a letter
+    enum class Written : std::uint8_t { kCapital, kSmall, kNeither };
+    std::vector<Written> written_;
     std::uint32_t blank_ = 0;
 };
 
 struct DecoderModel {
-    explicit DecoderModel(DecoderConfig config);
+    explicit DecoderModel(DecoderConfig config, LetterCase letter_case = LetterCase::kAsWritten);
 
     const NgramLanguageModel::Implementation* word_model() const {
         return config.word_model ? &config.word_model->implementation() : nullptr;
@@ -48,6 +60,7 @@ struct DecoderModel {
     }
 
     DecoderConfig config;
+    LetterCase letter_case;
     LabelSet labels;
     const Lexicon* lexicon = nullptr;  // the known words; null if there are neither a word model nor a list
     // Per label: its token in the character model, and as a token of its own in the word model.
@@ -78,13 +91,16 @@ class PreparedOptions {
     std::vector<Lexicon::Symbol> hotword_symbols;  // per label, of the hotwords' lexicon; empty without any
     std::vector<CharacterClass> classes;           // per label
     std::vector<bool> allowed;                     // per label; empty: all
-    std::vector<float> prior_shift;                // per label, subtracted from the input; empty: nothing is
+    std::vector<float> shift;                      // per label, subtracted from the input; empty: nothing is
     bool uses_words = false;                       // the word model, or a lexicon, has a say in the score
     bool uses_characters = false;
     lm::ngram::State word_start{};
     lm::ngram::State character_start{};
+    // For lines in capitals; null: those are read like others.
+    std::shared_ptr<const PreparedOptions> for_capitals;
 
   private:
+    void read_shift();
     void read_context();
 };
 

@@ -17,6 +17,20 @@ constexpr ClassRange kClassRanges[] = {
 #include "unicode_table.inc"
 };
 
+struct CapitalRun {
+    char32_t first, last;
+    std::uint32_t step;
+    std::int32_t distance;  // to the small letters
+};
+
+constexpr CapitalRun kCapitalRuns[] = {
+#include "case_table.inc"
+};
+
+bool holds(const CapitalRun& run, char32_t code) {
+    return code >= run.first && code <= run.last && (code - run.first) % run.step == 0;
+}
+
 // The code point that starts at text[at], whose length goes to `length`; false if the bytes are no UTF-8.
 bool next_code_point(std::string_view text, std::size_t at, char32_t& code, std::size_t& length) {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -64,6 +78,20 @@ CharacterClass character_class(char32_t code) {
     const ClassRange* range = std::lower_bound(std::begin(kClassRanges), std::end(kClassRanges), code,
                                                [](const ClassRange& r, char32_t c) { return r.last < c; });
     return range != std::end(kClassRanges) && code >= range->first ? range->value : CharacterClass::kOther;
+}
+
+bool is_capital(char32_t code) {
+    return std::any_of(std::begin(kCapitalRuns), std::end(kCapitalRuns),
+                       [&](const CapitalRun& run) { return holds(run, code); });
+}
+
+char32_t other_case(char32_t code) {
+    for (const CapitalRun& run : kCapitalRuns) {
+        if (holds(run, code)) return code + static_cast<char32_t>(run.distance);
+        const char32_t capital = code - static_cast<char32_t>(run.distance);
+        if (holds(run, capital)) return capital;
+    }
+    return code;
 }
 
 }  // namespace longhand

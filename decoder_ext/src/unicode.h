@@ -19,5 +19,9 @@ enum class CharacterClass : std::uint8_t {
 std::u32string decode_utf8(std::string_view text, const char* what);
 void append_utf8(char32_t code_point, std::string& out);
 CharacterClass character_class(char32_t code_point);
+// Whether it is a capital with a small letter of its own, and the letter of the other case, as "e" of "E" and
+// "E" of "e"; else the character itself.
+bool is_capital(char32_t code_point);
+char32_t other_case(char32_t code_point);
 
 }  // namespace longhand

@@ -1,7 +1,8 @@
-"""Writes `src/unicode_table.inc`: which code points are letters, digits and spaces.
+"""Writes `src/unicode_table.inc` (which code points are letters, digits, spaces) and `src/case_table.inc` (capitals).
 
-Letters are the categories L* and M*, digits Nd, spaces what `str.isspace` says.
-The file is committed; run this again with a Python of a newer Unicode.
+Letters are the categories L* and M*, digits Nd, spaces what `str.isspace` says; capitals are the code points that
+have one small letter of which they are the one capital.
+The files are committed; run this again with a Python of a newer Unicode.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
-TARGET = Path(__file__).resolve().parent.parent / "src" / "unicode_table.inc"
+FOLDER = Path(__file__).resolve().parent.parent / "src"
 
 
 def character_class(code: int) -> str | None:
@@ -38,11 +39,40 @@ def ranges() -> list[tuple[int, int, str]]:
     return found
 
 
+def capital_runs() -> list[tuple[int, int, int, int]]:
+    """Runs of capitals (first, last, step, distance to the small letters), ascending; the step is 1 or 2."""
+    runs: list[tuple[int, int, int, int]] = []
+    for code in range(sys.maxunicode + 1):
+        small = chr(code).lower()
+        if len(small) != 1 or small == chr(code) or small.upper() != chr(code):
+            continue
+        distance = ord(small) - code
+        if runs:
+            first, last, step, before = runs[-1]
+            gap = code - last
+            if distance == before and gap <= 2 and (first == last or gap == step):
+                runs[-1] = (first, code, gap, distance)
+                continue
+        runs.append((code, code, 1, distance))
+    return runs
+
+
+def write(name: str, rows: list[str]) -> None:
+    """Writes one table."""
+    head = f"// Made by tools/make_unicode_table.py from Unicode {unicodedata.unidata_version}."
+    (FOLDER / name).write_text("\n".join([head, *rows]) + "\n")
+
+
 def main() -> None:
-    """Writes the table."""
-    lines = [f"// Made by tools/make_unicode_table.py from Unicode {unicodedata.unidata_version}."]
-    lines += [f"{{0x{first:X}, 0x{last:X}, CharacterClass::{name}}}," for first, last, name in ranges()]
-    TARGET.write_text("\n".join(lines) + "\n")
+    """Writes the tables."""
+    write(
+        "unicode_table.inc",
+        [f"{{0x{first:X}, 0x{last:X}, CharacterClass::{name}}}," for first, last, name in ranges()],
+    )
+    write(
+        "case_table.inc",
+        [f"{{0x{first:X}, 0x{last:X}, {step}, {far}}}," for first, last, step, far in capital_runs()],
+    )
 
 
 if __name__ == "__main__":

@@ -61,8 +61,10 @@ class ModelBundle:
 
     @property
     def greedy_decoder(self) -> dict[str, Any]:
-        """:attr:`decoder` for the best label of each frame: the tuned temperature weighs the network against language
-        models, and without them it would only belittle its confidences."""
+        """:attr:`decoder` for the best label of each frame.
+
+        The tuned temperature weighs the network against language models; without them it only lowers confidences.
+        """
         return {**self.decoder, "temperature": 1.0}
 
 

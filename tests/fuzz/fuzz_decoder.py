@@ -28,7 +28,7 @@ from longhand_decoder import (
 
 # Bytes of a binary model's header, the counts of its n-grams included.
 HEADER = 136
-LABELS = ["", "a", "b", "c", " ", "'", ",", "1", "é"]
+LABELS = ["", "a", "b", "A", "B", " ", "'", ",", "1", "é"]
 
 
 def damage(content: bytes, rng: random.Random, header: int) -> bytes:
@@ -92,7 +92,7 @@ def try_call(rng: random.Random) -> None:
         values = values[:: rng.choice([-1, 1, 2]), ::1]
     with np.errstate(over="ignore"):
         array = values.astype(rng.choice(["f2", "f4", "f8", ">f8", "i4", "c8"]))
-    text = "".join(rng.choice("ab c',1é\0\n") for _ in range(rng.randrange(6)))
+    text = "".join(rng.choice("abAB c',1é\0\n") for _ in range(rng.randrange(6)))
     try:
         options = BeamSearchOptions(
             beam_width=rng.choice([-1, 1, 2, 50, 2000]),
@@ -103,6 +103,7 @@ def try_call(rng: random.Random) -> None:
             hotwords=[text] if rng.random() < 0.5 else {text: rng.uniform(-1e9, 1e9)},
             allowed_characters=rng.choice([None, text]),
             alternatives=rng.choice([0, 1, 100]),
+            fold_capitals=rng.random() < 0.5,
             closed_lexicon=rng.random() < 0.3,
             context=text,
         )

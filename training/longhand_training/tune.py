@@ -192,7 +192,7 @@ def main() -> int:
         start = {name: value for name, value in bundle.decoder.items() if name in RANGES}
         best, _ = search(objective, start, 60 * options.minutes)
         best = calibrate(objective, narrow(objective, best))
-        update_decoder(options.bundle, best, bundle.label_priors)
+        update_decoder(options.bundle, {**bundle.decoder, **best}, bundle.label_priors)
     except (ValueError, RuntimeError) as error:
         print(f"tune: {error}", file=sys.stderr)
         return 2

@@ -64,6 +64,10 @@ struct BeamSearchOptions {
     double prior_weight = 1.0;
     double character_bonus = 0.0;  // added for each character, natural log
     WordSplitting word_splitting = WordSplitting::kLetters;
+    // true: a line whose letters are nearly all capitals is weighed by the models as if they were small, and
+    // still comes out in capitals; a small letter is made unlikely there, and hotwords stand for either. Not
+    // in streams, which see no whole line, nor with a closed lexicon.
+    bool fold_capitals = false;
     bool closed_lexicon = false;  // true: only words of the vocabulary may be read
     bool sentence_start = false;  // true: both models start in the context <s>
     bool sentence_end = false;    // true: both models score </s> at the end
