@@ -44,7 +44,7 @@ def in_capitals(log_probs: NDArray[np.float32]) -> bool:
     best = [int(label) for label, _ in itertools.groupby(log_probs.argmax(axis=1))]
     capitals = sum(_cased(LABELS[label]) and LABELS[label].isupper() for label in best)
     small = sum(_cased(LABELS[label]) and LABELS[label].islower() for label in best)
-    return capitals >= 4 and capitals >= 3 * small
+    return bool(capitals >= 4 and capitals >= 3 * small)
 
 
 def _cased(label: str) -> bool:
