@@ -77,6 +77,7 @@ BeamSearchOptions read_options(const py::object& options) {
     if (!open_penalty.is_none()) out.open_unknown_penalty = open_penalty.cast<double>();
     read("character_weight", out.character_weight);
     read("character_bonus", out.character_bonus);
+    read("figures_weight", out.figures_weight);
     read("merge_histories", out.merge_histories);
     read("fold_capitals", out.fold_capitals);
     read("closed_lexicon", out.closed_lexicon);

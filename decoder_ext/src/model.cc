@@ -74,6 +74,8 @@ void validate(const BeamSearchOptions& options) {
     if (options.open_unknown_penalty) require_weight("open_unknown_penalty", *options.open_unknown_penalty);
     require_weight("character_weight", options.character_weight);
     require_finite("character_bonus", options.character_bonus);
+    if (!(options.figures_weight >= 0 && options.figures_weight <= 1))
+        refuse("figures_weight", "between 0 and 1", options.figures_weight);
     require_at_least("alternatives", 1, options.alternatives);
     require_finite("confidence_scale", options.confidence_scale);
     if (options.confidence_scale <= 0) refuse("confidence_scale", "above 0", options.confidence_scale);
@@ -196,6 +198,7 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
         if (!hotwords.empty())
             hotword_symbols.push_back(hotwords.lexicon().symbol(decoder.labels.code_point(label)));
     }
+    classes.push_back(CharacterClass::kSpace);
     if (options.restrict_characters) {
         const std::u32string characters = decode_utf8(options.allowed_characters, "allowed_characters");
         for (const std::string& name : decoder.labels.names()) {
@@ -224,7 +227,8 @@ void PreparedOptions::read_shift() {
     constexpr double kFarthest = 1e30;  // finite in single precision, whatever the weights
     for (std::uint32_t label = 0; label < model->labels.size(); ++label) {
         const double prior = without_priors ? priors[label] : 0.0;
-        const double taken = prior == 0.0 ? 0.0 : power * options.temperature * prior;
+        const double counts = classes[label] == CharacterClass::kDigit ? options.figures_weight : 1.0;
+        const double taken = prior == 0.0 ? 0.0 : counts * power * options.temperature * prior;
         shift.push_back(static_cast<float>(std::clamp(taken, -kFarthest, kFarthest)));
         if (folds && model->labels.is_small(label)) shift.back() += kSmallLetterShift;
     }

@@ -89,7 +89,7 @@ class PreparedOptions {
     const DecoderModel* model;
     HotwordAutomaton hotwords;
     std::vector<Lexicon::Symbol> hotword_symbols;  // per label, of the hotwords' lexicon; empty without any
-    std::vector<CharacterClass> classes;           // per label
+    std::vector<CharacterClass> classes;           // per label; behind the last, of the empty prefix
     std::vector<bool> allowed;                     // per label; empty: all
     std::vector<float> shift;                      // per label, subtracted from the input; empty: nothing is
     bool uses_words = false;                       // the word model, or a lexicon, has a say in the score

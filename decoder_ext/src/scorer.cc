@@ -25,8 +25,11 @@ Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
             const TokenStep step =
                 options.uses_words ? token_step(before, static_cast<CharacterClass>(next)) : TokenStep{};
             steps_[pending][next] = step;
-            double gain = values_.character_bonus + hotword_gain;
-            gain += values_.word_bonus * step.ended(before);
+            // Figures count less, which is more where it is a malus.
+            double gain = hotword_gain +
+                          std::max(values_.character_bonus, values_.figures_weight * values_.character_bonus);
+            gain += std::max(values_.word_bonus, values_.figures_weight * values_.word_bonus) *
+                    step.ended(before);
             bounds_[pending][next] = {gain, step.closes};
             headroom_[pending] = next == 0 ? gain : std::max(headroom_[pending], gain);
         }
@@ -63,13 +66,14 @@ void Scorer::work_out_character_state(PrefixTree& tree, std::uint32_t parent, st
 
 void Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state) {
     state = tree[parent].state;
-    state.score += values_.character_bonus;
+    const double share = character_share(tree[parent].label, label);
+    state.score += share * values_.character_bonus;
     if (options_.uses_characters) {
         const std::uint32_t token = options_.model->character_tokens[label];
         const float score = cache_.characters->score(character_state(tree, parent), token);
         state.characters = ModelState::kNotYet;
         state.character_score += score;
-        state.score += values_.character_weight * score;
+        state.score += share * values_.character_weight * score;
     }
     if (options_.uses_words) extend_words(tree, parent, label, state);
     if (has_hotwords_) extend_hotwords(tree[parent], label, state);
@@ -84,10 +88,12 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
         return after.forbidden ? -std::numeric_limits<float>::infinity()
                                : static_cast<float>(after.score - before.score);
     }
-    double gain = values_.character_bonus;
+    const double share = character_share(tree[parent].label, label);
+    double gain = share * values_.character_bonus;
     if (options_.uses_characters) {
         const std::uint32_t token = options_.model->character_tokens[label];
-        gain += values_.character_weight * cache_.characters->score(character_state(tree, parent), token);
+        const float score = cache_.characters->score(character_state(tree, parent), token);
+        gain += share * values_.character_weight * score;
     }
     // Nothing is known of a word and an apostrophe, as in extend_words().
     if (step.pending == Pending::kNothing || step.pending == Pending::kWordApostrophe)
@@ -200,13 +206,14 @@ void Scorer::score_token(std::uint32_t word, bool known, Pending kind, ModelStat
     }
     state.penalised = false;
     state.deposit = 0.0;
-    state.score += values_.word_bonus;
+    const double share = kind == Pending::kNumber ? values_.figures_weight : 1.0;
+    state.score += share * values_.word_bonus;
     if (!cache_.words) return;
     const std::uint32_t number = word == Lexicon::kNoWord ? options_.model->word_model()->unknown() : word;
     const ModelAutomaton::Step step = cache_.words->step(state.words, number);
     state.words = step.target;
     state.word_score += step.score;
-    state.score += values_.word_weight * step.score;
+    state.score += share * values_.word_weight * step.score;
 }
 
 void Scorer::extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const {

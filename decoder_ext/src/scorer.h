@@ -5,6 +5,8 @@
 //               + character_weight * log P_char(y) + character_bonus * |y|
 //               + sum of the boosts of the hotwords in y
 //
+// where a token that is a number, and a character that is a digit or follows one, count figures_weight times.
+//
 // A token is scored when it ends. The penalty of an unknown word falls due as soon as no known word begins
 // like it; where the options set another one for words that are still open, the difference is settled when
 // the word ends.
@@ -76,6 +78,11 @@ class Scorer {
     void extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const;
     void close_token(const PrefixTree& tree, std::uint32_t node, ModelState& state);
     void score_token(std::uint32_t word, bool known, Pending kind, ModelState& state);
+    // How much the character model's word on this label counts.
+    double character_share(std::uint32_t before, std::uint32_t label) const {
+        const auto digit = [this](std::uint32_t l) { return options_.classes[l] == CharacterClass::kDigit; };
+        return digit(label) || digit(before) ? values_.figures_weight : 1.0;
+    }
     void penalise(ModelState& state, double due) const;
     double open_penalty(const ModelState& state) const;
     char32_t code_point(std::uint32_t label) const { return options_.model->labels.code_point(label); }

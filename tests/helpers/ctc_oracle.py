@@ -108,6 +108,7 @@ class Objective:
     unknown_word_penalty: float = 5.0
     character_weight: float = 0.5
     character_bonus: float = 0.0
+    figures_weight: float = 1.0
     spaces_only: bool = False
     closed_lexicon: bool = False
     sentence_start: bool = False
@@ -117,10 +118,13 @@ class Objective:
 
     def models(self, text: str) -> float:
         """What the models add to log P(text); -inf for a text that a closed lexicon forbids."""
-        total = self.character_bonus * len(text)
+        pairs = zip(" " + text, text, strict=False)
+        shares = [self._share("digit" in (kind(before), kind(this))) for before, this in pairs]
+        total = self.character_bonus * sum(shares)
         total += sum(boost * hotword_count(text, word) for word, boost in self.hotwords.items())
         if self.character_model is not None and self.character_weight > 0:
-            total += self.character_weight * self.character_score(text)
+            scores = [self.character_score(text[:i], end=False) for i in range(len(text) + 1)]
+            total += self.character_weight * self._weighted(scores, shares, self.character_score(text))
         known = self.known_words()
         if known is not None:
             tokens = word_tokens(text, spaces_only=self.spaces_only)
@@ -128,9 +132,21 @@ class Objective:
             if self.closed_lexicon and unknown:
                 return -math.inf
             numbers = 0 if self.spaces_only else sum(kind(token[0]) == "digit" for token in unknown)
-            total += self.word_bonus * len(tokens) - self.unknown_word_penalty * (len(unknown) - numbers)
-            total += self.word_weight * self.word_score(text)
+            shares = [self._share(kind(token[0]) == "digit") for token in tokens]
+            total += self.word_bonus * sum(shares) - self.unknown_word_penalty * (len(unknown) - numbers)
+            scores = [self._token_score(tokens[:i], end=False) for i in range(len(tokens) + 1)]
+            total += self.word_weight * self._weighted(scores, shares, self.word_score(text))
         return total
+
+    def _share(self, is_figure: bool) -> float:
+        return self.figures_weight if is_figure and not self.spaces_only else 1.0
+
+    @staticmethod
+    def _weighted(scores: Sequence[float], shares: Sequence[float], whole: float) -> float:
+        """The steps between growing beginnings, each by its share, and what the end of the sentence adds."""
+        steps = [after - before for before, after in itertools.pairwise(scores)]
+        end = whole - scores[-1]
+        return sum(step * share for step, share in zip(steps, shares, strict=True)) + end
 
     def known_words(self) -> set[str] | None:
         """The vocabulary with the hotwords' own words; None if words have no say."""
@@ -143,23 +159,25 @@ class Objective:
 
     def word_score(self, text: str) -> float:
         """log P_word, unweighted."""
+        return self._token_score(word_tokens(text, spaces_only=self.spaces_only), end=True)
+
+    def _token_score(self, tokens: Sequence[str], *, end: bool) -> float:
         if self.word_model is None:
             return 0.0
         known = self.lexicon if self.lexicon is not None else self.word_model.vocabulary()
-        tokens = word_tokens(text, spaces_only=self.spaces_only)
         tokens = [token if token in known else "<unk>" for token in tokens]
-        return self._score(self.word_model, word_tokens(self.context), tokens)
+        return self._score(self.word_model, word_tokens(self.context), tokens, end)
 
-    def character_score(self, text: str) -> float:
+    def character_score(self, text: str, *, end: bool = True) -> float:
         """log P_char, unweighted."""
         assert self.character_model is not None
         context = self.context if not self.context or self.context[-1] == " " else self.context + " "
-        as_tokens = [[SPACE_TOKEN if c == " " else c for c in part] for part in (context, text)]
-        return self._score(self.character_model, *as_tokens)
+        before, after = ([SPACE_TOKEN if c == " " else c for c in part] for part in (context, text))
+        return self._score(self.character_model, before, after, end)
 
-    def _score(self, model: TinyNgram, context: list[str], tokens: list[str]) -> float:
+    def _score(self, model: TinyNgram, context: list[str], tokens: list[str], end: bool) -> float:
         before = (["<s>"] if self.sentence_start else []) + context
-        return model.log_probability(before, tokens + (["</s>"] if self.sentence_end else []))
+        return model.log_probability(before, tokens + (["</s>"] if self.sentence_end and end else []))
 
 
 def all_scores(

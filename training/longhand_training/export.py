@@ -25,7 +25,7 @@ from longhand_training.dataset import SourceConfig
 from longhand_training.quantise import calibration_lines, quantise_onnx
 
 # Settings of a bundle that was never tuned; ``longhand_training.tune`` replaces them.
-UNTUNED: Mapping[str, Any] = {"beam_width": 50, "fold_capitals": True}
+UNTUNED: Mapping[str, Any] = {"beam_width": 50, "fold_capitals": True, "figures_weight": 0.35}
 
 
 def export_onnx(network: LineNetwork, path: Path, height: int) -> None:

@@ -63,6 +63,10 @@ struct BeamSearchOptions {
     // character model.
     double prior_weight = 1.0;
     double character_bonus = 0.0;  // added for each character, natural log
+    // 0 to 1: what both models and their bonuses say of numbers, of digits and of a character behind a digit
+    // counts this much, and digits' priors as much. Text knows little of the next telephone number. Nothing
+    // where words end at spaces only.
+    double figures_weight = 1.0;
     WordSplitting word_splitting = WordSplitting::kLetters;
     // true: a line whose letters are nearly all capitals is weighed by the models as if they were small, and
     // still comes out in capitals; a small letter is made unlikely there, and hotwords stand for either. Not

@@ -202,20 +202,34 @@ def test_text_alone_needs_no_scale(
     assert decoder.decode_text(logits, options) == decoder.decode(logits, options)[0].text
 
 
-@settings(max_examples=15, **ANY)
-@given(seed=st.integers(0, 2**31), width=st.sampled_from([4, 25]))
+@settings(max_examples=30, **ANY)
+@given(
+    seed=st.integers(0, 2**31),
+    width=st.sampled_from([4, 25]),
+    figures=st.sampled_from([1.0, 0.3]),
+    bonus=st.sampled_from([0.0, -1.0, 1.0]),
+)
 def test_the_beam_with_a_character_model_is_the_plain_search_s(
-    seed: int, width: int, character_model: NgramLanguageModel
+    seed: int, width: int, figures: float, bonus: float, character_model: NgramLanguageModel
 ) -> None:
     line = noisy_line(seed, len(LABELS), 20)
     options = BeamSearchOptions(
-        beam_width=width, beam_threshold=-9.0, token_threshold=-5.0, alternatives=width, character_weight=0.6
+        beam_width=width,
+        beam_threshold=-9.0,
+        token_threshold=-5.0,
+        alternatives=width,
+        character_weight=0.6,
+        character_bonus=bonus,
+        figures_weight=figures,
     )
 
     @functools.cache
     def models(prefix: tuple[int, ...]) -> float:
+        if not prefix:
+            return 0.0
         tokens = ["\u2581" if LABELS[v] == " " else LABELS[v] for v in prefix]
-        return 0.6 * character_model.score(tokens)
+        step = 0.6 * (character_model.score(tokens) - character_model.score(tokens[:-1])) + bonus
+        return models(prefix[:-1]) + (figures if "1" in tokens[-2:] else 1.0) * step
 
     expected = search(
         line.astype(np.float64), LABELS, models, beam_width=width, beam_threshold=-9.0, token_threshold=-5.0

@@ -84,6 +84,7 @@ def check(
         "unknown_word_penalty",
         "character_weight",
         "character_bonus",
+        "figures_weight",
     )
     names += ("closed_lexicon", "sentence_start", "sentence_end", "context", "hotwords")
     options = BeamSearchOptions(
@@ -167,6 +168,44 @@ def test_both_models(
     )
     line = random_line(seed, labels)
     check(line, labels, objective, path_merge=merge, word_model=word_model, character_model=character_model)
+
+
+@oracle_settings
+@given(
+    st.sampled_from([["", "1", "a", ","], ["", "1", "a", " "], ["", "1", "'", "b"], ["", "1", "2"]]),
+    seeds,
+    models,
+    st.floats(0.0, 1.0),
+    bonuses,
+    bonuses,
+    st.booleans(),
+    st.booleans(),
+)
+def test_figures_weight(
+    labels: list[str],
+    seed: int,
+    which: tuple[int, int],
+    figures: float,
+    word_bonus: float,
+    character_bonus: float,
+    end: bool,
+    spaces: bool,
+) -> None:
+    (word_ngram, word_model), (character_ngram, character_model) = (
+        model("words", *which),
+        model("characters", *which),
+    )
+    objective = Objective(
+        word_ngram,
+        character_ngram,
+        word_bonus=word_bonus,
+        character_bonus=character_bonus,
+        figures_weight=figures,
+        sentence_end=end,
+        spaces_only=spaces,
+    )
+    line = random_line(seed, labels)
+    check(line, labels, objective, word_model=word_model, character_model=character_model)
 
 
 @oracle_settings
@@ -260,12 +299,14 @@ def divided_by_priors(
     priors: NDArray[np.float64],
     power: float,
     temperature: float,
+    figures: float,
 ) -> NDArray[np.float64]:
     """What the search is to see."""
     is_character = np.array([label != "" for label in labels])
     shares = priors * is_character / priors[is_character].sum()
     logs = np.log(np.maximum(shares, 1e-5))
     shift = np.where(is_character, logs - (shares * logs).sum(), 0.0)
+    shift *= [figures if label.isdigit() else 1.0 for label in labels]
     divided = line.astype(np.float32) / temperature - power * shift
     return np.asarray(divided - np.log(np.exp(divided).sum(axis=1, keepdims=True)))
 
@@ -276,17 +317,25 @@ def divided_by_priors(
     seeds,
     st.floats(0.05, 1.5),
     st.sampled_from([1.0, 0.6, 2.0]),
+    st.sampled_from([1.0, 0.4]),
     st.booleans(),
     models,
 )
 def test_label_priors(
-    labels: list[str], seed: int, weight: float, temperature: float, words: bool, which: tuple[int, int]
+    labels: list[str],
+    seed: int,
+    weight: float,
+    temperature: float,
+    figures: float,
+    words: bool,
+    which: tuple[int, int],
 ) -> None:
     ngram, loaded = model("characters", *which)
     word_ngram, word_loaded = model("words", *which) if words else (None, None)
     line, priors = random_line(seed, labels), random_priors(seed, labels)
-    objective = Objective(word_ngram, ngram, word_weight=0.7, character_weight=0.9)
-    divided = divided_by_priors(line, labels, priors, weight * objective.character_weight, temperature)
+    objective = Objective(word_ngram, ngram, word_weight=0.7, character_weight=0.9, figures_weight=figures)
+    power = weight * objective.character_weight
+    divided = divided_by_priors(line, labels, priors, power, temperature, figures)
     expected = all_scores(divided, labels, objective)
     acoustic = text_log_probabilities(divided, labels)
     names = ("word_weight", "word_bonus", "unknown_word_penalty", "character_weight", "character_bonus")
@@ -295,6 +344,7 @@ def test_label_priors(
         **{name: getattr(objective, name) for name in names},
         prior_weight=weight,
         temperature=temperature,
+        figures_weight=figures,
     )
     decoder = CtcBeamSearchDecoder(
         labels,
