@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import lzma
+from calendar import month_name
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from string import ascii_uppercase, digits
 
 import numpy as np
 
@@ -53,9 +55,12 @@ class PhraseSource:
         return cls(sentences)
 
     def phrase(self, rng: np.random.Generator, shortest: int = 8, longest: int = 70) -> str:
-        """A run of words, or now and then figures, sums, capitals, or quoted and bracketed words."""
-        if rng.random() < 0.12:
+        """A run of words, or now and then a form's entry, figures, sums, capitals, or quoted and bracketed words."""
+        kind = rng.random()
+        if kind < 0.12:
             return _oddity(rng)
+        if kind < 0.24:
+            return self._form_entry(rng)
         words: list[str] = []
         wanted = int(rng.integers(shortest, longest))
         while len(" ".join(words)) < wanted:
@@ -68,22 +73,79 @@ class PhraseSource:
             phrase = f"{phrase} {word}" if phrase else word
         return _dressed(phrase[:longest], rng)
 
+    def _form_entry(self, rng: np.random.Generator) -> str:
+        """What people write in the fields of forms."""
+        makers = (_date, _telephone_number, _amount, _reference, _postcode, self._address)
+        return makers[int(rng.integers(len(makers)))](rng)
+
+    def _address(self, rng: np.random.Generator) -> str:
+        """An e-mail address of words of the corpus."""
+        words: list[str] = []
+        while len(words) < 3:
+            sentence = self._sentences[int(rng.integers(len(self._sentences)))]
+            words += [word for word in sentence.split(" ") if word.isascii() and word.isalpha()] or ["office"]
+        name, other, host = (words[int(i)] for i in rng.permutation(len(words))[:3])
+        join, domain = rng.choice([".", "_", "-", ""]), rng.choice(["com", "org", "net", "co.uk", "de", "fr"])
+        return f"{name}{join}{other}@{host}.{domain}".lower()
+
+
+def _digits(rng: np.random.Generator, count: int) -> str:
+    return "".join(str(digit) for digit in rng.integers(0, 10, count))
+
+
+def _date(rng: np.random.Generator) -> str:
+    day, month, year = int(rng.integers(1, 32)), int(rng.integers(1, 13)), int(rng.integers(1900, 2030))
+    return [
+        f"{day:02d}/{month:02d}/{year}",
+        f"{day} {month_name[month]} {year}",
+        f"{month_name[month][:3]}. {day}, {year}",
+        f"{year}-{month:02d}-{day:02d}",
+        f"{day}.{month}.{year % 100:02d}",
+    ][int(rng.integers(5))]
+
+
+def _telephone_number(rng: np.random.Generator) -> str:
+    run = _digits(rng, 12)
+    return [
+        f"+{run[:2]} {run[2:4]} {run[4:8]} {run[8:]}",
+        f"({run[:3]}) {run[3:6]}-{run[6:10]}",
+        f"0{run[:4]} {run[4:10]}",
+        " ".join(run[i : i + 2] for i in range(0, 10, 2)),
+    ][int(rng.integers(4))]
+
+
+def _amount(rng: np.random.Generator) -> str:
+    value, cents = int(rng.integers(0, 10 ** int(rng.integers(1, 6)))), _digits(rng, 2)
+    return [f"£{value:,}.{cents}", f"{value}.{cents} €", f"${value:,}", f"{value % 101} %"][
+        int(rng.integers(4))
+    ]
+
+
+def _reference(rng: np.random.Generator) -> str:
+    # About as many digits as letters.
+    return "".join(rng.choice(list(ascii_uppercase + 3 * digits), int(rng.integers(5, 11))))
+
+
+def _postcode(rng: np.random.Generator) -> str:
+    letters = "".join(rng.choice(list(ascii_uppercase), 4))
+    return f"{letters[:2]}{int(rng.integers(1, 21))} {int(rng.integers(1, 10))}{letters[2:]}"
+
 
 def _dressed(phrase: str, rng: np.random.Generator) -> str:
     kind = rng.random()
     words = phrase.split(" ")
     at = int(rng.integers(len(words)))
-    if kind < 0.05:
+    if kind < 0.20:
         return phrase.upper()
-    if kind < 0.10:
+    if kind < 0.24:
         words[at] = f'"{words[at]}"'
-    elif kind < 0.14:
+    elif kind < 0.28:
         words[at] = f"({words[at]})"
-    elif kind < 0.18:
+    elif kind < 0.32:
         words[at] = words[at].capitalize() + str(rng.choice(list("!?;:")))
-    elif kind < 0.22:
+    elif kind < 0.36:
         words.insert(at, _number(rng))
-    elif kind < 0.24:
+    elif kind < 0.38:
         words = [word.capitalize() for word in words]
     return " ".join(words)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -249,6 +250,23 @@ def test_phrases_come_from_the_sentences_and_have_line_length() -> None:
     assert max(map(len, phrases)) < 80
     assert sum("fox" in phrase for phrase in phrases) > 20
     assert any(any(c.isdigit() for c in phrase) for phrase in phrases)
+    running = [
+        phrase
+        for phrase in phrases
+        if phrase.upper().split()[-1] in ["THE", "QUICK", "BROWN", "FOX", "JUMPS", "NEAR", "RIVER", "BANK"]
+    ]
+    assert 0.1 < sum(phrase.isupper() for phrase in running) / len(running) < 0.3
+    for entry in (
+        r"\d{1,2} (January|June|November) (19|20)\d\d",
+        r"\+\d\d \d\d \d{4} \d{4}",
+        r"£[\d,]+\.\d\d",
+        r"[A-Z]{2}\d{1,2} \d[A-Z]{2}",
+        r"(?=.*\d)(?=.*[A-Z])[A-Z\d]{5,10}",
+        r"[a-z]+[._-]?[a-z]+@[a-z]+\.(com|org|net|co\.uk|de|fr)",
+    ):
+        assert any(re.fullmatch(entry, source.phrase(rng)) for _ in range(3000)), entry
+    # A corpus without a plain word.
+    assert any("@" in PhraseSource(["12, 13!"]).phrase(rng) for _ in range(500))
     with pytest.raises(ValueError, match="no sentences"):
         PhraseSource([])
 
