@@ -35,25 +35,16 @@ void search_line(const LogProbs& line, const PreparedOptions& options, BeamSearc
 
 class CtcBeamSearchDecoder::Implementation {
   public:
-    explicit Implementation(DecoderConfig config) : model(std::move(config)) {
-        defaults = prepare(model.config.options);
-    }
-
-    std::shared_ptr<const PreparedOptions> prepare(const BeamSearchOptions& options) {
-        auto prepared = std::make_shared<PreparedOptions>(model, options);
-        const bool models_count =
-            prepared->uses_words || prepared->uses_characters || !options.hotwords.empty();
-        if (options.fold_capitals && models_count && !options.closed_lexicon)
-            prepared->for_capitals = std::make_shared<PreparedOptions>(folded_model(), options);
-        return prepared;
-    }
+    explicit Implementation(DecoderConfig config)
+        : model(std::move(config)),
+          defaults(std::make_shared<PreparedOptions>(model, model.config.options)) {}
 
     // The options to read a line with, whose shape is checked.
-    const PreparedOptions& options_for(const LogProbs& line, const PreparedOptions& options) const {
+    const PreparedOptions& options_for(const LogProbs& line, const PreparedOptions& options) {
         require_own(options, model);
         check_shape(line, model.labels.size());
-        const bool folds = options.for_capitals && is_in_capitals(line, model.labels);
-        return folds ? *options.for_capitals : options;
+        if (!options.folds || !is_in_capitals(line, model.labels)) return options;
+        return options.for_capitals(folded_model());
     }
 
     // A workspace for one thread, handed back when `lease` goes.
@@ -110,7 +101,7 @@ class CtcBeamSearchDecoder::Implementation {
     }
 
     const DecoderModel model;
-    std::shared_ptr<const PreparedOptions> defaults;
+    const std::shared_ptr<const PreparedOptions> defaults;
 
   private:
     const DecoderModel& folded_model() {
@@ -132,7 +123,7 @@ CtcBeamSearchDecoder::CtcBeamSearchDecoder(DecoderConfig config)
 CtcBeamSearchDecoder::~CtcBeamSearchDecoder() = default;
 
 std::shared_ptr<const PreparedOptions> CtcBeamSearchDecoder::prepare(const BeamSearchOptions& options) const {
-    return implementation_->prepare(options);
+    return std::make_shared<PreparedOptions>(implementation_->model, options);
 }
 
 std::shared_ptr<const PreparedOptions> CtcBeamSearchDecoder::default_options() const {

@@ -214,8 +214,15 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
                              options.unknown_word_penalty > 0 || options.closed_lexicon;
     uses_words = decoder.lexicon != nullptr && words_count;
     uses_characters = decoder.character_model() != nullptr && options.character_weight > 0;
+    const bool models_count = uses_words || uses_characters || !options.hotwords.empty();
+    folds = options.fold_capitals && models_count && !options.closed_lexicon;
     read_shift();
     read_context();
+}
+
+const PreparedOptions& PreparedOptions::for_capitals(const DecoderModel& folded) const {
+    std::call_once(folded_once_, [&] { folded_ = std::make_unique<const PreparedOptions>(folded, options); });
+    return *folded_;
 }
 
 void PreparedOptions::read_shift() {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -96,10 +97,16 @@ class PreparedOptions {
     bool uses_characters = false;
     lm::ngram::State word_start{};
     lm::ngram::State character_start{};
-    // For lines in capitals; null: those are read like others.
-    std::shared_ptr<const PreparedOptions> for_capitals;
+    bool folds = false;  // lines in capitals are read with for_capitals()
+
+    // The same for a line in capitals, with the decoder's model of the other case. Made for the first such
+    // line: few calls meet one, and a long list of hotwords takes milliseconds.
+    const PreparedOptions& for_capitals(const DecoderModel& folded) const;
 
   private:
+    mutable std::once_flag folded_once_;
+    mutable std::unique_ptr<const PreparedOptions> folded_;
+
     void read_shift();
     void read_context();
 };
