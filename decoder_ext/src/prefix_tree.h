@@ -19,11 +19,13 @@ struct ModelState {
     std::uint32_t hotword = 0;          // state of the hotword automaton
     std::uint32_t length = 0;           // characters of the open token
     Pending pending = Pending::kNothing;
-    bool penalised = false;        // the open token has paid for being unknown
-    bool forbidden = false;        // a closed lexicon does not have this prefix
-    double deposit = 0.0;          // what the open token has paid beyond its final penalty: it gets that back
-    double score = 0.0;            // everything the models add to the prefix's score
-    double word_score = 0.0;       // natural log-probability in the word model, unweighted
+    bool penalised = false;   // the open token has paid for being unknown
+    bool capitals = false;    // the open token is in capitals
+    bool code = false;        // a digit stands behind the last character that is neither digit nor capital
+    bool forbidden = false;   // a closed lexicon does not have this prefix
+    double deposit = 0.0;     // what the open token has paid beyond its final penalty: it gets that back
+    double score = 0.0;       // everything the models add to the prefix's score
+    double word_score = 0.0;  // natural log-probability in the word model, unweighted
     double character_score = 0.0;  // ... in the character model
 };
 

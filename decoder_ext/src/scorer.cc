@@ -30,6 +30,10 @@ Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
                           std::max(values_.character_bonus, values_.figures_weight * values_.character_bonus);
             gain += std::max(values_.word_bonus, values_.figures_weight * values_.word_bonus) *
                     step.ended(before);
+            // What an unknown word in capitals gets back where a digit follows.
+            if (before == Pending::kWord && step.closes &&
+                static_cast<CharacterClass>(next) == CharacterClass::kDigit)
+                gain += (1.0 - values_.figures_weight) * values_.unknown_word_penalty;
             bounds_[pending][next] = {gain, step.closes};
             headroom_[pending] = next == 0 ? gain : std::max(headroom_[pending], gain);
         }
@@ -66,7 +70,7 @@ void Scorer::work_out_character_state(PrefixTree& tree, std::uint32_t parent, st
 
 void Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state) {
     state = tree[parent].state;
-    const double share = character_share(tree[parent].label, label);
+    const double share = character_share(tree[parent], label);
     state.score += share * values_.character_bonus;
     if (options_.uses_characters) {
         const std::uint32_t token = options_.model->character_tokens[label];
@@ -75,6 +79,7 @@ void Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
         state.character_score += score;
         state.score += share * values_.character_weight * score;
     }
+    state.code = is_code(state, label);
     if (options_.uses_words) extend_words(tree, parent, label, state);
     if (has_hotwords_) extend_hotwords(tree[parent], label, state);
 }
@@ -88,7 +93,7 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
         return after.forbidden ? -std::numeric_limits<float>::infinity()
                                : static_cast<float>(after.score - before.score);
     }
-    const double share = character_share(tree[parent].label, label);
+    const double share = character_share(tree[parent], label);
     double gain = share * values_.character_bonus;
     if (options_.uses_characters) {
         const std::uint32_t token = options_.model->character_tokens[label];
@@ -104,6 +109,8 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
     ModelState open;
     open.pending = step.pending;
     open.length = step.continues ? before.length + 1 : 1;
+    open.capitals = is_capital(label) && (!step.continues || before.capitals);
+    open.code = is_code(before, label);
     open.penalised = step.continues && before.penalised;
     open.deposit = step.continues ? before.deposit : 0.0;
     penalise(open, open_penalty(open));
@@ -126,7 +133,8 @@ std::uint64_t Scorer::history(PrefixTree& tree, std::uint32_t parent, std::uint3
         mix((static_cast<std::uint64_t>(state.words) << 32) + state.lexicon);
         if (has_hotwords_) mix((static_cast<std::uint64_t>(state.hotword_lexicon) << 32) + state.hotword);
         const std::uint64_t length = values_.open_unknown_penalty && state.penalised ? state.length : 0;
-        mix((length << 8) + static_cast<std::uint64_t>(state.pending) * 2 + state.penalised);
+        mix((length << 8) + static_cast<std::uint64_t>(state.pending) * 8 + state.code * 4 +
+            state.capitals * 2 + state.penalised);
     };
     mix_words(own);
     // Behind "word'" either the word goes on or it ended before the apostrophe: both states count.
@@ -138,18 +146,19 @@ void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uin
                           ModelState& state) {
     const Lexicon& hotwords = options_.hotwords.lexicon();
     const TokenStep step = token_step_of(state, label);
-    if (step.closes) close_token(tree, parent, state);
+    if (step.closes) close_token(tree, parent, is_digit(label), state);
     if (step.single) {
         const std::uint32_t word = options_.model->single_tokens[label];
         const bool known = word != Lexicon::kNoWord ||
                            (has_hotwords_ && hotwords.word(hotword_step(Lexicon::kRoot, label)) == 0);
-        score_token(word, known, Pending::kNothing, state);
+        score_token(word, known, Pending::kNothing, 1.0, state);
     }
     if (!step.continues) {
         state.lexicon = state.hotword_lexicon = Lexicon::kRoot;
         state.length = 0;
     }
     state.pending = step.pending;
+    state.capitals = is_capital(label) && (!step.continues || state.capitals);
     if (step.pending == Pending::kNothing) return;
     ++state.length;
     state.lexicon = options_.model->lexicon->step(state.lexicon, options_.model->symbols[label]);
@@ -171,6 +180,7 @@ std::uint32_t Scorer::hotword_step(std::uint32_t node, std::uint32_t label) cons
 
 // What an open token that no known word begins like has to have paid.
 double Scorer::open_penalty(const ModelState& state) const {
+    if (state.capitals && state.code) return values_.figures_weight * values_.unknown_word_penalty;
     if (!values_.open_unknown_penalty) return values_.unknown_word_penalty;
     return *values_.open_unknown_penalty * std::max(1.0, state.length / BeamSearchOptions::kUsualWordLength);
 }
@@ -185,28 +195,31 @@ void Scorer::penalise(ModelState& state, double due) const {
     state.penalised = true;
 }
 
-void Scorer::close_token(const PrefixTree& tree, std::uint32_t node, ModelState& state) {
+void Scorer::close_token(const PrefixTree& tree, std::uint32_t node, bool digit_follows, ModelState& state) {
     const PrefixNode& last = tree[node];
     const bool apostrophe = last.state.pending == Pending::kWordApostrophe;
     const ModelState& word = apostrophe ? tree[last.parent].state : last.state;
     const Lexicon& hotwords = options_.hotwords.lexicon();
     const std::uint32_t number = options_.model->lexicon->word(word.lexicon);
     const bool known = number != Lexicon::kNoWord || hotwords.word(word.hotword_lexicon) == 0;
-    score_token(number, known, word.pending, state);
+    // An apostrophe keeps a digit away from the word.
+    const bool beside_digit = word.code || (digit_follows && !apostrophe);
+    const bool figures = word.pending == Pending::kNumber || (word.capitals && beside_digit);
+    score_token(number, known, word.pending, figures ? values_.figures_weight : 1.0, state);
     if (!apostrophe) return;
     const std::uint32_t mark = options_.model->single_tokens[last.label];
     const std::uint32_t expected = hotword_step(Lexicon::kRoot, last.label);
-    score_token(mark, mark != Lexicon::kNoWord || hotwords.word(expected) == 0, Pending::kNothing, state);
+    score_token(mark, mark != Lexicon::kNoWord || hotwords.word(expected) == 0, Pending::kNothing, 1.0,
+                state);
 }
 
-void Scorer::score_token(std::uint32_t word, bool known, Pending kind, ModelState& state) {
+void Scorer::score_token(std::uint32_t word, bool known, Pending kind, double share, ModelState& state) {
     if (!known) {
         state.pending = kind;
-        penalise(state, values_.unknown_word_penalty);
+        penalise(state, share * values_.unknown_word_penalty);
     }
     state.penalised = false;
     state.deposit = 0.0;
-    const double share = kind == Pending::kNumber ? values_.figures_weight : 1.0;
     state.score += share * values_.word_bonus;
     if (!cache_.words) return;
     const std::uint32_t number = word == Lexicon::kNoWord ? options_.model->word_model()->unknown() : word;
@@ -228,7 +241,7 @@ void Scorer::extend_hotwords(const PrefixNode& parent, std::uint32_t label, Mode
 
 ModelState Scorer::finish(PrefixTree& tree, std::uint32_t node, double least) {
     ModelState state = tree[node].state;
-    if (options_.uses_words && state.pending != Pending::kNothing) close_token(tree, node, state);
+    if (options_.uses_words && state.pending != Pending::kNothing) close_token(tree, node, false, state);
     if (has_hotwords_)
         state.score += options_.hotwords.paid(state.hotword) - options_.hotwords.credit(state.hotword);
     if (!values_.sentence_end || state.score < least) return state;

@@ -5,7 +5,9 @@
 //               + character_weight * log P_char(y) + character_bonus * |y|
 //               + sum of the boosts of the hotwords in y
 //
-// where a token that is a number, and a character that is a digit or follows one, count figures_weight times.
+// where figures count figures_weight times: a token that is a number, a word in capitals beside a digit, and
+// a character that is a digit, follows one, or is a capital with only capitals between itself and one before
+// it.
 //
 // A token is scored when it ends. The penalty of an unknown word falls due as soon as no known word begins
 // like it; where the options set another one for words that are still open, the difference is settled when
@@ -76,12 +78,18 @@ class Scorer {
     void extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state);
     std::uint32_t hotword_step(std::uint32_t node, std::uint32_t label) const;
     void extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const;
-    void close_token(const PrefixTree& tree, std::uint32_t node, ModelState& state);
-    void score_token(std::uint32_t word, bool known, Pending kind, ModelState& state);
+    void close_token(const PrefixTree& tree, std::uint32_t node, bool digit_follows, ModelState& state);
+    // `share`: how much the token counts.
+    void score_token(std::uint32_t word, bool known, Pending kind, double share, ModelState& state);
+    bool is_digit(std::uint32_t label) const { return options_.classes[label] == CharacterClass::kDigit; }
+    bool is_capital(std::uint32_t label) const { return options_.model->labels.is_capital(label); }
+    // Whether a prefix and one more label end as codes do.
+    bool is_code(const ModelState& before, std::uint32_t label) const {
+        return is_digit(label) || (before.code && is_capital(label));
+    }
     // How much the character model's word on this label counts.
-    double character_share(std::uint32_t before, std::uint32_t label) const {
-        const auto digit = [this](std::uint32_t l) { return options_.classes[l] == CharacterClass::kDigit; };
-        return digit(label) || digit(before) ? values_.figures_weight : 1.0;
+    double character_share(const PrefixNode& parent, std::uint32_t label) const {
+        return is_digit(parent.label) || is_code(parent.state, label) ? values_.figures_weight : 1.0;
     }
     void penalise(ModelState& state, double due) const;
     double open_penalty(const ModelState& state) const;

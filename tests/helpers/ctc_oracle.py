@@ -96,6 +96,27 @@ def hotword_count(text: str, hotword: str) -> int:
     return found
 
 
+def is_figure(text: str, at: int) -> bool:
+    """A digit, what follows one, or a capital that follows one with only capitals between them."""
+    if kind(text[at]) == "digit" or (at > 0 and kind(text[at - 1]) == "digit"):
+        return True
+    capitals = itertools.takewhile(str.isupper, reversed(text[: at + 1]))
+    before = at - sum(1 for _ in capitals)
+    return text[at].isupper() and before >= 0 and kind(text[before]) == "digit"
+
+
+def figure_tokens(text: str, tokens: Sequence[str]) -> list[bool]:
+    """Of each of the text's tokens whether it is a number, or a word in capitals beside a digit."""
+    figures, end = [], 0
+    for token in tokens:
+        start = text.index(token, end)
+        end = start + len(token)
+        beside = [kind(character) for character in text[max(start - 1, 0) : start] + text[end : end + 1]]
+        capitals = all(character.isupper() for character in token)
+        figures.append(kind(token[0]) == "digit" or (capitals and "digit" in beside))
+    return figures
+
+
 @dataclass(frozen=True)
 class Objective:
     """What the decoder maximises; the names are those of BeamSearchOptions."""
@@ -118,8 +139,7 @@ class Objective:
 
     def models(self, text: str) -> float:
         """What the models add to log P(text); -inf for a text that a closed lexicon forbids."""
-        pairs = zip(" " + text, text, strict=False)
-        shares = [self._share("digit" in (kind(before), kind(this))) for before, this in pairs]
+        shares = [self._share(is_figure(text, i)) for i in range(len(text))]
         total = self.character_bonus * sum(shares)
         total += sum(boost * hotword_count(text, word) for word, boost in self.hotwords.items())
         if self.character_model is not None and self.character_weight > 0:
@@ -128,12 +148,15 @@ class Objective:
         known = self.known_words()
         if known is not None:
             tokens = word_tokens(text, spaces_only=self.spaces_only)
-            unknown = [token for token in tokens if token not in known]
-            if self.closed_lexicon and unknown:
-                return -math.inf
-            numbers = 0 if self.spaces_only else sum(kind(token[0]) == "digit" for token in unknown)
-            shares = [self._share(kind(token[0]) == "digit") for token in tokens]
-            total += self.word_bonus * sum(shares) - self.unknown_word_penalty * (len(unknown) - numbers)
+            shares = [self._share(figure) for figure in figure_tokens(text, tokens)]
+            total += self.word_bonus * sum(shares)
+            for token, share in zip(tokens, shares, strict=True):
+                if token in known:
+                    continue
+                if self.closed_lexicon:
+                    return -math.inf
+                if self.spaces_only or kind(token[0]) != "digit":
+                    total -= self.unknown_word_penalty * share
             scores = [self._token_score(tokens[:i], end=False) for i in range(len(tokens) + 1)]
             total += self.word_weight * self._weighted(scores, shares, self.word_score(text))
         return total
