@@ -20,7 +20,7 @@ class BeamSearchOptions:
         + character_weight * log P_char(y) + character_bonus * |y|
         + the boosts of the hotwords in y
 
-    where numbers, digits and what follows a digit may count less (`figures_weight`).
+    where figures and codes may count less (`figures_weight`).
 
     Raises:
         ValueError: where a decoder is given options of which one is out of range.
@@ -67,9 +67,10 @@ class BeamSearchOptions:
     character_bonus: float = 0.0
     """Added for each character; log."""
     figures_weight: float = 1.0
-    """0 to 1: what both models and their bonuses say of numbers, of digits and of a character behind a digit counts
-    this much, and the priors of digits too. Text knows little of the next telephone number or reference. Nothing
-    where `word_splitting` is "spaces"."""
+    """0 to 1: what both models and their bonuses say of figures counts this much. Figures are digits, the numbers
+    they make and a character behind one; in codes such as "SW1A 2AA" also a word in capitals right beside a digit,
+    with its `unknown_word_penalty`, and its characters where they follow the digit; the priors of digits too. Text
+    knows little of the next telephone number or reference. Does nothing where `word_splitting` is "spaces"."""
     word_splitting: Literal["letters", "spaces"] = "letters"
     """Where words end: between letters, digits and punctuation (as `tokenize_words`), or at spaces only."""
     fold_capitals: bool = False

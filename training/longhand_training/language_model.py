@@ -3,7 +3,8 @@
 A word model over the tokens of :func:`longhand_decoder.tokenize_words` and a character model over single
 characters, space written as U+2581; both modified Kneser-Ney (Heafield et al., 2013), pruned, and packed as
 quantised tries. Prints size, perplexity and out-of-vocabulary rate on held-out text. Beside the corpora of the data
-folder they take the words of :mod:`longhand_training.word_lists` and any text of one's own (``--text``).
+folder they take the words of :mod:`longhand_training.word_lists`, made-up entries of forms (``--form-entries``) and
+any text of one's own (``--text``).
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from longhand_decoder import NgramLanguageModel, tokenize_words
 from longhand_server.alphabet import fold_text
 from longhand_training.dataset import DEFAULT_CHARACTERS, SCAN_PACKS
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
 from longhand_training.packs import read_tar
-from longhand_training.text import read_sentences
+from longhand_training.text import PhraseSource, read_sentences
 from longhand_training.word_lists import listed_words, word_lines
 
 SPACE = "\u2581"
@@ -37,6 +40,7 @@ SHARES = {
     "standardebooks_nonfiction": 1.0,
     "standardebooks_fiction": 0.5,
 }
+FORM_ENTRIES = 100_000
 # Lines run over the ends of sentences: the models must know what follows a full stop.
 _JOINED = 4
 
@@ -103,6 +107,16 @@ def corpus(data: Path, shares: dict[str, float], texts: Sequence[Path] = ()) -> 
                 yield line.text
     for path in texts:
         yield from read_sentences(path)
+
+
+def form_entries(data: Path, count: int) -> Iterator[str]:
+    """What stands in forms, of which prose knows next to nothing: dates, amounts, codes, addresses."""
+    if count == 0:
+        return
+    source = PhraseSource.from_folder(data / "text", most=20_000)
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield source.form_entry(rng)
 
 
 def estimate(
@@ -182,6 +196,9 @@ def main() -> int:
         "--text", type=Path, action="append", default=[], help="more sentences: .txt or .txt.xz"
     )
     parser.add_argument("--no-word-lists", action="store_true", help="only words of the corpora")
+    parser.add_argument(
+        "--form-entries", type=int, default=FORM_ENTRIES, help="made-up dates, amounts, codes, addresses"
+    )
     parser.add_argument("--char-prune", type=int, nargs="+", default=list(CHARACTER_MODEL.prune))
     options = parser.parse_args()
     word_prune, char_prune = tuple(options.word_prune), tuple(options.char_prune)
@@ -200,7 +217,11 @@ def main() -> int:
             print(f"estimating {file} ...", flush=True)
             with tempfile.TemporaryDirectory() as work:
                 shares = {**SHARES, "standardebooks_fiction": options.fiction}
-                passages = itertools.chain(corpus(options.data, shares, options.text), word_lines(listed))
+                passages = itertools.chain(
+                    corpus(options.data, shares, options.text),
+                    word_lines(listed),
+                    form_entries(options.data, options.form_entries),
+                )
                 estimate(tools, map(tokenise, passages), settings, options.out / file, Path(work), listed)
             print(report(options.out / file, [tokenise(s) for s in held_out]), flush=True)
     except (ValueError, RuntimeError) as error:

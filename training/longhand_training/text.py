@@ -60,7 +60,7 @@ class PhraseSource:
         if kind < 0.12:
             return _oddity(rng)
         if kind < 0.24:
-            return self._form_entry(rng)
+            return self.form_entry(rng)
         words: list[str] = []
         wanted = int(rng.integers(shortest, longest))
         while len(" ".join(words)) < wanted:
@@ -73,8 +73,8 @@ class PhraseSource:
             phrase = f"{phrase} {word}" if phrase else word
         return _dressed(phrase[:longest], rng)
 
-    def _form_entry(self, rng: np.random.Generator) -> str:
-        """What people write in the fields of forms."""
+    def form_entry(self, rng: np.random.Generator) -> str:
+        """What people write in the fields of forms: a date, a number, an amount, a code, an e-mail address."""
         makers = (_date, _telephone_number, _amount, _reference, _postcode, self._address)
         return makers[int(rng.integers(len(makers)))](rng)
 

@@ -63,9 +63,10 @@ struct BeamSearchOptions {
     // character model.
     double prior_weight = 1.0;
     double character_bonus = 0.0;  // added for each character, natural log
-    // 0 to 1: what both models and their bonuses say of numbers, of digits and of a character behind a digit
-    // counts this much, and digits' priors as much. Text knows little of the next telephone number. Nothing
-    // where words end at spaces only.
+    // 0 to 1: what both models and their bonuses say of figures counts this much. Figures are digits, the
+    // numbers they make and a character behind one; in codes such as "SW1A 2AA" also a word in capitals right
+    // beside a digit, with its penalty, and its characters where they follow the digit; the priors of digits
+    // too. Text knows little of the next telephone number. Does nothing where words end at spaces only.
     double figures_weight = 1.0;
     WordSplitting word_splitting = WordSplitting::kLetters;
     // true: a line whose letters are nearly all capitals is weighed by the models as if they were small, and

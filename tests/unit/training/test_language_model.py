@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ pytest.importorskip("wordfreq", reason="wordfreq is not installed (extra: traini
 from longhand_decoder import NgramLanguageModel
 from longhand_training.french_text import fetch, french_paragraphs
 from longhand_training.kenlm_tools import KenlmTools, default_cache, kenlm_tools
-from longhand_training.language_model import ModelOptions, corpus, estimate, word_tokens
+from longhand_training.language_model import ModelOptions, corpus, estimate, form_entries, word_tokens
 from longhand_training.word_lists import WordList, listed_words, word_lines
 
 
@@ -73,6 +74,21 @@ def test_texts_of_ones_own_follow_the_corpora(tmp_path: Path) -> None:
     assert list(corpus(tmp_path, {}, [mine])) == ["Ma première phrase.", "La deuxième."]
     with pytest.raises(ValueError, match="absent"):
         list(corpus(tmp_path, {}, [tmp_path / "absent.txt"]))
+
+
+def test_form_entries_hold_figures_and_addresses_and_are_always_the_same(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "brown.txt").write_text("The quick fox met a lazy dog .\n", "utf-8")
+    entries = list(form_entries(tmp_path, 300))
+    assert len(entries) == 300
+    assert list(form_entries(tmp_path, 300)) == entries
+    assert list(form_entries(tmp_path, 0)) == []
+    addresses = [entry for entry in entries if "@" in entry]
+    assert 20 < len(addresses) < 100
+    assert all(re.fullmatch(r"[a-z]+[._-]?[a-z]+@[a-z]+(\.[a-z]+)+", entry) for entry in addresses)
+    # Nearly every other one has figures; a code may have none.
+    assert sum(any(map(str.isdigit, entry)) for entry in entries) > 0.9 * (len(entries) - len(addresses))
+    assert any(re.fullmatch(r"\d+\.\d\d €", entry) for entry in entries)
 
 
 def test_a_missing_text_ends_the_command_with_one_line(tmp_path: Path) -> None:
