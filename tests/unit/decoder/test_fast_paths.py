@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from helpers.beam_reference import search
+from helpers.ctc_oracle import figure_tokens, word_tokens
 from longhand_decoder import (
     UNLIMITED,
     BeamSearchOptions,
@@ -270,6 +271,49 @@ def test_the_beam_with_a_lexicon_is_the_plain_search_s(
 
     expected = search(
         line.astype(np.float64), labels, models, beam_width=width, beam_threshold=-9.0, token_threshold=-5.0
+    )
+    got = CtcBeamSearchDecoder(labels, lexicon=sorted(words), options=options).decode(line)
+    assert {h.text for h in got} == {"".join(labels[v] for v in prefix) for prefix in expected}
+
+
+@settings(max_examples=100, **ANY)
+@given(
+    seed=st.integers(0, 2**31),
+    width=st.sampled_from([2, 5, 25]),
+    figures=st.sampled_from([0.0, 0.4, 1.0]),
+    bonus=st.sampled_from([0.0, 1.5]),
+)
+def test_the_beam_with_codes_is_the_plain_search_s(
+    seed: int, width: int, figures: float, bonus: float
+) -> None:
+    labels = ["", "a", "A", "B", "1", " "]
+    words = {"a", "A", "Aa", "ABB"}
+    line = noisy_line(seed, len(labels), 25)
+    options = BeamSearchOptions(
+        beam_width=width,
+        beam_threshold=-6.0,
+        token_threshold=-5.0,
+        alternatives=width,
+        word_bonus=bonus,
+        unknown_word_penalty=4.0,
+        figures_weight=figures,
+    )
+
+    def models(prefix: tuple[int, ...]) -> float:
+        text = "".join(labels[v] for v in prefix)
+        tokens = word_tokens(text)
+        shares = [figures if figure else 1.0 for figure in figure_tokens(text, tokens)]
+        is_open = [False] * len(tokens)
+        if text and text[-1] != " ":
+            is_open[-1] = True
+        total = 0.0
+        for token, share, unfinished in zip(tokens, shares, is_open, strict=True):
+            known = any(word.startswith(token) for word in words) if unfinished else token in words
+            total += (0.0 if unfinished else share * bonus) - share * 4.0 * (not known and token[0] != "1")
+        return total
+
+    expected = search(
+        line.astype(np.float64), labels, models, beam_width=width, beam_threshold=-6.0, token_threshold=-5.0
     )
     got = CtcBeamSearchDecoder(labels, lexicon=sorted(words), options=options).decode(line)
     assert {h.text for h in got} == {"".join(labels[v] for v in prefix) for prefix in expected}
