@@ -17,7 +17,11 @@ void ScoreCache::trim() {
 }
 
 Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
-    : options_(options), values_(options.options), cache_(cache), has_hotwords_(!options.hotwords.empty()) {
+    : options_(options),
+      values_(options.options),
+      cache_(cache),
+      has_hotwords_(!options.hotwords.empty()),
+      weighs_figures_(values_.figures_weight != 1.0) {
     const double hotword_gain = has_hotwords_ ? std::max(0.0, options.hotwords.largest_credit()) : 0.0;
     for (int pending = 0; pending < 4; ++pending) {
         for (int next = 0; next < 5; ++next) {
@@ -109,7 +113,7 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
     ModelState open;
     open.pending = step.pending;
     open.length = step.continues ? before.length + 1 : 1;
-    open.capitals = is_capital(label) && (!step.continues || before.capitals);
+    open.capitals = in_capitals(before, step.continues, label);
     open.code = is_code(before, label);
     open.penalised = step.continues && before.penalised;
     open.deposit = step.continues ? before.deposit : 0.0;
@@ -158,7 +162,7 @@ void Scorer::extend_words(const PrefixTree& tree, std::uint32_t parent, std::uin
         state.length = 0;
     }
     state.pending = step.pending;
-    state.capitals = is_capital(label) && (!step.continues || state.capitals);
+    state.capitals = in_capitals(state, step.continues, label);
     if (step.pending == Pending::kNothing) return;
     ++state.length;
     state.lexicon = options_.model->lexicon->step(state.lexicon, options_.model->symbols[label]);

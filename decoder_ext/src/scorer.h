@@ -83,12 +83,17 @@ class Scorer {
     void score_token(std::uint32_t word, bool known, Pending kind, double share, ModelState& state);
     bool is_digit(std::uint32_t label) const { return options_.classes[label] == CharacterClass::kDigit; }
     bool is_capital(std::uint32_t label) const { return options_.model->labels.is_capital(label); }
-    // Whether a prefix and one more label end as codes do.
+    // Whether a prefix and one more label end as codes do, and whether the open token is in capitals. Never
+    // where figures count as much as anything.
     bool is_code(const ModelState& before, std::uint32_t label) const {
-        return is_digit(label) || (before.code && is_capital(label));
+        return weighs_figures_ && (is_digit(label) || (before.code && is_capital(label)));
+    }
+    bool in_capitals(const ModelState& before, bool continues, std::uint32_t label) const {
+        return weighs_figures_ && (!continues || before.capitals) && is_capital(label);
     }
     // How much the character model's word on this label counts.
     double character_share(const PrefixNode& parent, std::uint32_t label) const {
+        if (!weighs_figures_) return 1.0;
         return is_digit(parent.label) || is_code(parent.state, label) ? values_.figures_weight : 1.0;
     }
     void penalise(ModelState& state, double due) const;
@@ -99,6 +104,7 @@ class Scorer {
     const BeamSearchOptions& values_;
     ScoreCache& cache_;
     bool has_hotwords_;
+    bool weighs_figures_;
     // Per kind of open token and class of the next character.
     Bound bounds_[4][5];
     TokenStep steps_[4][5];
