@@ -184,6 +184,7 @@ std::uint32_t Scorer::hotword_step(std::uint32_t node, std::uint32_t label) cons
 
 // What an open token that no known word begins like has to have paid.
 double Scorer::open_penalty(const ModelState& state) const {
+    // A code's words are short and expected to be unknown: they cost from the start what they do in the end.
     if (state.capitals && state.code) return values_.figures_weight * values_.unknown_word_penalty;
     if (!values_.open_unknown_penalty) return values_.unknown_word_penalty;
     return *values_.open_unknown_penalty * std::max(1.0, state.length / BeamSearchOptions::kUsualWordLength);

@@ -110,7 +110,15 @@ def corpus(data: Path, shares: dict[str, float], texts: Sequence[Path] = ()) -> 
 
 
 def form_entries(data: Path, count: int) -> Iterator[str]:
-    """What stands in forms, of which prose knows next to nothing: dates, amounts, codes, addresses."""
+    """Made-up lines as they stand in forms, always the same: prose knows next to nothing of dates, prices or codes.
+
+    Args:
+        data: folder whose corpora the words of e-mail addresses are taken from.
+        count: of lines.
+
+    Raises:
+        ValueError: no corpus is there, or one is damaged.
+    """
     if count == 0:
         return
     source = PhraseSource.from_folder(data / "text", most=20_000)

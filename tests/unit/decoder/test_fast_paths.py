@@ -303,11 +303,9 @@ def test_the_beam_with_codes_is_the_plain_search_s(
         text = "".join(labels[v] for v in prefix)
         tokens = word_tokens(text)
         shares = [figures if figure else 1.0 for figure in figure_tokens(text, tokens)]
-        is_open = [False] * len(tokens)
-        if text and text[-1] != " ":
-            is_open[-1] = True
         total = 0.0
-        for token, share, unfinished in zip(tokens, shares, is_open, strict=True):
+        for i, (token, share) in enumerate(zip(tokens, shares, strict=True), start=1):
+            unfinished = i == len(tokens) and text[-1] != " "
             known = any(word.startswith(token) for word in words) if unfinished else token in words
             total += (0.0 if unfinished else share * bonus) - share * 4.0 * (not known and token[0] != "1")
         return total
