@@ -8,6 +8,7 @@ Example:
     True
 """
 
+from longhand_client._version import __version__
 from longhand_client.aio import AsyncRecognizerClient
 from longhand_client.client import RecognizerClient
 from longhand_client.connection import DEFAULT_ADDRESS, Tls
@@ -50,4 +51,5 @@ __all__ = [
     "Tls",
     "Transcription",
     "UnsupportedError",
+    "__version__",
 ]

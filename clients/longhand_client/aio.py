@@ -31,6 +31,18 @@ from longhand_client.stream import StreamSettings
 _Answer = TypeVar("_Answer")
 
 
+def open_channel(connection: Connection) -> grpc.aio.Channel:
+    """A channel to where the connection says; it connects with the first call.
+
+    Raises:
+        ValueError: the address makes no sense.
+    """
+    target, options, credentials = connection.target(), connection.options(), connection.credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options)
+    return grpc.aio.secure_channel(target, credentials, options)
+
+
 class AsyncRecognizerClient:
     """Reads handwritten lines with a Longhand server, for asyncio. Made and used inside one event loop.
 
@@ -72,12 +84,7 @@ class AsyncRecognizerClient:
         )
         self._timeout_s = timeout_s
         self._max_image_bytes = max_image_bytes
-        target, options = self._connection.target(), self._connection.options()
-        credentials = self._connection.credentials()
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, options)
-        else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options)
+        self._channel = open_channel(self._connection)
         self._stub = rpc.RecognitionServiceStub(self._channel)
 
     @property

@@ -24,6 +24,7 @@ from longhand_client.bench.report import (
 )
 from longhand_client.bench.statistics import highest_rate
 from longhand_client.client import RecognizerClient
+from longhand_client.command.arguments import add_credentials, credentials
 from longhand_client.connection import DEFAULT_ADDRESS
 from longhand_client.errors import LonghandError, ServerUnavailableError
 from longhand_client.local_server import LocalServer
@@ -41,7 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 (failed, or nothing was read), 2 (usage), 3 (no server).
     """
-    options = _parser().parse_args(arguments)
+    usage = _parser()
+    options = usage.parse_args(arguments)
+    try:
+        options.secrets = credentials(options)
+    except ValueError as error:
+        usage.error(str(error))
+    except OSError as error:
+        usage.error(f"{error.filename}: {error.strerror}")
     try:
         with ExitStack() as resources:
             if options.local:
@@ -61,13 +69,16 @@ def _run(options: argparse.Namespace) -> int:
         raise LonghandError("the benchmark's table needs rich: pip install 'longhand[client]'")
     earlier = None if options.compare is None else read_points(Path(options.compare))
     images = load_images(options.images) if options.images else _drawn(options)
-    with RecognizerClient(options.address) as client:
+    tls, token = options.secrets
+    with RecognizerClient(options.address, tls=tls, token=token) as client:
         model = client.model()
     print(
         f"server {options.address}, model {model.name} {model.version} on {model.device}, {len(images)} images"
     )
     base = Load(
         address=options.address,
+        tls=tls,
+        token=token,
         call=options.call,
         batch_size=options.batch_size,
         duration_s=options.duration,
@@ -150,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     add("images", nargs="*", metavar="IMAGE", help="images, folders or patterns (default: drawn lines)")
     add("--address", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help="default: %(default)s")
     add("--local", action="store_true", help="start a server for this run")
+    add_credentials(parser)
     add("--call", choices=("unary", "batch", "stream"), default="unary", help="default: %(default)s")
     add("--batch-size", type=int, default=16, metavar="N", help="lines in a batch (default: %(default)s)")
     add("--concurrency", type=_counts, default=[1, 2, 4, 8, 16], metavar="N,N", help="closed loop")

@@ -28,8 +28,7 @@ ImageSource: TypeAlias = "bytes | bytearray | memoryview | str | os.PathLike[str
 
 An array is (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8, row 0 at the top, 0 = black.
 """
-
-
+_PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
 
 
@@ -60,14 +59,10 @@ def _content(source: ImageSource, limit: int) -> bytes:
         return bytes(source)
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(source), limit)
+    if isinstance(source, _PillowImage):
+        return _pillow_to_png(source)
     if hasattr(source, "__array_interface__") and hasattr(source, "dtype"):
         return _array_to_png(cast("np.ndarray[Any, Any]", source))
-    if isinstance(source, _PillowImage):
-        import io
-
-        buffer = io.BytesIO()
-        source.save(buffer, "PNG")
-        return buffer.getvalue()
     if hasattr(source, "read"):
         content = source.read(limit + 1)
         if not isinstance(content, bytes):
@@ -88,9 +83,30 @@ def _read_path(path: Path, limit: int) -> bytes:
         if size > limit:
             raise InvalidImageError(f"{path}: {_too_large(size, limit)}", code="INVALID_ARGUMENT")
         return path.read_bytes()
-    except OSError as error:
-        # A missing file and one without permission are the same to the caller: this image cannot be read.
-        raise InvalidImageError(f"{path}: {error.strerror or error}", code="INVALID_ARGUMENT") from error
+    except (OSError, ValueError) as error:
+        # A missing file, one without permission and a name that cannot be one are the same to the caller: this image
+        # cannot be read.
+        raise InvalidImageError(
+            f"{path}: {getattr(error, 'strerror', '') or error}", code="INVALID_ARGUMENT"
+        ) from error
+
+
+def _pillow_to_png(image: _PillowImage) -> bytes:
+    """A PNG of the picture as a viewer shows it: upright, in colours that PNG knows."""
+    import io
+
+    from PIL import ImageOps
+
+    buffer = io.BytesIO()
+    try:
+        shown = ImageOps.exif_transpose(cast("Any", image))
+        if shown.mode not in _PNG_MODES:
+            shown = shown.convert("RGB")
+        shown.save(buffer, "PNG")
+    except (OSError, ValueError, SyntaxError) as error:
+        # Pillow reads files late, and says so in these ways when one is damaged.
+        raise InvalidImageError(f"Pillow image: {error}", code="INVALID_ARGUMENT") from error
+    return buffer.getvalue()
 
 
 def _array_to_png(array: np.ndarray[Any, Any]) -> bytes:

@@ -107,7 +107,7 @@ def make_plan(
     chunks = images = 0
     with (inner / _CHUNKS).open("w", encoding="utf-8") as file:
         for chunk in _chunks(inputs, size, column):
-            file.write(json.dumps(asdict(chunk), ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(chunk)) + "\n")  # in ASCII: file names need not be UTF-8
             chunks, images = chunk.number + 1, chunk.first + chunk.count
         _to_disk(file)
     if not images:

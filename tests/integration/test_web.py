@@ -45,7 +45,7 @@ def test_status(web: WebProcess) -> None:
     status = json.loads(web.ask("/api/status").body)
     assert status["ready"]
     assert status["model"]["name"] == "toy"
-    assert status["max_image_bytes"] == 1024 * 1024
+    assert status["limits"]["max_image_bytes"] == 1024 * 1024
 
 
 def test_a_line_is_read(web: WebProcess) -> None:

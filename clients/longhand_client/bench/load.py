@@ -21,6 +21,7 @@ import grpc
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client.bench.wire import Wire, WireStream
+from longhand_client.connection import Connection, Tls
 from longhand_client.errors import LonghandError
 from longhand_client.options import RecognitionOptions
 
@@ -35,6 +36,8 @@ class Load:
 
     Attributes:
         address: where it is.
+        tls: how to reach it encrypted; None = plain text.
+        token: sent with every call; None = nothing.
         call: one call a line, one call a batch, or one stream.
         concurrency: lines (batches) on their way in a closed loop; 0 = open loop.
         rate: lines a second in an open loop.
@@ -47,6 +50,8 @@ class Load:
     """
 
     address: str
+    tls: Tls | None = None
+    token: str | None = None
     call: Literal["unary", "batch", "stream"] = "unary"
     concurrency: int = 1
     rate: float = 0.0
@@ -163,7 +168,7 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _measure(load: Load, images: Sequence[bytes]) -> Sample:
     wire = Wire(
-        load.address,
+        Connection(address=load.address, tls=load.tls, token=load.token, retries=0),
         images,
         load.options,
         batch_size=load.batch_size,

@@ -14,6 +14,7 @@ from typing import Any, Self
 import grpc
 
 from longhand.v1 import recognition_pb2 as pb
+from longhand_client.aio import open_channel
 from longhand_client.connection import Connection
 from longhand_client.errors import LonghandError, from_rpc_error, from_status
 from longhand_client.options import RecognitionOptions, options_to_proto
@@ -25,7 +26,7 @@ class Wire:
     """Sends images in random order.
 
     Args:
-        address: where the service is.
+        connection: where the service is.
         images: image files.
         options: how to read.
         batch_size: images in one batch.
@@ -35,7 +36,7 @@ class Wire:
 
     def __init__(
         self,
-        address: str,
+        connection: Connection,
         images: Sequence[bytes],
         options: RecognitionOptions | None,
         *,
@@ -43,7 +44,8 @@ class Wire:
         timeout_s: float,
         seed: int,
     ) -> None:
-        self._address = address
+        self._address = connection.name
+        self._metadata = connection.metadata
         self._timeout_s = timeout_s
         self._batch_size = batch_size
         self._choice = random.Random(seed).randrange
@@ -52,8 +54,7 @@ class Wire:
         self._singles = [
             pb.RecognizeRequest(image=image, options=self._options).SerializeToString() for image in images
         ]
-        connection = Connection(address=address, retries=0)
-        self._channel = grpc.aio.insecure_channel(connection.target(), connection.options())
+        self._channel = open_channel(connection)
         # Without a serialiser gRPC takes bytes.
         self._recognize = self._method("Recognize", pb.RecognizeResponse)
         self._recognize_batch = self._method("BatchRecognize", pb.BatchRecognizeResponse)
@@ -90,7 +91,7 @@ class Wire:
 
     async def _call(self, method: Callable[..., Awaitable[Any]], request: bytes) -> Any:
         try:
-            return await method(request, timeout=self._timeout_s)
+            return await method(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._address) from error
 
@@ -99,7 +100,8 @@ class Wire:
         method: Any = self._channel.stream_stream(
             f"/{_SERVICE}/StreamingRecognize", response_deserializer=pb.StreamingRecognizeResponse.FromString
         )
-        return WireStream(method(timeout=timeout_s), self._address, self._options, self._next_image)
+        call = method(timeout=timeout_s, metadata=self._metadata)
+        return WireStream(call, self._address, self._options, self._next_image)
 
     def _next_image(self) -> bytes:
         return self._images[self._choice(len(self._images))]

@@ -7,10 +7,12 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from longhand_client._version import __version__
 from longhand_client.client import RecognizerClient
 from longhand_client.connection import DEFAULT_ADDRESS, Tls
 from longhand_client.options import RecognitionOptions
 
+COMMANDS = ("serve", "models", "health", "batch")
 FORMATS = ("text", "json", "tsv", "alto", "page")
 EPILOG = """\
 longhand serve ...    run a server (the arguments of `python -m longhand_server`)
@@ -33,10 +35,19 @@ def connection_parser() -> argparse.ArgumentParser:
         help=f"where the server is (default {DEFAULT_ADDRESS}); repeated: calls take turns",
     )
     group.add_argument("--timeout", type=_positive, default=30.0, metavar="S", help="seconds a call may take")
+    add_credentials(group)
+    return parser
+
+
+def add_credentials(group: argparse._ActionsContainer) -> None:
+    """Adds the arguments that `credentials` reads."""
     group.add_argument("--token-file", metavar="FILE", help="a file with the bearer token")
     group.add_argument("--tls", action="store_true", help="encrypt, and trust the usual authorities")
     group.add_argument("--tls-ca", metavar="FILE", help="encrypt, and trust the authorities of this PEM file")
-    return parser
+    group.add_argument(
+        "--tls-cert", metavar="FILE", help="this client's certificate (PEM), if it is asked for"
+    )
+    group.add_argument("--tls-key", metavar="FILE", help="its key (PEM)")
 
 
 def read_parser() -> argparse.ArgumentParser:
@@ -54,6 +65,7 @@ def read_parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help="an image of one line, a folder (searched recursively), a pattern, or - for standard input",
     )
+    parser.add_argument("--version", action="version", version=f"longhand {__version__}")
     parser.add_argument("--manifest", metavar="TSV", help="read the images in the first column, too")
     parser.add_argument("--local", action="store_true", help="read in this process, without a server")
     _add_output(parser.add_argument_group("output"))
@@ -82,7 +94,7 @@ def _add_recognition(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--decoder", choices=("greedy", "beam"), help="default: the model's choice")
     group.add_argument("--beam-width", type=_count, metavar="N", help="hypotheses kept after each frame")
-    group.add_argument("--alternatives", type=_count, default=1, metavar="N", help="readings to give")
+    group.add_argument("--alternatives", type=_count, default=1, metavar="N", help="readings to give (beam)")
     group.add_argument(
         "--lm-weight",
         type=_not_negative,
@@ -97,19 +109,38 @@ def make_client(options: argparse.Namespace) -> RecognizerClient:
     """The client for the arguments.
 
     Raises:
-        ValueError: an address that makes no sense.
+        ValueError: an address or a token that makes no sense.
         OSError: a file that cannot be read.
     """
-    tls = None
-    if options.tls or options.tls_ca is not None:
-        tls = Tls(root_certificates=None if options.tls_ca is None else Path(options.tls_ca).read_bytes())
-    token = None
-    if options.token_file is not None:
-        token = Path(options.token_file).read_text(encoding="ascii").strip()
+    tls, token = credentials(options)
     addresses = options.address or [DEFAULT_ADDRESS]
     return RecognizerClient(
         addresses[0] if len(addresses) == 1 else addresses, timeout_s=options.timeout, tls=tls, token=token
     )
+
+
+def credentials(options: argparse.Namespace) -> tuple[Tls | None, str | None]:
+    """How to encrypt, and the token, from the arguments of `add_credentials`.
+
+    Raises:
+        ValueError: a file that holds no token, or a key without its certificate.
+        OSError: a file that cannot be read.
+    """
+    authorities, certificate, key = (
+        None if name is None else Path(name).read_bytes()
+        for name in (options.tls_ca, options.tls_cert, options.tls_key)
+    )
+    if (certificate is None) != (key is None):
+        raise ValueError("--tls-cert and --tls-key go together")
+    tls = None
+    if options.tls or authorities or certificate:
+        tls = Tls(root_certificates=authorities, certificate_chain=certificate, private_key=key)
+    if options.token_file is None:
+        return tls, None
+    token = Path(options.token_file).read_bytes().strip().decode("ascii", "replace")
+    if not (token and token.isascii() and token.isprintable()):
+        raise ValueError(f"{options.token_file}: need one token, one line of ASCII characters")
+    return tls, token
 
 
 def recognition_options(options: argparse.Namespace, client: RecognizerClient) -> RecognitionOptions:
@@ -169,21 +200,27 @@ def read_hotwords(path: Path) -> dict[str, float | None]:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"got {text}, need a number above 0")
     return value
 
 
 def _not_negative(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not (value >= 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"got {text}, need a number of at least 0")
     return value
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, need at least 1")
-    return value
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"got {text}, need a whole number of at least 1")
+    return int(text)

@@ -47,7 +47,8 @@ def find_items(arguments: Sequence[str], manifest: str | None = None) -> Iterato
 
 def _expand(argument: str) -> Iterator[Item]:
     if argument == STANDARD_INPUT:
-        yield Item("standard input", sys.stdin.buffer.read())
+        with _standard_input() as file:
+            yield Item("standard input", file.read())
     elif Path(argument).is_dir():
         yield from _first_or_problem(_folder(argument), f"{argument}: no image in this folder")
     elif not Path(argument).exists() and glob.has_magic(argument):
@@ -56,6 +57,12 @@ def _expand(argument: str) -> Iterator[Item]:
         yield from _first_or_problem(files, f"{argument}: no file matches")
     else:
         yield Item(argument, argument)
+
+
+def _standard_input() -> IO[bytes]:
+    # A reader of its own: images are looked up in a thread, and where Ctrl-C ends the program while that waits in
+    # sys.stdin, Python dies of the lock that it holds.
+    return open(sys.stdin.fileno(), "rb", closefd=False)
 
 
 def _folder(folder: str) -> Iterator[str]:
@@ -78,7 +85,8 @@ def _first_or_problem(paths: Iterable[str], problem: str) -> Iterator[Item]:
 
 def _manifest_items(manifest: str) -> Iterator[Item]:
     if manifest == STANDARD_INPUT:
-        yield from _rows(sys.stdin.buffer, "standard input", Path())
+        with _standard_input() as file:
+            yield from _rows(file, "standard input", Path())
         return
     try:
         with Path(manifest).open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -10,6 +11,7 @@ from typing import IO, Any, Protocol
 from longhand_client.results import Span, Transcription
 
 TSV_COLUMNS = ("file", "rank", "confidence", "text")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"})
 
 
@@ -77,7 +79,10 @@ class JsonWriter:
             record["words"] = [asdict(one) for one in transcription.words]
         if self._details.characters:
             record["characters"] = [asdict(one) for one in transcription.characters]
-        print(json.dumps(record | extra, ensure_ascii=False), file=self._stream, flush=True)
+        text = json.dumps(record | extra, ensure_ascii=False)
+        # Bytes of a file name that are not UTF-8 stand for themselves as lone surrogates, which JSON can escape.
+        text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        print(text, file=self._stream, flush=True)
 
 
 class TsvWriter:
@@ -123,7 +128,7 @@ def finished_names(path: Path, kind: str) -> set[str]:
                 break
             complete += len(line)
             try:
-                names.add(_record_name(line.decode(), kind))
+                names.add(_record_name(line.decode(errors="surrogateescape"), kind))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"{path} line {number} is no {kind} record of this program: {error}"

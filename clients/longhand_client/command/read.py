@@ -36,7 +36,7 @@ class ReadJob:
         writer: where readings go.
         finished: names that were read in an earlier run.
         references: reference texts by name; None = do not score.
-        show: a PNG file (one image) or a folder for the drawings; None = none.
+        drawings: where the drawings go; None = none.
         align: whether scored readings go out as a marked alignment, too.
         colour: whether that alignment is coloured.
         look_ahead: images on their way at once.
@@ -46,7 +46,7 @@ class ReadJob:
     writer: Writer
     finished: frozenset[str] = frozenset()
     references: dict[str, str] | None = None
-    show: Path | None = None
+    drawings: Drawings | None = None
     align: Callable[[str], None] | None = None
     colour: bool = False
     look_ahead: int = 64
@@ -97,9 +97,59 @@ class ArchiveWriter:
             print(document, end="", flush=True)
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        # The whole path makes the name, so that two folders may each have a 001.png.
-        stem = "_".join(part for part in Path(name).parts if part not in ("/", "..", "."))
-        (self._folder / f"{stem}.xml").write_text(document, encoding="utf-8")
+        # A file name need not be UTF-8, XML must be.
+        (self._folder / f"{_flat_name(name)}.xml").write_text(document, encoding="utf-8", errors="replace")
+
+
+def _flat_name(name: str) -> str:
+    """A file name made of the whole path, so that two folders may each have a 001.png."""
+    return "_".join(part for part in Path(name).parts if part not in ("/", "..", "."))
+
+
+class Drawings:
+    """Writes pictures of what was read: to one PNG file, or into a folder a file for each image.
+
+    The names that they get depend on all images in their order, not on which of them are read in this run.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._files: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def announce(self, name: str) -> None:
+        """Finds the drawing of an image a name: its own, or its whole path where that is another's already."""
+        stem = Path(name).stem
+        file = f"{stem}.png"
+        if file.lower() in self._taken:
+            file = f"{_flat_name(name)}.png"
+        self._taken.add(file.lower())
+        self._files[name] = file
+
+    def file_of(self, name: str) -> str:
+        """The name of an image's drawing in the folder."""
+        return self._files[name]
+
+    def write(self, item: Item, transcription: Transcription) -> None:
+        """Writes one drawing.
+
+        Raises:
+            LonghandError: it cannot be written, or would replace the image itself.
+        """
+        if item.source is None:
+            return
+        target = self._target
+        try:
+            if target.suffix.lower() != ".png":
+                target.mkdir(parents=True, exist_ok=True)
+                target /= self.file_of(item.name)
+            if not isinstance(item.source, bytes) and target.exists() and target.samefile(item.source):
+                raise LonghandError(
+                    f"its drawing would replace it: name another place than {target} with --show"
+                )
+            target.write_bytes(draw_reading(image_bytes(item.source), transcription))
+        except OSError as error:
+            raise LonghandError(f"cannot write {target}: {error.strerror}") from error
 
 
 def read_items(
@@ -115,6 +165,8 @@ def read_items(
 
     def sources() -> Iterator[ImageSource]:
         for item in items:
+            if job.drawings is not None:
+                job.drawings.announce(item.name)
             if item.name in job.finished:
                 report.skipped += 1
                 continue
@@ -159,8 +211,8 @@ def _finish(item: Item, outcome: Outcome, job: ReadJob, report: Report) -> str:
             if alignment and job.align is not None:
                 job.align(alignment)
             report.read += 1
-        if job.show is not None:
-            _show(item, transcription, job.show)
+        if job.drawings is not None:
+            job.drawings.write(item, transcription)
     except InvalidImageError as error:
         return str(error).removeprefix(f"{item.source!s}: ")
     except LonghandError as error:
@@ -179,15 +231,3 @@ def _score(name: str, text: str, job: ReadJob, report: Report) -> tuple[dict[str
     steps, rate = report.score.add(expected, text)
     alignment = f"    {100 * rate:5.1f} %  {paint(steps, colour=job.colour)}"
     return {"reference": expected, "cer": round(rate, 4)}, alignment
-
-
-def _show(item: Item, transcription: Transcription, target: Path) -> None:
-    if item.source is None:
-        return
-    if target.suffix.lower() != ".png":
-        target.mkdir(parents=True, exist_ok=True)
-        target = target / f"{Path(item.name).stem}.png"
-    try:
-        target.write_bytes(draw_reading(image_bytes(item.source), transcription))
-    except OSError as error:
-        raise LonghandError(f"cannot write {target}: {error.strerror}") from error

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from longhand_client.client import RecognizerClient
-from longhand_client.command.arguments import make_client, read_parser, recognition_options
+from longhand_client.command.arguments import COMMANDS, make_client, read_parser, recognition_options
 from longhand_client.command.in_process import in_process_client
-from longhand_client.command.inputs import STANDARD_INPUT, find_items, read_references
+from longhand_client.command.inputs import STANDARD_INPUT, SUFFIXES, find_items, read_references
 from longhand_client.command.outputs import (
     Details,
     JsonWriter,
@@ -25,7 +25,7 @@ from longhand_client.command.outputs import (
     finished_names,
 )
 from longhand_client.command.progress import Progress
-from longhand_client.command.read import ArchiveWriter, ReadJob, Report, read_items
+from longhand_client.command.read import ArchiveWriter, Drawings, ReadJob, Report, read_items
 
 EXIT_OK, EXIT_IMAGE_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -60,8 +60,10 @@ def read(arguments: Sequence[str]) -> int:
             writer=_writer(options, stream),
             finished=frozenset(finished),
             references=references,
-            show=None if options.show is None else Path(options.show),
-            align=print if references is not None and options.format == "text" else None,
+            drawings=None if options.show is None else Drawings(Path(options.show)),
+            align=print
+            if references is not None and options.format == "text" and options.out is None
+            else None,
             colour=sys.stdout.isatty() or "FORCE_COLOR" in os.environ,
             look_ahead=options.look_ahead,
         )
@@ -84,7 +86,8 @@ def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, r
         read_items(client, find_items(options.images, options.manifest), job, progress, report)
     except KeyboardInterrupt:
         progress.clear()
-        hint = ", the same command goes on with --resume" if options.format in ("json", "tsv") else ""
+        goes_on = options.out is not None and options.format in ("json", "tsv")
+        hint = ", the same command goes on with --resume" if goes_on else ""
         print(f"longhand: stopped; {report.read} images are read{hint}", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
@@ -96,18 +99,34 @@ def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, r
 def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not options.images and options.manifest is None:
         usage.error("name at least one image, folder or pattern, or a --manifest")
+    for name in COMMANDS:
+        if name in options.images and not Path(name).exists():
+            usage.error(f"no such file: {name}; as a command it comes first: longhand {name} ...")
     if options.manifest not in (None, STANDARD_INPUT) and not Path(options.manifest).exists():
         usage.error(f"--manifest {options.manifest}: No such file or directory")
     if options.local and options.address is not None:
         usage.error("--local reads in this process: leave out --address")
     if options.resume and (options.out is None or options.format not in ("json", "tsv")):
         usage.error("--resume needs --out FILE with --json or --tsv: only these say which files are done")
+    if options.format == "tsv" and (options.words or options.characters):
+        usage.error("--tsv has no columns for words and characters: take --json")
+    if options.out is not None:
+        _check_out(usage, options)
     if options.format in ("alto", "page") and options.out is None and _several(options):
         usage.error(f"--format {options.format} of several images needs --out FOLDER")
     if options.show is not None and importlib.util.find_spec("PIL") is None:
         usage.error("--show needs Pillow: pip install 'longhand[client]'")
     if options.show is not None and options.show.lower().endswith(".png") and _several(options):
         usage.error("--show of several images needs a folder, not one PNG file")
+
+
+def _check_out(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuses what would be lost if --out were opened."""
+    if options.format not in ("alto", "page") and Path(options.out).suffix.lower() in SUFFIXES:
+        usage.error(f"--out {options.out}: got the name of an image, and readings are text (--show draws)")
+    for read in (options.manifest, options.reference, options.hotwords, options.token_file):
+        if read is not None and Path(read).resolve() == Path(options.out).resolve():
+            usage.error(f"--out {options.out} is read as well: name another file")
 
 
 def _several(options: argparse.Namespace) -> bool:
@@ -137,7 +156,9 @@ def _output(options: argparse.Namespace) -> Iterator[TextIO]:
         yield sys.stdout
         return
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    with Path(options.out).open("a" if options.resume else "w", encoding="utf-8", newline="") as stream:
+    mode: Literal["a", "w"] = "a" if options.resume else "w"
+    # File names need not be UTF-8, and come out as the bytes that they are.
+    with Path(options.out).open(mode, encoding="utf-8", errors="surrogateescape", newline="") as stream:
         yield stream
 
 
@@ -162,7 +183,9 @@ def _summarise(report: Report, options: argparse.Namespace) -> None:
         print(f"longhand: {report.skipped} images were read by an earlier run", file=sys.stderr)
     if options.reference is not None:
         stream = sys.stdout if options.format == "text" and options.out is None else sys.stderr
-        print(report.score.summary(), file=stream)
+        notes = [f"{len(report.failures)} not read"] if report.failures else []
+        notes += [f"{report.skipped} read earlier, not counted"] if report.skipped else []
+        print(report.score.summary(), *(f"({note})" for note in notes), file=stream)
         for name in report.score.without_reference:
             print(f"longhand: {name}: no reference", file=sys.stderr)
     if len(report.failures) > 1:

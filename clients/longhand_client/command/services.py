@@ -1,36 +1,44 @@
-"""The subcommands `serve`, `models` and `health`."""
+"""The subcommands `serve`, `batch`, `models` and `health`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 import json
-import subprocess
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from longhand_client.client import RecognizerClient
 from longhand_client.command.arguments import connection_parser, make_client
 from longhand_client.errors import LonghandError
 
 
-def serve(arguments: Sequence[str]) -> int:
-    """`longhand serve ...`: runs the server until Ctrl-C.
-
-    Returns:
-        The server's exit code.
+def serve(arguments: Sequence[str]) -> NoReturn:
+    """`longhand serve ...`: becomes `python -m longhand_server ...`.
 
     Raises:
         LonghandError: the server is not installed.
     """
+    _become("longhand_server", arguments, "the server is not installed here")
+
+
+def batch(arguments: Sequence[str]) -> NoReturn:
+    """`longhand batch ...`: becomes `python -m longhand_server.bulk ...`, which reads images without a server.
+
+    Raises:
+        LonghandError: the server's code is not installed.
+    """
+    _become("longhand_server.bulk", arguments, "reading without a server needs its code")
+
+
+def _become(module: str, arguments: Sequence[str], missing: str) -> NoReturn:
+    """Takes the module's place in this process, so that signals and exit codes are the module's own."""
     if importlib.util.find_spec("longhand_server") is None:
-        raise LonghandError("the server is not installed here: pip install 'longhand[server]'")
-    process = subprocess.Popen([sys.executable, "-m", "longhand_server", *arguments])
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # The terminal sends Ctrl-C to the server too, which finishes what it has accepted.
-            continue
+        raise LonghandError(f"{missing}: pip install 'longhand[server]'")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 
 def models(arguments: Sequence[str]) -> int:
@@ -42,8 +50,8 @@ def models(arguments: Sequence[str]) -> int:
     Raises:
         LonghandError: the server does not answer.
     """
-    options = _parse("models", "Lists the models of a server.", arguments)
-    with make_client(options) as client:
+    options, client = _connect("models", "Lists the models of a server.", arguments)
+    with client:
         for model in client.models():
             if options.json:
                 print(json.dumps(model.to_dict(), ensure_ascii=False))
@@ -63,16 +71,24 @@ def health(arguments: Sequence[str]) -> int:
     Raises:
         LonghandError: nobody answers.
     """
-    options = _parse("health", "Asks a server whether it is ready.", arguments)
-    with make_client(options) as client:
+    options, client = _connect("health", "Asks a server whether it is ready.", arguments)
+    with client:
         status = client.health()
     print(json.dumps({"status": status}) if options.json else status)
     return 0 if status == "SERVING" else 1
 
 
-def _parse(name: str, description: str, arguments: Sequence[str]) -> argparse.Namespace:
+def _connect(
+    name: str, description: str, arguments: Sequence[str]
+) -> tuple[argparse.Namespace, RecognizerClient]:
     parser = argparse.ArgumentParser(
         prog=f"longhand {name}", description=description, parents=[connection_parser()]
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    try:
+        return options, make_client(options)
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")

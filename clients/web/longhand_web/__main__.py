@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from longhand_client import DEFAULT_ADDRESS, LonghandError
+from longhand_client.command.arguments import add_credentials, credentials
+from longhand_client.connection import Connection
 from longhand_client.local_server import LocalServer
 
 # Each request may hold an image in memory.
@@ -23,7 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 (could not start), 2 (usage).
     """
-    options = _parser().parse_args(arguments)
+    usage = _parser()
+    options = usage.parse_args(arguments)
+    try:
+        tls, token = credentials(options)
+        Connection(address=options.address).target()
+    except ValueError as error:
+        usage.error(str(error))
+    except OSError as error:
+        usage.error(f"{error.filename}: {error.strerror}")
     try:
         import uvicorn
 
@@ -34,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ExitStack() as resources:
             address = resources.enter_context(LocalServer()).address if options.local else options.address
-            config = GatewayConfig(address=address, max_image_bytes=options.max_image_mib * 1024 * 1024)
+            config = GatewayConfig(
+                address=address, tls=tls, token=token, max_image_bytes=options.max_image_mib * 1024 * 1024
+            )
             print(
                 f"Longhand's page is at http://{options.host}:{options.port} (service: {address})", flush=True
             )
@@ -59,9 +71,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--address", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help="the gRPC service")
     parser.add_argument("--local", action="store_true", help="start a service for this page")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
-    parser.add_argument("--max-image-mib", type=int, default=8, metavar="N", help="largest image accepted")
+    parser.add_argument("--port", type=_port, default=8080, help="default: %(default)s")
+    parser.add_argument("--max-image-mib", type=int, default=4, metavar="N", help="largest image accepted")
+    add_credentials(parser)
     return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"got {text}, need 1 to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from longhand_client import (
     OverloadedError,
     RecognitionOptions,
     ServerUnavailableError,
+    Tls,
     UnsupportedError,
 )
 
@@ -72,12 +73,18 @@ class GatewayConfig:
 
     Attributes:
         address: where the gRPC service is.
-        max_image_bytes: largest image accepted.
+        tls: how to reach it encrypted; None = plain text.
+        token: sent with every call to it; None = nothing.
+        max_image_bytes: largest image accepted; the service takes no larger one unless it is told to.
+        max_image_pixels: to which the page scales photographs down; what the service takes at most.
         timeout_s: seconds that one reading may take.
     """
 
     address: str
-    max_image_bytes: int = 8 * 1024 * 1024
+    tls: Tls | None = None
+    token: str | None = None
+    max_image_bytes: int = 4 * 1024 * 1024
+    max_image_pixels: int = 3_000_000
     timeout_s: float = 20.0
 
 
@@ -104,7 +111,9 @@ def build_app(config: GatewayConfig) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with AsyncRecognizerClient(config.address, timeout_s=config.timeout_s, retries=1) as client:
+        async with AsyncRecognizerClient(
+            config.address, timeout_s=config.timeout_s, retries=1, tls=config.tls, token=config.token
+        ) as client:
             app.state.client = client
             yield
 
@@ -114,12 +123,12 @@ def build_app(config: GatewayConfig) -> Starlette:
 
     async def status(request: Request) -> Response:
         client: AsyncRecognizerClient = request.app.state.client
-        limits = {"max_image_bytes": config.max_image_bytes}
+        limits = {"max_image_bytes": config.max_image_bytes, "max_image_pixels": config.max_image_pixels}
         try:
             model = await client.model()
         except LonghandError as error:
-            return JSONResponse({"ready": False, "message": error.message, **limits})
-        return JSONResponse({"ready": True, "model": _described(model), **limits})
+            return JSONResponse({"ready": False, "message": error.message, "limits": limits})
+        return JSONResponse({"ready": True, "model": _described(model), "limits": limits})
 
     async def recognize(request: Request) -> Response:
         client: AsyncRecognizerClient = request.app.state.client

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from longhand_client import cli
+from longhand_client.command.read import Drawings
 
 if TYPE_CHECKING:
     from helpers.fake_service import FakeServer
@@ -89,12 +94,112 @@ def test_files_that_cannot_be_used_are_named(
         assert problem in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["--unknown", "x.png"], ["x.png", "--address", "host:port"]])
-def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "name at least one image"),
+        (["--unknown", "x.png"], "--unknown"),
+        (["x.png", "--address", "host:port"], "host:port"),
+        (["x.png", "--timeout", "soon"], "got soon, need a number above 0"),
+        (["x.png", "--lm-weight", "-1"], "got -1, need a number of at least 0"),
+        (["x.png", "--alternatives", "2.5"], "got 2.5, need a whole number of at least 1"),
+        (["x.png", "--out", "x.png"], "got the name of an image"),
+        (["x.png", "--reference", "r.tsv", "--out", "./r.tsv"], "is read as well"),
+        (["x.png", "--tsv", "--words"], "take --json"),
+        (["x.png", "--tls-key", str(SCRIPT)], "go together"),
+        (["--address", "localhost:1", "health"], "longhand health"),
+        (["health", "--address", "localhost:abc"], "abc"),
+        (["models", "--token-file", "gone"], "gone: No such file"),
+    ],
+)
+def test_usage(arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "usage:" in message
+    assert problem in message
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"one\ntwo\n", b"caf\xc3\xa9"])
+def test_a_file_that_holds_no_token(
+    content: bytes, fake: FakeServer, lines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lines / "token").write_bytes(content)
+    with pytest.raises(SystemExit):
+        run(fake.address, lines / "one.png", "--token-file", lines / "token")
+    assert "need one token" in capsys.readouterr().err
+
+
+def test_a_drawing_never_replaces_its_image(
+    fake: FakeServer, lines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (lines / "one.png").read_bytes()
+    for target in (lines, lines / "one.png"):
+        assert run(fake.address, lines / "one.png", "--show", target) == 1
+        assert "would replace it" in capsys.readouterr().err
+        assert (lines / "one.png").read_bytes() == before
+
+
+def test_each_drawing_has_a_name_of_its_own() -> None:
+    drawings = Drawings(Path("shown"))
+    names = ["a/001.png", "b/001.png", "x.bmp", "x.tif", "x.TIF"]
+    for name in names:
+        drawings.announce(name)
+    assert [drawings.file_of(name) for name in names] == [
+        "001.png",
+        "b_001.png.png",
+        "x.png",
+        "x.tif.png",
+        "x.TIF.png",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["text", "json", "tsv"])
+def test_names_that_are_not_utf_8(fake: FakeServer, lines: Path, kind: str) -> None:
+    odd = os.fsdecode(os.fsencode(lines) + b"/odd\xff.png")
+    Path(odd).write_bytes(b"text:line odd")
+    out = lines / "out"
+    for more in ([], ["--resume"])[: 1 if kind == "text" else 2]:
+        assert run(fake.address, odd, lines / "one.png", "--format", kind, "--out", out, *more) == 0
+    content = out.read_bytes()
+    assert content.count(b"line odd") == content.count(b"line one") == 1
+    if kind == "json":
+        assert json.loads(content.splitlines()[0])["file"] == odd
+    else:
+        assert b"odd\xff.png" in content
+
+
+def test_output_that_cannot_be_written(
+    fake: FakeServer, lines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fake.address, lines / "one.png", "--format", "alto", "--out", lines / "one.png") == 1
+    assert f"{lines}/one.png: File exists" in capsys.readouterr().err
+
+
+def test_interrupted_while_waiting_for_standard_input(fake: FakeServer) -> None:
+    command = [sys.executable, str(SCRIPT), "-", "--address", fake.address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(2)  # so that it waits for its image
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=30)
+    assert (process.returncode, message) == (130, "longhand: stopped; 0 images are read\n")
+
+
+def test_the_script_says_which_environment_is_needed() -> None:
+    command = [sys.executable, "-S", str(SCRIPT), "x.png"]  # -S: without installed packages
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("longhand: No module named")
+    assert ".venv/bin/activate" in outcome.stderr
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    project = tomllib.loads((SCRIPT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert capsys.readouterr().out == f"longhand {project['version']}\n"
 
 
 def test_the_script_is_the_same_command(fake: FakeServer, lines: Path) -> None:

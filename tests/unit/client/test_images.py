@@ -51,3 +51,34 @@ def test_pillow_images(mode: str) -> None:
     image = Image.new("RGB", (9, 4), (200, 10, 30)).convert(mode)
     with Image.open(io.BytesIO(image_bytes(image))) as read:
         assert read.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB", "HSV", "F", "RGBX", "LA", "I;16"])
+def test_pillow_images_in_modes_that_are_not_png_s(mode: str) -> None:
+    with Image.open(io.BytesIO(image_bytes(Image.new("L", (9, 4), 200).convert(mode)))) as read:
+        assert read.size == (9, 4)
+
+
+def test_pillow_images_are_sent_upright() -> None:
+    stored = Image.new("L", (9, 4), 255)
+    stored.putpixel((0, 3), 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    file = io.BytesIO()
+    stored.save(file, "PNG", exif=exif)
+    with Image.open(io.BytesIO(image_bytes(Image.open(file)))) as read:
+        assert read.size == (4, 9)
+        assert read.getpixel((0, 0)) == 0
+
+
+def test_damaged_pillow_images_are_named_as_such() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((99, 40), 60).save(file, "PNG")
+    damaged = Image.open(io.BytesIO(file.getvalue()[:1000]))
+    with pytest.raises(InvalidImageError, match=r"Pillow image: .*truncated"):
+        image_bytes(damaged)
+
+
+def test_a_path_with_a_zero_byte() -> None:
+    with pytest.raises(InvalidImageError, match="null byte"):
+        image_bytes("a\0b.png")

@@ -39,18 +39,18 @@ export async function recognize(image, options) {
 }
 
 // A photo can be larger than the gateway takes; a line needs far fewer pixels than a camera has.
-export async function shrink(file, limit) {
-  if (file.size <= limit) return file;
+export async function shrink(file, limits) {
   let picture;
   try {
     picture = await createImageBitmap(file);
   } catch {
     return file; // the server says what is wrong with it
   }
-  const scale = Math.min(1, 3000 / Math.max(picture.width, picture.height));
+  const scale = Math.sqrt(limits.max_image_pixels / (picture.width * picture.height));
+  if (scale >= 1 && file.size <= limits.max_image_bytes) return file;
   const canvas = document.createElement("canvas");
-  canvas.width = Math.max(Math.round(picture.width * scale), 1);
-  canvas.height = Math.max(Math.round(picture.height * scale), 1);
+  canvas.width = Math.max(Math.floor(picture.width * Math.min(scale, 1)), 1);
+  canvas.height = Math.max(Math.floor(picture.height * Math.min(scale, 1)), 1);
   canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
   return new Promise((done) => canvas.toBlob((blob) => done(blob ?? file), "image/jpeg", 0.92));
 }

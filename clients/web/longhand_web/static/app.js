@@ -9,7 +9,7 @@ const AT_ONCE = 4;
 const items = []; // { name, url, image, reading, problem, row }
 const waiting = [];
 let running = 0;
-let largest = 4 * 1024 * 1024;
+let limits = { max_image_bytes: 4 * 1024 * 1024, max_image_pixels: 3_000_000 };
 
 function say(message) {
   $("problem").textContent = message;
@@ -42,7 +42,7 @@ function work() {
 
 async function read(item) {
   try {
-    item.reading = await recognize(await shrink(item.image, largest), options());
+    item.reading = await recognize(await shrink(item.image, limits), options());
     item.problem = "";
     if (items.at(-1) === item || items.length === 1) bring(item);
   } catch (error) {
@@ -129,7 +129,7 @@ async function watchServer() {
   const place = $("status");
   try {
     const now = await status();
-    largest = Math.min(now.max_image_bytes, 4 * 1024 * 1024);
+    limits = now.limits;
     place.dataset.state = now.ready ? "ready" : "away";
     place.textContent = now.ready
       ? `Ready: model ${now.model.name} ${now.model.version} on ${now.model.device}`

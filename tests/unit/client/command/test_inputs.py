@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-import io
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import IO
 
 import pytest
 
@@ -56,8 +57,18 @@ def test_files_that_do_not_exist_are_left_to_the_reader(scans: Path) -> None:
     assert list(find_items(["gone.png"])) == [Item("gone.png", "gone.png")]
 
 
-def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"image")))
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[IO[bytes]]:
+    """The other end of standard input."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as stdin, os.fdopen(writing, "wb") as pipe:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield pipe
+
+
+def test_standard_input(piped: IO[bytes]) -> None:
+    piped.write(b"image")
+    piped.close()
     assert list(find_items(["-"])) == [Item("standard input", b"image")]
 
 
@@ -87,8 +98,9 @@ def test_a_manifest_that_does_not_exist(scans: Path) -> None:
     assert [item.problem for item in find_items([], "gone.tsv")] == ["No such file or directory"]
 
 
-def test_a_manifest_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a.png\nb.png\n")))
+def test_a_manifest_on_standard_input(piped: IO[bytes]) -> None:
+    piped.write(b"a.png\nb.png\n")
+    piped.close()
     assert names(manifest="-") == ["a.png", "b.png"]
 
 
