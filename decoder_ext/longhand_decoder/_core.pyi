@@ -88,10 +88,10 @@ class Hypothesis:
         """Log P(text | network output), what `prior_weight` takes off included."""
     @property
     def word_model_score(self) -> float:
-        """Log P_word(text), unweighted; 0 without a word model."""
+        """Log P_word(text), unweighted; 0 without a word model, and where the options give words no say."""
     @property
     def character_model_score(self) -> float:
-        """Log P_char(text), unweighted; 0 without a character model."""
+        """Log P_char(text), unweighted; 0 without a character model or with a weight of 0."""
     @property
     def confidence(self) -> float:
         """0..1: the share of the beam's probability that is this text's."""
@@ -106,7 +106,7 @@ class DecoderStream:
     """One line in progress; for one thread at a time."""
 
     def push(self, log_probs: _FloatArray) -> None:
-        """Takes the next frames, (T, V)."""
+        """Takes the next frames, (T, V). Where one is refused (ValueError), those before it stay: see `frames`."""
     def best(self) -> list[Hypothesis]:
         """The hypotheses if the line ended here, best first."""
     def finish(self) -> list[Hypothesis]:

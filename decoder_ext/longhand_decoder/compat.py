@@ -1,8 +1,6 @@
 """The entry point and the methods that users of pyctcdecode know: changing over is one import.
 
-What differs: the vocabulary is read from the language model file, whatever its kind, so `unigrams` is only needed to
-narrow it; probabilities are refused, not guessed to be such (pass logits or log-probabilities); labels are single
-characters (no BPE); a batch needs no process pool; `last_lm_state` is the text so far.
+What differs stands in the README ("From pyctcdecode").
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
 _BLANK = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
 _UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
+_SPECIAL = re.compile(r"[<\[].+[>\]]")
 _FIRST_PRIVATE_USE = 0xE000
 
 
@@ -45,7 +44,7 @@ class OutputBeam(NamedTuple):
 
 
 class BeamSearchDecoderCTC:
-    """A decoder with pyctcdecode's methods; `build_ctcdecoder` makes one."""
+    """A decoder with pyctcdecode's methods that decode; `build_ctcdecoder` makes one."""
 
     def __init__(self, decoder: CtcBeamSearchDecoder) -> None:
         self._decoder = decoder
@@ -120,8 +119,7 @@ class BeamSearchDecoderCTC:
             lm_start_state,
             prune_history,
         )
-        options = dataclasses.replace(options, alternatives=beam_width)
-        hypotheses = self._decoder.decode(_checked(logits), options)
+        hypotheses = self._decoder.decode(_checked(logits), _all(options))
         return [_output_beam(hypothesis, options.context) for hypothesis in hypotheses]
 
     def decode_batch(
@@ -153,6 +151,38 @@ class BeamSearchDecoderCTC:
         )
         texts = self._decoder.decode_text_batch([_checked(logits) for logits in logits_list], options)
         return [_normalised(text) for text in texts]
+
+    def decode_beams_batch(
+        self,
+        pool: object,
+        logits_list: Sequence[_FloatArray],
+        beam_width: int = 100,
+        beam_prune_logp: float = -10.0,
+        token_min_logp: float = -5.0,
+        prune_history: bool = False,
+        hotwords: Iterable[str] | None = None,
+        hotword_weight: float = 10.0,
+    ) -> list[list[OutputBeam]]:
+        """All that the beam holds at the end of each item, best first, on the decoder's own threads.
+
+        Args:
+            pool: accepted and not used: pass None.
+            logits_list: (T_i, V) logits or log-probabilities.
+            beam_width: prefixes kept after a frame.
+            beam_prune_logp: prefixes scored below the best plus this are dropped.
+            token_min_logp: labels below this log-probability start no prefix in a frame.
+            prune_history: keeps one prefix of those that the models cannot tell apart any more.
+            hotwords: words to expect.
+            hotword_weight: added to the score for each of them; log.
+
+        Raises:
+            ValueError: an item has the wrong shape, a NaN, or probabilities.
+        """
+        options = self._options(
+            beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None, prune_history
+        )
+        batch = self._decoder.decode_batch([_checked(logits) for logits in logits_list], _all(options))
+        return [[_output_beam(hypothesis, "") for hypothesis in hypotheses] for hypotheses in batch]
 
     def _options(
         self,
@@ -186,6 +216,11 @@ class BeamSearchDecoderCTC:
         return options
 
 
+def _all(options: BeamSearchOptions) -> BeamSearchOptions:
+    """The options for everything that the beam holds; pyctcdecode's beams have no confidences."""
+    return dataclasses.replace(options, alternatives=options.beam_width, span_confidences=False)
+
+
 def build_ctcdecoder(
     labels: Sequence[str],
     kenlm_model_path: str | os.PathLike[str] | None = None,
@@ -199,10 +234,10 @@ def build_ctcdecoder(
     """Builds a decoder as pyctcdecode's function of this name does, with its defaults.
 
     Args:
-        labels: one for each column. The blank is "", "_", "<pad>" or "[PAD]"; "|" stands for a space where
-            there is none; other names in brackets are never read.
+        labels: one for each column. The blank is "", "_", "<pad>" or "[PAD]", or else one more column behind
+            the last; "|" stands for a space where there is none; other names in brackets are never read.
         kenlm_model_path: a word model; words end at spaces only.
-        unigrams: the known words, in place of the model's vocabulary.
+        unigrams: the known words, in place of the model's vocabulary; those that it lacks are left out.
         alpha: weight of the language model.
         beta: added for each word.
         unk_score_offset: added to the log10 score of a word that is not known, at most 0.
@@ -210,7 +245,7 @@ def build_ctcdecoder(
         threads: for batches.
 
     Raises:
-        ValueError: BPE labels, no blank, or an argument out of range.
+        ValueError: BPE labels or others of several characters, or an argument out of range.
         LanguageModelError: the model cannot be loaded.
     """
     if unk_score_offset > 0:
@@ -230,7 +265,11 @@ def build_ctcdecoder(
         allowed_characters="".join(name for name in names if name not in forbidden) if forbidden else None,
     )
     model = NgramLanguageModel(kenlm_model_path) if kenlm_model_path is not None else None
-    lexicon = sorted(unigrams) if unigrams is not None and model is not None else None
+    lexicon = None
+    if unigrams is not None and model is not None:
+        lexicon = sorted(word for word in unigrams if word in model)
+        if not lexicon:
+            raise ValueError(f"unigrams: none of the {len(unigrams)} words is in the model")
     decoder = CtcBeamSearchDecoder(names, word_model=model, lexicon=lexicon, options=options, threads=threads)
     return BeamSearchDecoderCTC(decoder)
 
@@ -242,13 +281,15 @@ def _read_labels(labels: Sequence[str]) -> tuple[list[str], set[str]]:
     names = ["" if _BLANK.fullmatch(label) else label for label in labels]
     if "" not in names and "_" in names:
         names[names.index("_")] = ""
+    if "" not in names:
+        names.append("")
     if " " not in names and "|" in names:
         names[names.index("|")] = " "
     forbidden: set[str] = set()
     for column, name in enumerate(names):
         if _UNKNOWN.fullmatch(name):
             names[column] = "\u2047"
-        elif len(name) > 1:
+        elif _SPECIAL.fullmatch(name):
             names[column] = chr(_FIRST_PRIVATE_USE + len(forbidden))
             forbidden.add(names[column])
     return names, forbidden

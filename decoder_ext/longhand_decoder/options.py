@@ -98,6 +98,8 @@ class BeamSearchOptions:
     """Hypotheses returned, at least 1; fewer if the beam holds fewer."""
     confidence_scale: float = 1.0
     """Confidences are shares of softmax(confidence_scale * score) over the beam; above 0."""
+    span_confidences: bool = True
+    """False: characters and words have confidence 0; with hundreds of alternatives these take most of the time."""
 
     def __post_init__(self) -> None:
         hotwords = self.hotwords

@@ -8,8 +8,9 @@ namespace longhand {
 namespace {
 
 constexpr float kImpossible = -std::numeric_limits<float>::infinity();
-// A character may last this many frames into its successor's time.
-constexpr int kSlack = 32;
+// Beginnings of paths this much less likely than the best one (natural log) are given up, so that time and
+// memory grow with the frames and not with frames times characters.
+constexpr float kFarBehind = 60.0f;
 
 // State 2k is the blank before character k, state 2k + 1 the character itself, state 2L the blank at the end.
 class Aligner {
@@ -17,19 +18,21 @@ class Aligner {
     Aligner(const LogProbs& line, std::uint32_t blank, const std::vector<std::uint32_t>& labels)
         : line_(line), blank_(blank), labels_(labels), count_(labels.size()) {}
 
-    bool run(const std::vector<int>& first_frames, int slack) {
-        scores_.assign(2 * count_ + 1, kImpossible);
+    bool run(float far_behind) {
+        const std::size_t end = 2 * count_;
+        scores_.assign(end + 1, kImpossible);
         moves_.clear();
         rows_.clear();
-        std::size_t low = 0, high = 0;  // characters that are over, characters that may have begun
+        std::size_t low = 0, high = 0;  // the states that paths worth following have reached
         for (std::size_t frame = 0; frame < line_.frames; ++frame) {
-            const int now = static_cast<int>(frame);
-            while (high < count_ && first_frames[high] <= now) ++high;
-            while (low + 1 < high && first_frames[low + 1] + slack < now) scores_[2 * low++] = kImpossible;
-            if (low > 0) scores_[2 * low - 1] = scores_[2 * low - 2] = kImpossible;
-            step(frame, 2 * low, 2 * high);
+            high = std::min(high + (frame == 0 ? 1 : 2), end);
+            step(frame, low, high);
+            const auto first = scores_.begin() + static_cast<std::ptrdiff_t>(low);
+            const auto last = scores_.begin() + static_cast<std::ptrdiff_t>(high) + 1;
+            const float least = *std::max_element(first, last) - far_behind;
+            while (scores_[low] < least) scores_[low++] = kImpossible;
+            while (scores_[high] < least) scores_[high--] = kImpossible;
         }
-        const std::size_t end = 2 * count_;
         state_ = count_ > 0 && scores_[end - 1] > scores_[end] ? end - 1 : end;
         return scores_[state_] > kImpossible;
     }
@@ -89,14 +92,15 @@ class Aligner {
 }  // namespace
 
 std::vector<FrameRange> align(const LogProbs& line, std::uint32_t blank,
-                              const std::vector<std::uint32_t>& labels,
-                              const std::vector<int>& first_frames) {
+                              const std::vector<std::uint32_t>& labels) {
     Aligner aligner(line, blank, labels);
-    const bool found = aligner.run(first_frames, kSlack) ||
-                       aligner.run(std::vector<int>(labels.size(), 0), static_cast<int>(line.frames));
-    if (found) return aligner.trace();
+    if (aligner.run(kFarBehind) || aligner.run(std::numeric_limits<float>::infinity()))
+        return aligner.trace();
     std::vector<FrameRange> ranges;
-    for (const int frame : first_frames) ranges.push_back({frame, frame});
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        const int frame = static_cast<int>(i * line.frames / labels.size());
+        ranges.push_back({frame, frame});
+    }
     return ranges;
 }
 

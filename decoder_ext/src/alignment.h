@@ -12,11 +12,9 @@ struct FrameRange {
     int first, last;  // inclusive
 };
 
-// Viterbi alignment. `first_frames` says when each prefix entered the beam, in rising order: no character is
-// looked for earlier, nor long after its successor came, so that time and memory grow with the frames and not
-// with frames times characters. Throws nothing; a text that no path spells gets its characters at
-// `first_frames`.
+// Viterbi alignment. Throws nothing; a text that no path spells in single precision gets its characters
+// spread evenly.
 std::vector<FrameRange> align(const LogProbs& line, std::uint32_t blank,
-                              const std::vector<std::uint32_t>& labels, const std::vector<int>& first_frames);
+                              const std::vector<std::uint32_t>& labels);
 
 }  // namespace longhand

@@ -30,7 +30,8 @@ void register_language_model(py::module_& module) {
             return "<NgramLanguageModel order " + std::to_string(model.order()) + ", " +
                    std::to_string(model.vocabulary_size()) + " words, " + model.path() + ">";
         });
-    module.def("tokenize_words", &tokenize_words, py::arg("text"));
+    module.def(
+        "tokenize_words", [](const std::string& text) { return tokenize_words(text); }, py::arg("text"));
 }
 
 }  // namespace longhand::python

@@ -47,8 +47,30 @@ LogProbs view(const Array& array) {
 }
 
 template <class T>
+T cast_field(const py::object& value, const char* field) {
+    constexpr const char* kNeeded = std::is_same_v<T, bool>          ? "True or False"
+                                    : std::is_integral_v<T>          ? "a whole number"
+                                    : std::is_floating_point_v<T>    ? "a number"
+                                    : std::is_same_v<T, std::string> ? "a string"
+                                                                     : "a (word, boost)";
+    try {
+        return value.cast<T>();
+    } catch (const py::cast_error&) {
+        throw py::type_error(std::string(field) + " must be " + kNeeded + ", got " +
+                             py::repr(value).cast<std::string>());
+    }
+}
+
+// Runs without the interpreter's lock.
+template <class Work>
+auto unlocked(const Work& work) {
+    const py::gil_scoped_release released;
+    return work();
+}
+
+template <class T>
 T choice(const py::object& options, const char* field, const std::vector<std::pair<const char*, T>>& values) {
-    const auto got = options.attr(field).cast<std::string>();
+    const auto got = cast_field<std::string>(options.attr(field), field);
     std::string names;
     for (const auto& [name, value] : values) {
         if (got == name) return value;
@@ -61,7 +83,7 @@ T choice(const py::object& options, const char* field, const std::vector<std::pa
 BeamSearchOptions read_options(const py::object& options) {
     BeamSearchOptions out;
     const auto read = [&](const char* name, auto& field) {
-        field = options.attr(name).cast<std::decay_t<decltype(field)>>();
+        field = cast_field<std::decay_t<decltype(field)>>(options.attr(name), name);
     };
     read("beam_width", out.beam_width);
     read("beam_threshold", out.beam_threshold);
@@ -74,7 +96,8 @@ BeamSearchOptions read_options(const py::object& options) {
     read("word_bonus", out.word_bonus);
     read("unknown_word_penalty", out.unknown_word_penalty);
     const py::object open_penalty = options.attr("open_unknown_penalty");
-    if (!open_penalty.is_none()) out.open_unknown_penalty = open_penalty.cast<double>();
+    if (!open_penalty.is_none())
+        out.open_unknown_penalty = cast_field<double>(open_penalty, "open_unknown_penalty");
     read("character_weight", out.character_weight);
     read("character_bonus", out.character_bonus);
     read("figures_weight", out.figures_weight);
@@ -86,6 +109,7 @@ BeamSearchOptions read_options(const py::object& options) {
     read("context", out.context);
     read("alternatives", out.alternatives);
     read("confidence_scale", out.confidence_scale);
+    read("span_confidences", out.span_confidences);
     out.input = choice<InputKind>(options, "input",
                                   {{"log_probs", InputKind::kLogProbs}, {"logits", InputKind::kLogits}});
     out.path_merge =
@@ -93,18 +117,21 @@ BeamSearchOptions read_options(const py::object& options) {
     out.word_splitting =
         choice<WordSplitting>(options, "word_splitting",
                               {{"letters", WordSplitting::kLetters}, {"spaces", WordSplitting::kSpaces}});
-    const auto boost = options.attr("hotword_boost").cast<double>();
+    double boost = 0.0;
+    read("hotword_boost", boost);
     for (const py::handle item : options.attr("hotwords")) {
         if (py::isinstance<py::str>(item)) {
             out.hotwords.push_back({item.cast<std::string>(), boost});
         } else {
-            const auto pair = item.cast<std::pair<std::string, double>>();
-            out.hotwords.push_back({pair.first, pair.second});
+            auto [text, added] = cast_field<std::pair<std::string, double>>(
+                py::reinterpret_borrow<py::object>(item), "hotwords");
+            out.hotwords.push_back({std::move(text), added});
         }
     }
     const py::object allowed = options.attr("allowed_characters");
     out.restrict_characters = !allowed.is_none();
-    if (out.restrict_characters) out.allowed_characters = allowed.cast<std::string>();
+    if (out.restrict_characters)
+        out.allowed_characters = cast_field<std::string>(allowed, "allowed_characters");
     return out;
 }
 
@@ -138,7 +165,7 @@ py::list decode_items(const py::sequence& log_probs, const Decode& decode, const
     std::vector<LogProbs> lines;
     for (const Array& array : arrays) lines.push_back(view(array));
     auto items = [&] {
-        const py::gil_scoped_release unlocked;
+        const py::gil_scoped_release released;
         return decode(lines);
     }();
     for (std::size_t i = 0; i < items.size(); ++i) {
@@ -179,7 +206,7 @@ std::shared_ptr<Decoder> make_decoder(std::vector<std::string> labels,
                          std::move(label_priors),
                          read_options(options),
                          threads};
-    const py::gil_scoped_release unlocked;
+    const py::gil_scoped_release released;
     return std::make_shared<Decoder>(std::move(config));
 }
 
@@ -189,12 +216,14 @@ void register_stream(py::module_& module) {
             "push",
             [](DecoderStream& stream, const py::object& log_probs) {
                 const Array array = read_array(log_probs);
-                const py::gil_scoped_release unlocked;
+                const py::gil_scoped_release released;
                 stream.push(view(array));
             },
             py::arg("log_probs"))
-        .def("best", [](const DecoderStream& stream) { return to_python(stream.best()); })
-        .def("finish", [](DecoderStream& stream) { return to_python(stream.finish()); })
+        .def("best",
+             [](const DecoderStream& stream) { return to_python(unlocked([&] { return stream.best(); })); })
+        .def("finish",
+             [](DecoderStream& stream) { return to_python(unlocked([&] { return stream.finish(); })); })
         .def_property_readonly("frames", &DecoderStream::frames);
 }
 
@@ -208,26 +237,22 @@ void register_decoder(py::module_& module) {
         .def(
             "prepare",
             [](const Decoder& decoder, const py::object& options) {
-                return Options{decoder.prepare(read_options(options))};
+                const BeamSearchOptions read = read_options(options);
+                return Options{unlocked([&] { return decoder.prepare(read); })};
             },
             py::arg("options"), py::keep_alive<0, 1>())
         .def(
             "decode",
             [](const Decoder& decoder, const py::object& log_probs, const Options& options) {
                 const Array array = read_array(log_probs);
-                std::vector<Hypothesis> hypotheses;
-                {
-                    const py::gil_scoped_release unlocked;
-                    hypotheses = decoder.decode(view(array), *options.prepared);
-                }
-                return to_python(std::move(hypotheses));
+                return to_python(unlocked([&] { return decoder.decode(view(array), *options.prepared); }));
             },
             py::arg("log_probs"), py::arg("options"))
         .def(
             "decode_text",
             [](const Decoder& decoder, const py::object& log_probs, const Options& options) {
                 const Array array = read_array(log_probs);
-                const py::gil_scoped_release unlocked;
+                const py::gil_scoped_release released;
                 return decoder.decode_text(view(array), *options.prepared);
             },
             py::arg("log_probs"), py::arg("options"))
@@ -255,7 +280,7 @@ void register_decoder(py::module_& module) {
                 const Array array = read_array(log_probs);
                 Hypothesis hypothesis;
                 {
-                    const py::gil_scoped_release unlocked;
+                    const py::gil_scoped_release released;
                     hypothesis = decoder.decode_greedy(view(array), *options.prepared);
                 }
                 return to_python(std::move(hypothesis));

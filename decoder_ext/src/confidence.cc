@@ -69,12 +69,11 @@ bool agrees(const WordRange& word, const std::vector<int>& match, const std::vec
 
 }  // namespace
 
-PrefixPath path_to(const PrefixTree& tree, std::uint32_t node) {
-    PrefixPath path;
-    for (; node != PrefixTree::kRoot; node = tree[node].parent) path.nodes.push_back(node);
-    std::reverse(path.nodes.begin(), path.nodes.end());
-    for (const std::uint32_t n : path.nodes) path.labels.push_back(tree[n].label);
-    return path;
+std::vector<std::uint32_t> labels_to(const PrefixTree& tree, std::uint32_t node) {
+    std::vector<std::uint32_t> labels;
+    for (; node != PrefixTree::kRoot; node = tree[node].parent) labels.push_back(tree[node].label);
+    std::reverse(labels.begin(), labels.end());
+    return labels;
 }
 
 std::vector<double> beam_shares(const std::vector<FinalPrefix>& finals, double scale) {
@@ -98,16 +97,16 @@ std::vector<WordRange> word_ranges(const std::vector<bool>& is_space) {
     return ranges;
 }
 
-Support support_of(std::size_t chosen, const std::vector<PrefixPath>& paths,
+Support support_of(std::size_t chosen, const std::vector<Labels>& texts,
                    const std::vector<std::vector<bool>>& spaces, const std::vector<double>& shares) {
     Support support;
-    support.characters.assign(paths[chosen].labels.size(), 0.0);
+    support.characters.assign(texts[chosen].size(), 0.0);
     support.word_ranges = word_ranges(spaces[chosen]);
     support.words.assign(support.word_ranges.size(), 0.0);
     TextAlignment alignment;
-    for (std::size_t other = 0; other < paths.size(); ++other) {
+    for (std::size_t other = 0; other < texts.size(); ++other) {
         const bool middle = shares[other] >= kNegligibleShare;
-        const auto& match = alignment.align(paths[chosen].labels, paths[other].labels, middle);
+        const auto& match = alignment.align(texts[chosen], texts[other], middle);
         for (std::size_t i = 0; i < match.size(); ++i)
             support.characters[i] += match[i] >= 0 ? shares[other] : 0.0;
         for (std::size_t w = 0; w < support.words.size(); ++w) {

@@ -8,12 +8,8 @@
 
 namespace longhand {
 
-struct PrefixPath {
-    std::vector<std::uint32_t> nodes;  // from the first character to the last
-    std::vector<std::uint32_t> labels;
-};
-
-PrefixPath path_to(const PrefixTree& tree, std::uint32_t node);
+// The labels of a prefix, from the first character to the last.
+std::vector<std::uint32_t> labels_to(const PrefixTree& tree, std::uint32_t node);
 
 // softmax(scale * score) over the prefixes.
 std::vector<double> beam_shares(const std::vector<FinalPrefix>& finals, double scale);
@@ -30,9 +26,9 @@ struct Support {
     std::vector<double> words;  // per word: share of the beam that has the whole word in this place
 };
 
-// What the beam says to the text paths[chosen]. "In this place" is by alignment of the two texts (longest
+// What the beam says to the text texts[chosen]. "In this place" is by alignment of the two texts (longest
 // common subsequence), not by frames: the same character may be a frame or two apart in two prefixes.
-Support support_of(std::size_t chosen, const std::vector<PrefixPath>& paths,
+Support support_of(std::size_t chosen, const std::vector<std::vector<std::uint32_t>>& texts,
                    const std::vector<std::vector<bool>>& spaces, const std::vector<double>& shares);
 
 }  // namespace longhand

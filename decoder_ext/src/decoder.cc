@@ -39,6 +39,10 @@ class CtcBeamSearchDecoder::Implementation {
         : model(std::move(config)),
           defaults(std::make_shared<PreparedOptions>(model, model.config.options)) {}
 
+    ~Implementation() { forget_parents_pool(); }
+    Implementation(const Implementation&) = delete;
+    Implementation& operator=(const Implementation&) = delete;
+
     // The options to read a line with, whose shape is checked.
     const PreparedOptions& options_for(const LogProbs& line, const PreparedOptions& options) {
         require_own(options, model);
@@ -77,8 +81,7 @@ class CtcBeamSearchDecoder::Implementation {
 
     ThreadPool& pool() {
         const std::lock_guard<std::mutex> lock(mutex_);
-        // Threads do not survive a fork: the child makes its own and leaves the parent's object alone.
-        if (pool_ && pool_owner_ != getpid()) static_cast<void>(pool_.release());
+        forget_parents_pool();
         if (!pool_) {
             pool_ = std::make_unique<ThreadPool>(model.config.threads - 1);
             pool_owner_ = getpid();
@@ -104,6 +107,12 @@ class CtcBeamSearchDecoder::Implementation {
     const std::shared_ptr<const PreparedOptions> defaults;
 
   private:
+    // Threads do not survive a fork: the child makes its own and leaves the parent's object alone, which
+    // would wait for its threads when it ends.
+    void forget_parents_pool() {
+        if (pool_ && pool_owner_ != getpid()) static_cast<void>(pool_.release());
+    }
+
     const DecoderModel& folded_model() {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (!folded_) folded_ = std::make_unique<const DecoderModel>(model.config, LetterCase::kOther);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <stdexcept>
 #include <utility>
 
@@ -11,13 +12,16 @@ namespace {
 constexpr std::uint32_t kNone = 0xFFFFFFFFu;
 }
 
-bool HotwordAutomaton::boundary(char32_t last, char32_t next) {
+bool HotwordAutomaton::boundary(char32_t last, char32_t next) const {
     if (last == 0) return true;
-    const CharacterClass a = character_class(last);
-    return a != character_class(next) || (a != CharacterClass::kLetter && a != CharacterClass::kDigit);
+    const CharacterClass a = character_class(last, splitting_);
+    return a != character_class(next, splitting_) ||
+           (a != CharacterClass::kLetter && a != CharacterClass::kDigit);
 }
 
-HotwordAutomaton::HotwordAutomaton(const std::vector<Hotword>& hotwords) : nodes_(1) {
+HotwordAutomaton::HotwordAutomaton(const std::vector<Hotword>& hotwords, WordSplitting splitting)
+    : splitting_(splitting), nodes_(1) {
+    std::map<std::u32string, double> boosts;
     std::vector<std::pair<std::u32string, std::uint32_t>> words;
     for (const Hotword& hotword : hotwords) {
         const std::u32string text = decode_utf8(hotword.text, "a hotword");
@@ -29,11 +33,13 @@ HotwordAutomaton::HotwordAutomaton(const std::vector<Hotword>& hotwords) : nodes
         if (!std::isfinite(hotword.boost)) {
             throw std::invalid_argument("the boost of hotword '" + hotword.text + "' is not finite");
         }
-        add(text, hotword.boost);
-        for (const std::string& token : tokenize_words(hotword.text)) {
+        const auto [found, fresh] = boosts.try_emplace(text, hotword.boost);
+        if (!fresh) found->second = std::max(found->second, hotword.boost);
+        for (const std::string& token : tokenize_words(hotword.text, splitting)) {
             words.emplace_back(decode_utf8(token, "a hotword"), 0);
         }
     }
+    for (const auto& [text, boost] : boosts) add(text, boost);
     link();
     lexicon_ = Lexicon(std::move(words));
 }
@@ -53,7 +59,7 @@ void HotwordAutomaton::add(const std::u32string& text, double boost) {
         const double share = boost * nodes_[node].depth / static_cast<double>(text.size());
         nodes_[node].credit = std::max(nodes_[node].credit, share);
     }
-    nodes_[node].boost += boost;
+    nodes_[node].boost = boost;
 }
 
 void HotwordAutomaton::link() {

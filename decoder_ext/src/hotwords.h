@@ -14,7 +14,8 @@
 namespace longhand {
 
 // An Aho-Corasick automaton (A. Aho, M. Corasick, 1975) whose matches begin and end where words do: a match
-// is not preceded or followed by a letter if it begins or ends with one, and likewise for digits.
+// is not preceded or followed by a letter if it begins or ends with one, and likewise for digits; where words
+// end at spaces only, so do matches.
 //
 // The final score of a text gains the boost of every match. While a match is under way the prefix holds a
 // share of its boost on credit, in proportion to the characters matched (`credit`), so that the beam does not
@@ -23,8 +24,9 @@ class HotwordAutomaton {
   public:
     static constexpr std::uint32_t kRoot = 0;
 
-    HotwordAutomaton() : HotwordAutomaton(std::vector<Hotword>{}) {}
-    explicit HotwordAutomaton(const std::vector<Hotword>& hotwords);  // throws std::invalid_argument
+    HotwordAutomaton() : HotwordAutomaton({}, WordSplitting::kLetters) {}
+    // Of hotwords with the same text the dearest counts. Throws std::invalid_argument.
+    HotwordAutomaton(const std::vector<Hotword>& hotwords, WordSplitting splitting);
 
     bool empty() const { return nodes_.size() == 1; }
     // The state behind `next`, where `last` is the character before it (0 at the start of the line).
@@ -36,7 +38,8 @@ class HotwordAutomaton {
     // Words may be unknown to the language model and yet expected: the tree of the hotwords' own words.
     const Lexicon& lexicon() const { return lexicon_; }
 
-    static bool boundary(char32_t last, char32_t next);
+    // Whether a match may end at `last` or begin at `next`.
+    bool boundary(char32_t last, char32_t next) const;
 
   private:
     struct Node {
@@ -54,6 +57,7 @@ class HotwordAutomaton {
     void add(const std::u32string& text, double boost);
     void link();
 
+    WordSplitting splitting_;
     std::vector<Node> nodes_;
     std::unordered_map<std::uint64_t, std::uint32_t> children_;
     double largest_credit_ = 0.0;

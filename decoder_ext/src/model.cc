@@ -23,17 +23,9 @@ std::string in_small_letters(const std::string& text, const char* what) {
     return small;
 }
 
-// The same hotwords in small letters; of those that are the same then the dearest.
-std::vector<Hotword> in_small_letters(const std::vector<Hotword>& hotwords) {
-    std::unordered_map<std::string, double> boosts;
-    for (const Hotword& hotword : hotwords) {
-        const std::string text = in_small_letters(hotword.text, "a hotword");
-        const auto [found, fresh] = boosts.try_emplace(text, hotword.boost);
-        if (!fresh) found->second = std::max(found->second, hotword.boost);
-    }
-    std::vector<Hotword> small;
-    for (const auto& [text, boost] : boosts) small.push_back({text, boost});
-    return small;
+std::vector<Hotword> in_small_letters(std::vector<Hotword> hotwords) {
+    for (Hotword& hotword : hotwords) hotword.text = in_small_letters(hotword.text, "a hotword");
+    return hotwords;
 }
 
 [[noreturn]] void refuse(const std::string& field, const std::string& needed, double got) {
@@ -112,8 +104,7 @@ LabelSet::LabelSet(const std::vector<std::string>& labels, LetterCase letter_cas
         const bool cased = capital || other_case(code) != code;
         written_.push_back(capital ? Written::kCapital : cased ? Written::kSmall : Written::kNeither);
         classes_.push_back(longhand::character_class(code));
-        const bool space = classes_.back() == CharacterClass::kSpace;
-        by_spaces_.push_back(space ? CharacterClass::kSpace : CharacterClass::kLetter);
+        by_spaces_.push_back(longhand::character_class(code, WordSplitting::kSpaces));
     }
     code_points_.push_back(0);
     if (!found_blank)
@@ -190,8 +181,8 @@ void DecoderModel::read_priors() {
 PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOptions& given)
     : options(given),
       model(&decoder),
-      hotwords(decoder.letter_case == LetterCase::kOther ? in_small_letters(given.hotwords)
-                                                         : given.hotwords) {
+      hotwords(decoder.letter_case == LetterCase::kOther ? in_small_letters(given.hotwords) : given.hotwords,
+               given.word_splitting) {
     validate(options);
     for (std::uint32_t label = 0; label < decoder.labels.size(); ++label) {
         classes.push_back(decoder.labels.character_class(label, options.word_splitting));
@@ -209,6 +200,14 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
     if (options.closed_lexicon && !decoder.lexicon) {
         throw std::invalid_argument(
             "closed_lexicon needs a word model or a lexicon, and the decoder has neither");
+    }
+    if (options.closed_lexicon && options.word_splitting == WordSplitting::kLetters) {
+        for (const std::string& word : decoder.config.lexicon) {
+            if (tokenize_words(word).size() == 1) continue;
+            throw std::invalid_argument("closed_lexicon: '" + word +
+                                        "' of the lexicon is no single word where words end between letters, "
+                                        "digits and punctuation; word_splitting='spaces' reads it");
+        }
     }
     const bool words_count = options.word_weight > 0 || options.word_bonus != 0 ||
                              options.unknown_word_penalty > 0 || options.closed_lexicon;
@@ -247,7 +246,7 @@ void PreparedOptions::read_context() {
     lm::ngram::State next{};
     if (const auto* words = model->word_model()) {
         word_start = words->start(options.sentence_start);
-        for (const std::string& token : tokenize_words(options.context)) {
+        for (const std::string& token : tokenize_words(options.context, options.word_splitting)) {
             words->score(word_start, words->index(token), next);
             word_start = next;
         }

@@ -36,8 +36,7 @@ struct PrefixNode {
     std::uint32_t first_child = kNone;
     std::uint32_t next_sibling = kNone;
     std::uint32_t label = 0;
-    std::uint32_t slot = 0;        // its place in the beam; 0 outside it
-    std::int32_t first_frame = 0;  // the frame in which it entered the beam
+    std::uint32_t slot = 0;  // its place in the beam; 0 outside it
     ModelState state;
 };
 
@@ -89,7 +88,6 @@ class PrefixTree {
         fresh.next_sibling = nodes_[parent].first_child;
         fresh.label = label;
         fresh.slot = 0;
-        fresh.first_frame = 0;
         nodes_[parent].first_child = node;
         return node;
     }

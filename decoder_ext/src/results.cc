@@ -42,23 +42,20 @@ std::vector<bool> space_marks(const PreparedOptions& options, const std::vector<
     return spaces;
 }
 
-Hypothesis make_hypothesis(const PreparedOptions& options, const LogProbs& line, const PrefixTree& tree,
-                           const FinalPrefix& prefix, const PrefixPath& path, const Support& support,
+Hypothesis make_hypothesis(const PreparedOptions& options, const LogProbs& line, const FinalPrefix& prefix,
+                           const std::vector<std::uint32_t>& labels, const Support& support,
                            double confidence) {
     Hypothesis out;
-    out.text = text_of(options, path.labels);
+    out.text = text_of(options, labels);
     out.score = prefix.score();
     out.acoustic_score = prefix.acoustic;
     out.word_model_score = prefix.state.word_score;
     out.character_model_score = prefix.state.character_score;
     out.confidence = confidence;
-    std::vector<int> first_frames;
-    for (const std::uint32_t node : path.nodes) first_frames.push_back(tree[node].first_frame);
-    const std::vector<FrameRange> frames =
-        align(line, options.model->labels.blank(), path.labels, first_frames);
-    for (std::size_t i = 0; i < path.labels.size(); ++i) {
-        out.characters.push_back({options.model->labels.names()[path.labels[i]], frames[i].first,
-                                  frames[i].last, support.characters[i]});
+    const std::vector<FrameRange> frames = align(line, options.model->labels.blank(), labels);
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        out.characters.push_back({options.model->labels.names()[labels[i]], frames[i].first, frames[i].last,
+                                  support.characters[i]});
     }
     out.words = make_words(out.characters, support.word_ranges, support.words);
     return out;
@@ -88,23 +85,26 @@ std::vector<Hypothesis> make_hypotheses(const PreparedOptions& options, const Lo
         return out;
     }
     const std::vector<double> shares = beam_shares(finals, options.options.confidence_scale);
-    std::vector<PrefixPath> paths;
+    std::vector<std::vector<std::uint32_t>> texts;
     std::vector<std::vector<bool>> spaces;
     for (const FinalPrefix& prefix : finals) {
-        paths.push_back(path_to(search.tree(), prefix.node));
-        spaces.push_back(space_marks(options, paths.back().labels));
+        texts.push_back(labels_to(search.tree(), prefix.node));
+        spaces.push_back(space_marks(options, texts.back()));
     }
     const std::size_t count = std::min(finals.size(), static_cast<std::size_t>(options.options.alternatives));
     for (std::size_t i = 0; i < count; ++i) {
-        const Support support = support_of(i, paths, spaces, shares);
-        out.push_back(make_hypothesis(options, line, search.tree(), finals[i], paths[i], support, shares[i]));
+        const Support support = options.options.span_confidences
+                                    ? support_of(i, texts, spaces, shares)
+                                    : Support{std::vector<double>(texts[i].size()), word_ranges(spaces[i]),
+                                              std::vector<double>(texts[i].size())};
+        out.push_back(make_hypothesis(options, line, finals[i], texts[i], support, shares[i]));
     }
     return out;
 }
 
 std::string best_text(const PreparedOptions& options, BeamSearch& search) {
     const std::optional<FinalPrefix> best = search.finish_best();
-    return best ? text_of(options, path_to(search.tree(), best->node).labels) : "";
+    return best ? text_of(options, labels_to(search.tree(), best->node)) : "";
 }
 
 Hypothesis greedy_hypothesis(const PreparedOptions& options, const LogProbs& line) {

@@ -239,7 +239,7 @@ void Scorer::extend_hotwords(const PrefixNode& parent, std::uint32_t label, Mode
     const char32_t last = code_point(parent.label), next = code_point(label);
     const std::uint32_t from = state.hotword;
     state.hotword = automaton.step(from, last, next);
-    if (from != HotwordAutomaton::kRoot && HotwordAutomaton::boundary(last, next))
+    if (from != HotwordAutomaton::kRoot && automaton.boundary(last, next))
         state.score += automaton.paid(from);
     state.score += automaton.credit(state.hotword) - automaton.credit(from);
 }

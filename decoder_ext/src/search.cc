@@ -129,7 +129,6 @@ void BeamSearch::move_on(std::uint32_t label) {
             continue;
         }
         PrefixNode& own = tree_[node];
-        if (own.first_child == PrefixNode::kNone) own.first_frame = frame_;
         beam_.replace(tree_, slot, node);
         beam_.blank[slot] = 0.0;
         beam_.label_end[slot] = probability;
@@ -291,7 +290,6 @@ std::size_t BeamSearch::enter(const Candidate& candidate) {
             grown = 0;
         }
     }
-    if (own.first_child == PrefixNode::kNone) own.first_frame = frame_;
     const std::uint32_t slot = beam_.enter(tree_, node);
     beam_.new_blank[slot] = 0.0;
     beam_.new_label_end[slot] = candidate.probability;

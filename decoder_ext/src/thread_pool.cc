@@ -1,11 +1,16 @@
 #include "thread_pool.h"
 
 #include <algorithm>
+#include <exception>
 
 namespace longhand {
 
 ThreadPool::ThreadPool(int helpers) {
-    for (int i = 0; i < helpers; ++i) threads_.emplace_back([this] { work(); });
+    try {
+        for (int i = 0; i < helpers; ++i) threads_.emplace_back([this] { work(); });
+    } catch (const std::exception&) {
+        // The system gives no more of them. Those that there are will do: the caller takes part, too.
+    }
 }
 
 ThreadPool::~ThreadPool() {

@@ -7,7 +7,7 @@
 
 namespace longhand {
 
-std::vector<std::string> tokenize_words(const std::string& text) {
+std::vector<std::string> tokenize_words(const std::string& text, WordSplitting splitting) {
     std::vector<std::string> tokens;
     std::string open;
     Pending pending = Pending::kNothing;
@@ -19,7 +19,7 @@ std::vector<std::string> tokenize_words(const std::string& text) {
         apostrophe.clear();
     };
     for (const char32_t code : decode_utf8(text, "text")) {
-        const TokenStep step = token_step(pending, character_class(code));
+        const TokenStep step = token_step(pending, character_class(code, splitting));
         if (step.closes) close();
         if (step.single) {
             tokens.emplace_back();

@@ -81,10 +81,12 @@ def word_tokens(text: str, *, spaces_only: bool = False) -> list[str]:
     return tokens
 
 
-def hotword_count(text: str, hotword: str) -> int:
+def hotword_count(text: str, hotword: str, *, spaces_only: bool = False) -> int:
     """How often `hotword` stands in `text` as whole words."""
 
     def splits(a: str, b: str) -> bool:
+        if spaces_only:
+            return a == " " or b == " "
         return kind(a) != kind(b) or kind(a) not in ("letter", "digit")
 
     found = 0
@@ -141,7 +143,10 @@ class Objective:
         """What the models add to log P(text); -inf for a text that a closed lexicon forbids."""
         shares = [self._share(is_figure(text, i)) for i in range(len(text))]
         total = self.character_bonus * sum(shares)
-        total += sum(boost * hotword_count(text, word) for word, boost in self.hotwords.items())
+        total += sum(
+            boost * hotword_count(text, word, spaces_only=self.spaces_only)
+            for word, boost in self.hotwords.items()
+        )
         if self.character_model is not None and self.character_weight > 0:
             scores = [self.character_score(text[:i], end=False) for i in range(len(text) + 1)]
             total += self.character_weight * self._weighted(scores, shares, self.character_score(text))
@@ -177,7 +182,7 @@ class Objective:
             return None
         words = set(self.lexicon if self.lexicon is not None else self.word_model.vocabulary())  # type: ignore[union-attr]
         for hotword in self.hotwords:
-            words.update(word_tokens(hotword))
+            words.update(word_tokens(hotword, spaces_only=self.spaces_only))
         return words
 
     def word_score(self, text: str) -> float:
@@ -189,7 +194,9 @@ class Objective:
             return 0.0
         known = self.lexicon if self.lexicon is not None else self.word_model.vocabulary()
         tokens = [token if token in known else "<unk>" for token in tokens]
-        return self._score(self.word_model, word_tokens(self.context), tokens, end)
+        return self._score(
+            self.word_model, word_tokens(self.context, spaces_only=self.spaces_only), tokens, end
+        )
 
     def character_score(self, text: str, *, end: bool = True) -> float:
         """log P_char, unweighted."""

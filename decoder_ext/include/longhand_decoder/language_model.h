@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "longhand_decoder/options.h"
+
 namespace longhand {
 
 // The file cannot be used as a language model; the message names it and what is wrong.
@@ -38,7 +40,9 @@ class NgramLanguageModel {
 };
 
 // The tokens of the word model in `text` (UTF-8). Runs of letters, apostrophes between letters included, and
-// runs of digits are one token each, every other character but space is one of its own.
-std::vector<std::string> tokenize_words(const std::string& text);
+// runs of digits are one token each, every other character but space is one of its own; or, if so wanted, all
+// that stands between spaces.
+std::vector<std::string> tokenize_words(const std::string& text,
+                                        WordSplitting splitting = WordSplitting::kLetters);
 
 }  // namespace longhand

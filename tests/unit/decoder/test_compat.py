@@ -110,11 +110,70 @@ def test_labels_as_networks_have_them(lines: Lines) -> None:
     assert ours.decode(line) == "aa b"
 
 
+def test_without_a_blank_there_is_one_more_column(lines: Lines, pyctcdecode: Any) -> None:
+    labels = ["a", "b", "c", "d", "e", "f", "g", "h"]
+    ours, theirs = build_ctcdecoder(labels), pyctcdecode.build_ctcdecoder(labels)
+    for line in lines[:10]:
+        assert ours.decode(9 * line) == theirs.decode(9 * line)
+
+
+def test_the_state_after_words_with_punctuation(pyctcdecode: Any, tmp_path: Path) -> None:
+    arpa = tmp_path / "words.arpa"
+    arpa.write_text(
+        "\\data\\\nngram 1=5\nngram 2=2\n\n\\1-grams:\n-1.0\t<unk>\t0\n-99\t<s>\t-0.3\n-1.0\t</s>\n"
+        "-0.8\ta,b\t-0.2\n-0.9\tb\t-0.4\n\n\\2-grams:\n-0.1\ta,b b\n-1.5\tb b\n\n\\end\\\n"
+    )
+    labels = ["", "a", "b", ",", " "]
+    ours, theirs = (
+        build(labels, str(arpa), ["a,b", "b"], lm_score_boundary=False)
+        for build in (build_ctcdecoder, pyctcdecode.build_ctcdecoder)
+    )
+    first, second = (np.full((frames, 5), np.log(0.01), np.float32) for frames in (3, 1))
+    for frame, column in enumerate([1, 3, 2]):
+        first[frame, column] = np.log(0.96)
+    second[0, 2] = np.log(0.96)
+    our_state = ours.decode_beams(first)[0].last_lm_state
+    their_state = theirs.decode_beams(first)[0][1]
+    our_score = ours.decode_beams(second, lm_start_state=our_state)[0].lm_score
+    their_score = theirs.decode_beams(second, lm_start_state=their_state)[0][4]
+    assert our_score == pytest.approx(their_score, abs=1e-3)
+
+
+def test_hotwords_end_at_spaces(pyctcdecode: Any) -> None:
+    labels = ["", "a", "b", ",", " "]
+    line = np.full((3, 5), np.log(0.01), np.float32)
+    for frame, column in enumerate([1, 3, 2]):
+        line[frame, column] = np.log(0.96)
+    for hotwords in (["a"], ["a,b"]):
+        ours = build_ctcdecoder(labels).decode_beams(line, hotwords=hotwords)[0]
+        theirs = pyctcdecode.build_ctcdecoder(labels).decode_beams(line, hotwords=hotwords)[0]
+        assert (ours.text, ours.lm_score) == (theirs[0], pytest.approx(theirs[4], abs=1e-3))
+
+
+def test_words_that_the_model_lacks_do_not_become_known(pyctcdecode: Any, word_arpa: Path) -> None:
+    labels = ["", *"abc", " "]
+    unigrams = ["a", "b", "ab", "bab"]  # no "bab" in the model
+    line = np.full((3, 5), np.log(0.01), np.float32)
+    for frame, column in enumerate([2, 1, 2]):
+        line[frame, column] = np.log(0.96)
+    ours = build_ctcdecoder(labels, word_arpa, unigrams).decode_beams(line, **WIDE)
+    theirs = pyctcdecode.build_ctcdecoder(labels, str(word_arpa), unigrams).decode_beams(line, **WIDE)
+    our_score, their_score = (
+        {beam[0]: beam[4] for beam in beams if beam[0]}["bab"] for beams in (ours, theirs)
+    )
+    assert our_score == pytest.approx(their_score, abs=1e-3)
+
+
+def test_batches_of_beams(lines: Lines) -> None:
+    ours = build_ctcdecoder(LABELS)
+    assert ours.decode_beams_batch(None, lines[:4]) == [ours.decode_beams(line) for line in lines[:4]]
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="BPE"):
         build_ctcdecoder(["", "\u2581the", "a"])
-    with pytest.raises(ValueError, match="no blank"):
-        build_ctcdecoder(["a", "b"])
+    with pytest.raises(ValueError, match="'ch'"):
+        build_ctcdecoder(["", "ch", "a"])
     with pytest.raises(ValueError, match="probabilities"):
         build_ctcdecoder(["", "a"]).decode(np.full((3, 2), 0.5, np.float32))
     with pytest.raises(ValueError, match="unk_score_offset"):

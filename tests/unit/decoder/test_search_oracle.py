@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from helpers.ctc_oracle import Objective, all_scores, text_log_probabilities
+from helpers.ctc_oracle import Objective, all_scores, text_log_probabilities, word_tokens
 from helpers.tiny_ngram import TinyNgram, random_ngram
 from longhand_decoder import UNLIMITED, BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
 
@@ -224,17 +224,23 @@ def test_figures_weight(
     models,
     st.booleans(),
     st.booleans(),
-    st.sampled_from(["", "a", "ab, ", "zz b"]),
+    st.sampled_from(["", "a", "ab, ", "zz b", "a'b", "b a,b", "a1"]),
+    st.booleans(),
 )
 def test_boundaries_and_context(
-    labels: list[str], seed: int, which: tuple[int, int], start: bool, end: bool, context: str
+    labels: list[str], seed: int, which: tuple[int, int], start: bool, end: bool, context: str, spaces: bool
 ) -> None:
     (word_ngram, word_model), (character_ngram, character_model) = (
         model("words", *which),
         model("characters", *which),
     )
     objective = Objective(
-        word_ngram, character_ngram, sentence_start=start, sentence_end=end, context=context
+        word_ngram,
+        character_ngram,
+        sentence_start=start,
+        sentence_end=end,
+        context=context,
+        spaces_only=spaces,
     )
     line = random_line(seed, labels)
     check(line, labels, objective, word_model=word_model, character_model=character_model)
@@ -249,12 +255,14 @@ HOTWORDS = ["a", "ab", "ba", "a b", "b a", "b", "a'b", "aa", "a a", "1", ",", "Ã
     seeds,
     st.dictionaries(st.sampled_from(HOTWORDS), st.floats(-3.0, 4.0), min_size=1, max_size=4),
     st.one_of(st.none(), models),
+    st.booleans(),
 )
 def test_hotwords(
-    labels: list[str], seed: int, hotwords: dict[str, float], which: tuple[int, int] | None
+    labels: list[str], seed: int, hotwords: dict[str, float], which: tuple[int, int] | None, spaces: bool
 ) -> None:
     ngram, loaded = model("words", *which) if which else (None, None)
-    check(random_line(seed, labels), labels, Objective(ngram, hotwords=hotwords), word_model=loaded)
+    objective = Objective(ngram, hotwords=hotwords, spaces_only=spaces)
+    check(random_line(seed, labels), labels, objective, word_model=loaded)
 
 
 @oracle_settings
@@ -275,6 +283,8 @@ def test_lexicon(
     which: tuple[int, int] | None,
 ) -> None:
     ngram, loaded = model("words", *which) if which else (None, None)
+    if closed and not spaces:  # others are refused
+        lexicon = frozenset(word for word in lexicon if len(word_tokens(word)) == 1) or frozenset({"a"})
     objective = Objective(ngram, lexicon=lexicon, closed_lexicon=closed, spaces_only=spaces)
     check(random_line(seed, labels), labels, objective, word_model=loaded, lexicon=sorted(lexicon))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -136,6 +139,53 @@ def test_batches_work_in_a_forked_child(decoder: CtcBeamSearchDecoder, lines: Li
     child.start()
     assert answers.get(timeout=30) == expected
     child.join(timeout=30)
+
+
+def _drop_in_child(decoders: list[CtcBeamSearchDecoder]) -> None:
+    decoders.clear()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_may_drop_the_decoder(lines: Lines) -> None:
+    decoders = [CtcBeamSearchDecoder(LABELS, threads=3)]
+    decoders[0].decode_batch(lines)
+    child = multiprocessing.get_context("fork").Process(target=_drop_in_child, args=(decoders,))
+    child.start()
+    child.join(timeout=30)
+    ended = child.exitcode
+    child.kill()
+    assert ended == 0
+
+
+_MANY_THREADS = """
+import resource, sys
+import numpy as np
+from longhand_decoder import CtcBeamSearchDecoder
+decoder = CtcBeamSearchDecoder(["", "a"], threads=1000)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)  # a dozen stacks of 8 MiB
+sure = np.log(np.array([[0.1, 0.9], [0.9, 0.1]], np.float32))
+print([hypotheses[0].text for hypotheses in decoder.decode_batch([sure] * 5)])
+"""
+
+
+@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="the sanitizer needs address space without end")
+def test_a_batch_is_read_where_threads_cannot_be_had() -> None:
+    done = subprocess.run([sys.executable, "-c", _MANY_THREADS], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{['a'] * 5}\n", done.stderr
+
+
+def test_spans_without_confidences(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    options = dataclasses.replace(OPTIONS, span_confidences=False)
+    for line in lines:
+        for plain, bare in zip(decoder.decode(line), decoder.decode(line, options), strict=True):
+            assert (bare.text, bare.score, bare.confidence) == (plain.text, plain.score, plain.confidence)
+            spans = [
+                (span.text, span.first_frame, span.last_frame) for span in plain.words + plain.characters
+            ]
+            got = bare.words + bare.characters
+            assert [(span.text, span.first_frame, span.last_frame) for span in got] == spans
+            assert all(span.confidence == 0.0 for span in got)
 
 
 def test_options_of_a_call_hold_for_that_call(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:

@@ -211,6 +211,41 @@ def test_bad_options_are_named(change: dict[str, Any], message: str) -> None:
         CtcBeamSearchDecoder(LABELS).decode(sure("a"), options)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beam_width": 2.9}, r"beam_width must be a whole number, got 2\.9"),
+        ({"word_weight": None}, "word_weight must be a number, got None"),
+        ({"open_unknown_penalty": "2"}, "open_unknown_penalty must be a number, got '2'"),
+        ({"merge_histories": "no"}, "merge_histories must be True or False, got 'no'"),
+        ({"allowed_characters": ["a"]}, r"allowed_characters must be a string, got \['a'\]"),
+        ({"input": 1}, "input must be a string, got 1"),
+    ],
+)
+def test_options_of_the_wrong_type_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        CtcBeamSearchDecoder(LABELS, options=dataclasses.replace(BeamSearchOptions(), **change))
+
+
+def test_a_hotword_given_twice_counts_once() -> None:
+    decoder = CtcBeamSearchDecoder(LABELS)
+    once, twice = (
+        decoder.decode(sure("a"), BeamSearchOptions(hotwords=hotwords))[0].score
+        for hotwords in ([("a", 2.0)], [("a", 2.0), ("a", 1.0), ("a", 2.0)])
+    )
+    assert once == twice
+
+
+def test_a_closed_lexicon_of_words_that_are_several_is_refused() -> None:
+    options = BeamSearchOptions(closed_lexicon=True)
+    with pytest.raises(ValueError, match="closed_lexicon: 'a,b' of the lexicon is no single word"):
+        CtcBeamSearchDecoder(LABELS, lexicon=["ab", "a,b"], options=options)
+    spaces = dataclasses.replace(options, word_splitting="spaces")
+    labels = ["", *"ab,"]
+    decoder = CtcBeamSearchDecoder(labels, lexicon=["ab", "a,b"], options=spaces)
+    assert decoder.decode(sure("a,b", labels))[0].text == "a,b"
+
+
 def test_a_string_is_no_list_of_hotwords() -> None:
     with pytest.raises(ValueError, match="sequence of words"):
         BeamSearchOptions(hotwords="abc")
