@@ -14,13 +14,18 @@ class LanguageModelError(ValueError):
     """The file cannot be used as a language model; the message names it and what is wrong."""
 
 class NgramLanguageModel:
-    """A KenLM model: a binary file, mapped into memory, or ARPA. Shared between decoders and threads.
+    """A KenLM model, binary or ARPA. Shared between decoders and threads.
+
+    Args:
+        path: the file.
+        mapped: whether a binary file is mapped, which costs memory once for all processes; then it must not be
+            written to while it is in use. Otherwise it is read.
 
     Raises:
         LanguageModelError: the file cannot be used; the message names it and what is wrong.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None: ...
+    def __init__(self, path: str | os.PathLike[str], *, mapped: bool = True) -> None: ...
     @property
     def order(self) -> int:
         """The length of its longest n-grams."""

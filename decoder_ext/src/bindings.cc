@@ -15,11 +15,11 @@ namespace longhand::python {
 void register_language_model(py::module_& module) {
     py::register_exception<LanguageModelError>(module, "LanguageModelError", PyExc_ValueError);
     py::class_<NgramLanguageModel, std::shared_ptr<NgramLanguageModel>>(module, "NgramLanguageModel")
-        .def(py::init([](const std::filesystem::path& path) {
+        .def(py::init([](const std::filesystem::path& path, bool mapped) {
                  const py::gil_scoped_release unlocked;
-                 return std::make_shared<NgramLanguageModel>(path.string());
+                 return std::make_shared<NgramLanguageModel>(path.string(), mapped);
              }),
-             py::arg("path"))
+             py::arg("path"), py::kw_only(), py::arg("mapped") = true)
         .def_property_readonly("order", &NgramLanguageModel::order)
         .def_property_readonly("path", &NgramLanguageModel::path)
         .def("score", &NgramLanguageModel::score, py::arg("tokens"), py::arg("bos") = false,

@@ -128,10 +128,11 @@ LanguageModelError load_error(const std::string& path, std::string reason) {
 
 }  // namespace
 
-NgramLanguageModel::Implementation::Implementation(const std::string& path) : path_(path) {
+NgramLanguageModel::Implementation::Implementation(const std::string& path, bool mapped) : path_(path) {
     CollectVocabulary vocabulary;
     lm::ngram::Config config;
     config.messages = nullptr;
+    if (!mapped) config.load_method = util::READ;
     config.show_progress = false;
     config.enumerate_vocab = &vocabulary;
     config.positive_log_probability = lm::SILENT;
@@ -171,8 +172,8 @@ lm::ngram::State NgramLanguageModel::Implementation::start(bool bos) const {
     return state;
 }
 
-NgramLanguageModel::NgramLanguageModel(const std::string& path)
-    : implementation_(std::make_unique<const Implementation>(path)) {}
+NgramLanguageModel::NgramLanguageModel(const std::string& path, bool mapped)
+    : implementation_(std::make_unique<const Implementation>(path, mapped)) {}
 
 NgramLanguageModel::~NgramLanguageModel() = default;
 

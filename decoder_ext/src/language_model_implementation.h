@@ -15,7 +15,7 @@ namespace longhand {
 
 class NgramLanguageModel::Implementation {
   public:
-    explicit Implementation(const std::string& path);
+    Implementation(const std::string& path, bool mapped);
 
     // Natural log-probability of `word` behind `in`; `out` becomes the state behind it.
     float score(const lm::ngram::State& in, std::uint32_t word, lm::ngram::State& out) const;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from longhand_server.supervisor import SUPERVISED, Supervisor
 
 def main() -> int:
     """Runs the server; returns the exit code: 0, 1 (could not start), 2 (wrong settings)."""
+    # Until the server knows what to do about it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         config, arguments = parse_arguments(sys.argv[1:], os.environ)
         if arguments.print_config:

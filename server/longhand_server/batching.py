@@ -14,7 +14,6 @@ import asyncio
 import heapq
 import itertools
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -89,6 +88,33 @@ class _Lane(Generic[ItemT, ResultT]):
             self.cancelled = 0
 
 
+class _FairClock:
+    """Virtual start times: who has had little lately comes before who has had much."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._last_finish: dict[str, float] = {}
+        self._prune_at = _PRUNE_AT
+
+    def start(self, caller: str, size: float) -> float:
+        """When the caller's next piece of work, of that size, starts."""
+        start = max(self._now, self._last_finish.get(caller, 0.0))
+        self._last_finish[caller] = start + size
+        if len(self._last_finish) >= self._prune_at:
+            # Whoever's last work lies in the virtual past starts afresh anyway.
+            self._last_finish = {name: at for name, at in self._last_finish.items() if at > self._now}
+            self._prune_at = 2 * len(self._last_finish) + _PRUNE_AT
+        return start
+
+    def advance(self, start: float) -> None:
+        """A piece of work that was to start then has started."""
+        self._now = max(self._now, start)
+
+    def forget(self) -> None:
+        """Nothing waits any more."""
+        self._last_finish.clear()
+
+
 class DynamicBatcher(Generic[ItemT, ResultT]):
     """Collects items into batches and runs a bounded number of batches at a time.
 
@@ -97,10 +123,17 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
             again alone, so that only the one at fault fails.
         config: Batch size, delay and queue bound.
         concurrency: Batches that may run at the same time.
+        patient_queue: Items in the queue at which those who would rather wait than be refused (:meth:`room`) begin
+            to wait, so that the rest stays free for others; ``config.max_queue`` where it is not given.
     """
 
     def __init__(
-        self, run: BatchFunction[ItemT, ResultT], config: BatchingConfig, *, concurrency: int = 1
+        self,
+        run: BatchFunction[ItemT, ResultT],
+        config: BatchingConfig,
+        *,
+        concurrency: int = 1,
+        patient_queue: int | None = None,
     ) -> None:
         self._run_batch = run
         self._config = config
@@ -110,13 +143,13 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         self._lanes: dict[tuple[int, int], _Lane[ItemT, ResultT]] = {}
         self._waiting = 0
         self._sequence = itertools.count()
-        self._virtual_time = 0.0
-        self._last_finish: dict[str, float] = {}
-        self._prune_at = _PRUNE_AT
+        self._clock = _FairClock()
         self._timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Future[Any]] = set()
         self._seconds_per_item = 0.0
-        self._room_waiters: deque[asyncio.Future[None]] = deque()
+        self._patient_queue = config.max_queue if patient_queue is None else patient_queue
+        self._room_clock = _FairClock()
+        self._room_waiters: list[tuple[tuple[int, float, int], asyncio.Future[None]]] = []  # a heap
         self._closing = False
 
     @property
@@ -157,10 +190,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         if self._closing:
             raise ShuttingDownError("the server is stopping; ask another one")
         self.check_room()
-        start = max(self._virtual_time, self._last_finish.get(caller, 0.0))
-        self._last_finish[caller] = start + size
-        if len(self._last_finish) >= self._prune_at:
-            self._forget_idle_callers()
+        start = self._clock.start(caller, size)
         key = (-priority, int(math.log(size, _BUCKET_RATIO)))
         lane = self._lanes.setdefault(key, _Lane())
         future: asyncio.Future[ResultT] = self._loop.create_future()
@@ -182,14 +212,18 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
                 metadata={"max_queue": str(self._config.max_queue)},
             )
 
-    async def room(self) -> None:
-        """Returns once the queue has room; the next submit in the same step is accepted."""
-        first_try = True
-        while self._waiting >= self._config.max_queue:
+    async def room(self, *, priority: int = 0, caller: str = "") -> None:
+        """Returns once the queue has room; the next submit in the same step is accepted.
+
+        Who waits for room is let in by priority and by fair turns as well.
+        """
+        if self._waiting < self._patient_queue:
+            return
+        order = (-priority, self._room_clock.start(caller, 1), next(self._sequence))
+        # Whoever was woken but came too late keeps its place.
+        while self._waiting >= self._patient_queue:
             waiter: asyncio.Future[None] = self._loop.create_future()
-            # Whoever was woken but came too late keeps its place.
-            (self._room_waiters.append if first_try else self._room_waiters.appendleft)(waiter)
-            first_try = False
+            heapq.heappush(self._room_waiters, (order, waiter))
             try:
                 await waiter
             except asyncio.CancelledError:
@@ -210,9 +244,10 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
             await asyncio.wait(self._running)
 
     def _wake_one(self) -> None:
-        while self._room_waiters:
-            waiter = self._room_waiters.popleft()
+        while self._room_waiters and self._waiting < self._patient_queue:
+            (_, start, _), waiter = heapq.heappop(self._room_waiters)
             if not waiter.done():
+                self._room_clock.advance(start)
                 waiter.set_result(None)
                 return
 
@@ -228,14 +263,8 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
             entry.if_cancelled = None
         self._waiting -= 1
         if self._waiting == 0:
-            self._last_finish.clear()
+            self._clock.forget()
         self._wake_one()
-
-    def _forget_idle_callers(self) -> None:
-        # Whoever's last item lies in the virtual past starts afresh anyway.
-        now = self._virtual_time
-        self._last_finish = {name: at for name, at in self._last_finish.items() if at > now}
-        self._prune_at = 2 * len(self._last_finish) + _PRUNE_AT
 
     def _dispatch(self) -> None:
         if self._timer is not None:
@@ -278,7 +307,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         batch: list[_Entry[ItemT, ResultT]] = []
         while len(batch) < self._config.max_batch_size and (entry := lane.head()) is not None:
             heapq.heappop(lane.heap)
-            self._virtual_time = max(self._virtual_time, entry.order[0])
+            self._clock.advance(entry.order[0])
             self._mark_taken(entry)
             if entry.deadline <= now:
                 waited_ms = (now - entry.arrived) * 1000

@@ -148,7 +148,9 @@ def images_of(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes
 def encode_rows(rows: list[Row], suffix: str) -> bytes:
     """The rows as a file: ``.jsonl`` or ``.parquet``."""
     if suffix == ".jsonl":
-        return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows).encode()
+        return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows).encode(
+            errors="backslashreplace"  # file names need not be UTF-8; in JSON, \udcff says so, too
+        )
     pyarrow, parquet = import_parquet()
     schema = pyarrow.schema(
         [

@@ -224,4 +224,14 @@ async def _abort(context: Context, error: LonghandError, request_id: str) -> Non
     ]
     if error.retry_after_ms is not None:
         trailers.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
-    await context.abort(grpc.StatusCode[error.code], error.message, tuple(trailers))
+    try:
+        await context.abort(grpc.StatusCode[error.code], error.message, tuple(trailers))
+    except grpc.aio.AbortError as ended:
+        # gRPC keeps it as long as the call, and it knows the handler, which knows the call: a circle that would hold
+        # request and image in memory until the next full collection. It is broken once the handler has ended.
+        asyncio.get_running_loop().call_soon(_forget_origin, ended)
+        raise
+
+
+def _forget_origin(error: BaseException) -> None:
+    error.__traceback__ = error.__context__ = None

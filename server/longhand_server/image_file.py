@@ -34,8 +34,7 @@ def decode_grey(data: bytes, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> NDAr
     Raises:
         InvalidImageError: No such file, damaged, beyond a limit, or smaller than 3 px on a side.
     """
-    if len(data) > limits.max_bytes:
-        raise InvalidImageError(f"image file of {len(data)} bytes, at most {limits.max_bytes} are read")
+    check_file_size(data, limits)
     header = read_header(data)
     _check_size(header, limits)
     plain = header.channels < 4 and header.bits == 8
@@ -49,6 +48,12 @@ def decode_grey(data: bytes, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> NDAr
             f"damaged {header.kind} image: its {header.width}x{header.height} pixels cannot be decoded"
         )
     return _orient(_to_grey(pixels, header), header.orientation)
+
+
+def check_file_size(data: bytes, limits: ImageLimits) -> None:
+    """Raises InvalidImageError where a file is larger than is read."""
+    if len(data) > limits.max_bytes:
+        raise InvalidImageError(f"image file of {len(data)} bytes, at most {limits.max_bytes} are read")
 
 
 def _check_size(header: ImageHeader, limits: ImageLimits) -> None:

@@ -232,7 +232,7 @@ class _StreamCall:
         self._over = False
         self._source_error: Exception | None = None
         self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._work = begin(self._answer(behaviour))
+        self._work = begin(self._answer(behaviour, context.time_remaining()))
         threading.Thread(target=self._pull, args=(requests,), name="longhand-requests", daemon=True).start()
 
     def __iter__(self) -> Iterator[Any]:
@@ -245,11 +245,14 @@ class _StreamCall:
         """Ends the call at once."""
         return self._work.cancel()
 
-    async def _answer(self, behaviour: Callable[..., AsyncIterator[object]]) -> None:
+    async def _answer(self, behaviour: Callable[..., AsyncIterator[object]], timeout: float | None) -> None:
         end: Exception | None = None
         try:
-            async for answer in behaviour(self._requests(), cast(Context, self._context)):
-                self._answers.put(answer)
+            async with asyncio.timeout(timeout):
+                async for answer in behaviour(self._requests(), cast(Context, self._context)):
+                    self._answers.put(answer)
+        except TimeoutError:
+            end = _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         except asyncio.CancelledError:
             end = self._source_error or _error(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
             raise

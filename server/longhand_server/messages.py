@@ -11,9 +11,9 @@ from grpc import StatusCode
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand_server.errors import InvalidRequestError, LonghandError
-from longhand_server.options import DEFAULT_HOTWORD_BOOST, RecognitionOptions
-from longhand_server.recognizer import Span, Transcription
-from longhand_server.registry import ServedModel
+from longhand_server.options import DEFAULT_HOTWORD_BOOST, RecognitionOptions, check_hotword_count
+from longhand_server.recognizer import Span
+from longhand_server.registry import Reading, ServedModel
 
 _DecoderField: TypeAlias = Literal[
     "beam_width",
@@ -54,6 +54,7 @@ def read_options(message: pb.RecognitionOptions) -> RecognitionOptions:
     Raises:
         InvalidRequestError: A value is unknown or out of range.
     """
+    check_hotword_count(len(message.hotwords))  # before they are looked at one by one
     if not message.ByteSize():
         return _NO_WISHES
     decoder = message.decoder
@@ -85,21 +86,22 @@ def read_priority(message: pb.RecognitionOptions) -> int:
     return _PRIORITIES[message.priority]
 
 
-def write_result(result: Transcription, model: ServedModel, message: pb.RecognitionResult) -> None:
-    """Fills a message with a transcription."""
+def write_result(reading: Reading, message: pb.RecognitionResult) -> None:
+    """Fills a message with what was read."""
+    result, model = reading
     message.text = result.text
     message.confidence = result.confidence
     message.model = model.name
     message.model_version = model.version
     message.image_width_px = result.image_width
     message.image_height_px = result.image_height
-    for reading in result.alternatives:
+    for other in result.alternatives:
         message.alternatives.add(
-            text=reading.text,
-            total_log_probability=reading.total_score,
-            acoustic_log_probability=reading.acoustic_score,
-            language_model_log_probability=reading.language_model_score,
-            confidence=reading.confidence,
+            text=other.text,
+            total_log_probability=other.total_score,
+            acoustic_log_probability=other.acoustic_score,
+            language_model_log_probability=other.language_model_score,
+            confidence=other.confidence,
         )
     for span in result.words:
         _place(message.words.add(), span)

@@ -69,7 +69,7 @@ class Metrics(Collector):
         self._call_seconds: defaultdict[str, _Distribution] = defaultdict(lambda: _Distribution(_SECONDS))
         self._in_progress = 0
         self._models: defaultdict[str, _ModelCounts] = defaultdict(_ModelCounts)
-        self._queues: dict[tuple[str, str], Callable[[], int]] = {}
+        self._queues: dict[object, tuple[str, Callable[[], int]]] = {}
         self._gpus: dict[str, Callable[[], int]] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -111,9 +111,13 @@ class Metrics(Collector):
         """Lets a GPU's memory be asked for, in bytes, when Prometheus asks."""
         self._gpus[device] = used
 
-    def watch_queue(self, model: str, version: str, waiting: Callable[[], int]) -> None:
-        """Lets the length of a queue be asked for when Prometheus asks; a model's versions count together."""
-        self._queues[model, version] = waiting
+    def watch_queue(self, owner: object, model: str, waiting: Callable[[], int]) -> None:
+        """Lets the length of a queue be asked for when Prometheus asks; all queues of a model count together."""
+        self._queues[owner] = model, waiting
+
+    def unwatch_queue(self, owner: object) -> None:
+        """The owner's queue is no more."""
+        self._queues.pop(owner, None)
 
     def collect(self) -> Iterator[Metric]:
         """What prometheus_client asks for, from a thread of its own."""
@@ -123,7 +127,7 @@ class Metrics(Collector):
             "longhand_queue_images", "Images that wait for a worker.", labels=["model"]
         )
         waiting: Counter[str] = Counter()
-        for (model, _), count in list(self._queues.items()):
+        for model, count in list(self._queues.values()):
             waiting[model] += count()
         for model, images in waiting.items():
             queued.add_metric([model], images)

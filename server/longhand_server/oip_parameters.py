@@ -17,6 +17,8 @@ PRIORITY_LEVELS = 3
 DEFAULT_PRIORITY = 2
 # Triton's names for what means nothing to a model that keeps no state and gives one answer to each request.
 _IGNORED = {"sequence_id", "sequence_start", "sequence_end", "triton_enable_empty_final_response"}
+# As many hotwords as are taken, each as long as it may be, fit in easily.
+_MAX_HOTWORDS_TEXT = 1 << 20
 _NO_WISHES = RecognitionOptions()
 
 
@@ -107,6 +109,8 @@ def _read_decoder(parameter: oip.InferParameter, field: str) -> bool:
 
 def _read_hotwords(parameter: oip.InferParameter, field: str) -> tuple[tuple[str, float], ...]:
     text = _read_text(parameter, field)
+    if len(text) > _MAX_HOTWORDS_TEXT:
+        raise _wrong(field, f"{len(text)} characters", f"at most {_MAX_HOTWORDS_TEXT}")
     needed = 'JSON, such as ["Anna", "Bern"] or {"Anna": 3.5}'
     try:
         value = json.loads(text)
@@ -117,6 +121,8 @@ def _read_hotwords(parameter: oip.InferParameter, field: str) -> tuple[tuple[str
         isinstance(boost, int | float) and not isinstance(boost, bool) for boost in boosts.values()
     ):
         raise _wrong(field, shown(text), needed)
+    if any("\ud800" <= character <= "\udfff" for word in boosts for character in word):
+        raise _wrong(field, shown(text), "words of characters, not halves of surrogate pairs")
     try:
         return tuple((word, float(boost)) for word, boost in boosts.items())
     except OverflowError:

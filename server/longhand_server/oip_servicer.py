@@ -10,7 +10,7 @@ from longhand.oip import inference_pb2 as oip
 from longhand_server import __version__, oip_models, oip_tensors
 from longhand_server.calls import Call, CallGate, Context, as_known
 from longhand_server.config import ServerConfig
-from longhand_server.errors import InvalidRequestError, ModelNotFoundError
+from longhand_server.errors import DeadlineExceededError, InvalidRequestError, ModelNotFoundError
 from longhand_server.metrics import Metrics
 from longhand_server.oip_parameters import named_as_here, read_parameters
 from longhand_server.oip_refusals import RefusingServicer
@@ -213,7 +213,14 @@ class InferenceServicer(RefusingServicer):
         if wishes.timeout_s:
             work.deadline = min(work.deadline, asyncio.get_running_loop().time() + wishes.timeout_s)
         with work.model.statistics.request():
-            outcomes = await _read_all(work, images, wait)
+            try:
+                # Here, since no deadline of gRPC's ends the call.
+                async with asyncio.timeout_at(work.deadline if wishes.timeout_s else None):
+                    outcomes = await _read_all(work, images, wait)
+            except TimeoutError:
+                raise DeadlineExceededError(
+                    f"no answer within the timeout of {wishes.timeout_s:g} s"
+                ) from None
         response.id = request.id
         oip_tensors.write_response(work.model, outputs, outcomes, response)
 

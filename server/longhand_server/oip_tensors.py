@@ -13,8 +13,7 @@ from longhand.oip import inference_pb2 as oip
 from longhand.v1 import recognition_pb2 as pb
 from longhand_server import messages
 from longhand_server.errors import InvalidRequestError, LonghandError, UnsupportedError
-from longhand_server.recognizer import Transcription
-from longhand_server.registry import ServedModel
+from longhand_server.registry import Reading, ServedModel
 
 INPUT = "image"
 # Name and datatype of each output; the last one is given on request only.
@@ -25,7 +24,7 @@ _MAX_SHOWN = 60
 _SHARED_MEMORY = "shared_memory_"
 
 # What became of one image.
-Outcome = Transcription | LonghandError
+Outcome = Reading | LonghandError
 
 
 def read_images(request: oip.ModelInferRequest, most: int) -> list[bytes]:
@@ -83,18 +82,19 @@ def write_response(
     """Fills an answer.
 
     Args:
-        model: The model that read the images.
+        model: The model that was to read the images; a successor that read some of them is named instead.
         outputs: Names of the outputs wanted.
         outcomes: What became of each image.
         response: The answer.
     """
+    read_by = [outcome.model for outcome in outcomes if isinstance(outcome, Reading)]
     response.model_name = model.name
-    response.model_version = model.version
+    response.model_version = (read_by[-1] if read_by else model).version
     failed = sum(isinstance(outcome, LonghandError) for outcome in outcomes)
     response.parameters["failed_count"].int64_param = failed
     for name in outputs:
         response.outputs.add(name=name, datatype=OUTPUTS[name], shape=[len(outcomes)])
-        response.raw_output_contents.append(_write_output(name, model, outcomes))
+        response.raw_output_contents.append(_write_output(name, outcomes))
 
 
 def split_elements(raw: bytes, count: int, field: str) -> list[bytes]:
@@ -171,27 +171,29 @@ def _check_parameters(parameters: Iterable[str], field: str) -> None:
         raise InvalidRequestError(f"{field}: there is no parameter {shown(name)} here", field=field)
 
 
-def _write_output(name: str, model: ServedModel, outcomes: Sequence[Outcome]) -> bytes:
+def _write_output(name: str, outcomes: Sequence[Outcome]) -> bytes:
     if name == "confidence":
-        values = (0.0 if isinstance(outcome, LonghandError) else outcome.confidence for outcome in outcomes)
+        values = (
+            0.0 if isinstance(outcome, LonghandError) else outcome.result.confidence for outcome in outcomes
+        )
         return struct.pack(f"<{len(outcomes)}f", *values)
-    return join_elements([_write_element(name, model, outcome).encode() for outcome in outcomes])
+    return join_elements([_write_element(name, outcome).encode() for outcome in outcomes])
 
 
-def _write_element(name: str, model: ServedModel, outcome: Outcome) -> str:
+def _write_element(name: str, outcome: Outcome) -> str:
     if name == "json":
-        return _write_json(model, outcome)
+        return _write_json(outcome)
     if isinstance(outcome, LonghandError):
         return f"{outcome.reason}: {outcome.message}" if name == "error" else ""
-    return outcome.text if name == "text" else ""
+    return outcome.result.text if name == "text" else ""
 
 
-def _write_json(model: ServedModel, outcome: Outcome) -> str:
+def _write_json(outcome: Outcome) -> str:
     if isinstance(outcome, LonghandError):
         error = {"code": outcome.code, "reason": outcome.reason, "message": outcome.message}
         return json.dumps({"error": error}, ensure_ascii=False)
     message = pb.RecognitionResult()
-    messages.write_result(outcome, model, message)
+    messages.write_result(outcome, message)
     return str(
         json_format.MessageToJson(
             message,

@@ -11,6 +11,7 @@ from longhand_server.errors import InvalidRequestError
 MAX_ALTERNATIVES = 100
 MAX_HOTWORDS = 1000
 MAX_HOTWORD_LENGTH = 100
+MAX_ALLOWED_CHARACTERS = 10_000
 DEFAULT_HOTWORD_BOOST = 2.0
 
 # Bounds of the decoder's settings, both inclusive.
@@ -69,8 +70,10 @@ class RecognitionOptions:
                 _refuse(f"decoder.{name}", value, f"{low:g} to {high:g}")
         if not 1 <= self.alternatives <= MAX_ALTERNATIVES:
             _refuse("alternatives", self.alternatives, f"1 to {MAX_ALTERNATIVES}")
-        if len(self.hotwords) > MAX_HOTWORDS:
-            _refuse("hotwords", f"{len(self.hotwords)} words", f"at most {MAX_HOTWORDS}")
+        check_hotword_count(len(self.hotwords))
+        if len(self.allowed_characters) > MAX_ALLOWED_CHARACTERS:
+            got = f"{len(self.allowed_characters)} characters"
+            _refuse("allowed_characters", got, f"at most {MAX_ALLOWED_CHARACTERS}")
         for index, (word, boost) in enumerate(self.hotwords):
             where = f"hotwords[{index}]"
             if not 1 <= len(word) <= MAX_HOTWORD_LENGTH or " ".join(word.split()) != word:
@@ -108,6 +111,12 @@ class RecognitionOptions:
                     f"options.{where}: the model cannot write {' '.join(unknown[:10])}",
                     field=f"options.{where}",
                 )
+
+
+def check_hotword_count(count: int) -> None:
+    """Raises InvalidRequestError where there are more hotwords than are taken."""
+    if count > MAX_HOTWORDS:
+        _refuse("hotwords", f"{count} words", f"at most {MAX_HOTWORDS}")
 
 
 def _refuse(name: str, value: object, needed: str) -> None:

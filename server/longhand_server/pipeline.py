@@ -24,6 +24,7 @@ from longhand_server.batching import DynamicBatcher
 from longhand_server.config import BatchingConfig, ImageLimits, LineFormat
 from longhand_server.errors import DeadlineExceededError, LonghandError, RecognitionFailedError
 from longhand_server.image import LineImage, load_line_image
+from longhand_server.image_file import check_file_size
 from longhand_server.options import RecognitionOptions
 from longhand_server.recognizer import Recognizer, Transcription, blank_transcription
 from longhand_server.workers import Workers
@@ -155,9 +156,11 @@ class RecognitionPipeline:
             ShuttingDownError: The pipeline is closing.
             RecognitionFailedError: The network or the decoder failed on this image.
         """
+        if isinstance(data, bytes):
+            check_file_size(data, self._limits)  # here: a file that is too large is not to wait in the queue
         job = Job(data, options, deadline, priority, caller)
         if wait:
-            await self._images.room()
+            await self._images.room(priority=priority, caller=caller)
         try:
             return job.time(await self._read(job))
         except asyncio.CancelledError:
@@ -219,7 +222,10 @@ class SerialPipeline(LocalPipeline):
         self._workers = Workers(workers, "line")
         # One more than there are workers: whoever is done finds the next image at hand and need not be woken for it.
         self._images = DynamicBatcher(
-            self._run, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers + 1
+            self._run,
+            replace(batching, max_batch_size=1, max_delay_ms=0.0),
+            concurrency=workers + 1,
+            patient_queue=patient_queue(batching),
         )
 
     def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> asyncio.Future[list[Transcription]]:
@@ -253,7 +259,10 @@ class StagedPipeline(LocalPipeline):
         self._beam_workers = Workers(_BEAM_BATCHES, "beam")
         self._beam_slots = asyncio.Semaphore(_BEAM_BATCHES)
         self._images = DynamicBatcher(
-            self._prepare, replace(batching, max_batch_size=1, max_delay_ms=0.0), concurrency=workers
+            self._prepare,
+            replace(batching, max_batch_size=1, max_delay_ms=0.0),
+            concurrency=workers,
+            patient_queue=patient_queue(batching),
         )
         self._lines: DynamicBatcher[Job, Transcription] = DynamicBatcher(
             self._infer,
@@ -307,6 +316,11 @@ class StagedPipeline(LocalPipeline):
     def _infer_now(self, jobs: Sequence[Job]) -> tuple[list[LineImage], list[NDArray[np.float32]], float]:
         lines = self._started(jobs)
         return lines, *self.recognizer.infer(lines)
+
+
+def patient_queue(batching: BatchingConfig) -> int:
+    """The part of the queue that streams and batches may fill, which wait where single calls are refused."""
+    return (batching.max_queue + 1) // 2
 
 
 def make_pipeline(

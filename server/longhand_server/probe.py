@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,17 +15,33 @@ _TIMEOUT_S = 2.5
 
 
 def main() -> int:
-    """Returns 0 (serving), 1 (not serving) or 2 (no answer)."""
+    """Returns 0 (serving), 1 (not serving) or 2 (no answer, or wrong arguments)."""
+    parser = argparse.ArgumentParser(prog="longhand_server.probe", description="Asks a server's health.")
     default = f"127.0.0.1:{os.environ.get('LONGHAND_PORT', '50051')}"
-    address = sys.argv[1] if len(sys.argv) > 1 else default
-    with grpc.insecure_channel(address) as channel:
+    parser.add_argument(
+        "address", nargs="?", default=default, metavar="HOST:PORT", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--tls-ca", metavar="FILE", help="encrypt, and trust the authorities of this PEM file"
+    )
+    parser.add_argument("--tls-name", metavar="NAME", help="the name in the certificate, if it is another")
+    options = parser.parse_args()
+    with _channel(options) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
         except grpc.RpcError as error:
-            print(f"{address}: {error.code().name}", file=sys.stderr)
+            print(f"{options.address}: {error.code().name}: {error.details()}", file=sys.stderr)
             return 2
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+def _channel(options: argparse.Namespace) -> grpc.Channel:
+    if options.tls_ca is None:
+        return grpc.insecure_channel(options.address)
+    credentials = grpc.ssl_channel_credentials(Path(options.tls_ca).read_bytes())
+    name = [("grpc.ssl_target_name_override", options.tls_name)] if options.tls_name else []
+    return grpc.secure_channel(options.address, credentials, name)
 
 
 if __name__ == "__main__":

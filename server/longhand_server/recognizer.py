@@ -239,7 +239,8 @@ def blank_transcription(image: LineImage) -> Transcription:
 
 
 def _language_model(path: Path | None) -> NgramLanguageModel | None:
-    return None if path is None else NgramLanguageModel(path)
+    # Not mapped: somebody may write a new model over the one that is served, and a mapped file that shrinks kills.
+    return None if path is None else NgramLanguageModel(path, mapped=False)
 
 
 def _trimmed(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from longhand_decoder import BeamSearchOptions
 from longhand_server.bundle import MANIFEST, ModelBundle, load_bundle
@@ -16,11 +17,13 @@ from longhand_server.config import ServerConfig
 from longhand_server.errors import InvalidModelError, LonghandError, ModelNotFoundError
 from longhand_server.metrics import Metrics
 from longhand_server.pipeline import RecognitionPipeline, make_pipeline
-from longhand_server.recognizer import Recognizer
+from longhand_server.recognizer import Recognizer, Transcription
 from longhand_server.runtime import choose_device, gpu_memory, load_line_model
 from longhand_server.statistics import ModelStatistics
 
 _LOG = logging.getLogger(__name__)
+# Characters of a name that nobody serves which are told back: errors travel as metadata, which is bounded.
+_MAX_SHOWN = 100
 _SHIPPED = Path(__file__).parent / "models"
 
 
@@ -62,7 +65,7 @@ class ServedModel:
         self._device = device
         self._metrics = metrics
         self._pipeline: RecognitionPipeline | None = None
-        self._loading = asyncio.Lock()
+        self._loading: asyncio.Task[RecognitionPipeline] | None = None
 
     @property
     def name(self) -> str:
@@ -81,25 +84,37 @@ class ServedModel:
             InvalidModelError: It cannot be loaded.
         """
         if self._pipeline is None:
-            async with self._loading:
-                if self._pipeline is None:
-                    self._pipeline = await self._load()
+            if self._loading is None:
+                self._loading = asyncio.get_running_loop().create_task(self._load())
+                self._loading.add_done_callback(self._end_loading)
+            # Whoever gives up does not take the loading with it: others wait, or will come.
+            await asyncio.shield(self._loading)
+        assert self._pipeline is not None
         return self._pipeline
+
+    def _end_loading(self, loading: asyncio.Task[RecognitionPipeline]) -> None:
+        self._loading = None
+        if not loading.cancelled():
+            loading.exception()  # looked at, also where all who waited have gone; the next one tries again
 
     async def close(self) -> None:
         """Finishes what was accepted and ends the workers."""
+        if self._loading is not None:
+            await asyncio.wait([self._loading])
         if self._pipeline is not None:
             await self._pipeline.close()
+            self._metrics.unwatch_queue(self)
 
     async def _load(self) -> RecognitionPipeline:
         begun = time.perf_counter()
         try:
-            pipeline, self.loaded = await self._make_pipeline()
+            self._pipeline, self.loaded = await self._make_pipeline()
         except LonghandError:
             self.failed = True
             raise
         self.failed = False
-        self._metrics.watch_queue(self.name, self.version, lambda: pipeline.waiting)
+        pipeline = self._pipeline
+        self._metrics.watch_queue(self, self.name, lambda: pipeline.waiting)
         seconds = time.perf_counter() - begun
         _LOG.info("loaded model %s %s on %s in %.1f s", self.name, self.version, self.loaded.device, seconds)
         return pipeline
@@ -127,6 +142,13 @@ class ServedModel:
         threads = 1 if self._device == "cpu" else self._config.runtime.threads or 4
         line_model = load_line_model(self.bundle, self._device, self._config.runtime.precision)
         return Recognizer(self.bundle, line_model, decoder_threads=threads)
+
+
+class Reading(NamedTuple):
+    """What was read from an image, and the model that read it."""
+
+    result: Transcription
+    model: ServedModel
 
 
 class ModelRegistry:
@@ -174,7 +196,7 @@ class ModelRegistry:
             if model.name == wanted and version in ("", model.version):
                 return model
         served = ", ".join(f"{model.name} {model.version}" for model in self._models)
-        asked = f"{wanted} {version}".strip()
+        asked = f"{wanted[:_MAX_SHOWN]} {version[:_MAX_SHOWN]}".strip()
         raise ModelNotFoundError(
             f"model {asked} is not served here; there is: {served}",
             field="options.model_version" if any(m.name == wanted for m in self._models) else "options.model",
@@ -200,8 +222,14 @@ class ModelRegistry:
         bundles = await asyncio.to_thread(find_bundles, self._config)
         known = {model.identity: model for model in self._models}
         models = [known.get(_identity(bundle)) or self._make_model(bundle) for bundle in bundles]
-        for model in models[:1] if self._config.models.lazy else models:
-            await model.pipeline()
+        try:
+            for model in models[:1] if self._config.models.lazy else models:
+                await model.pipeline()
+        except LonghandError:
+            for model in models:
+                if model not in self._models:
+                    await model.close()
+            raise
         old = [model for model in self._models if model not in models]
         self._models = models
         for model in old:
@@ -241,7 +269,7 @@ def find_bundles(config: ServerConfig) -> list[ModelBundle]:
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
     """Orders versions as people do: 1.10 after 1.9, numbers before words."""
     return tuple(
-        (0, int(part)) if part.isdigit() else (1, part) for part in re.findall(r"\d+|[^\d.]+", version)
+        (0, int(part)) if part.isdecimal() else (1, part) for part in re.findall(r"\d+|[^\d.]+", version)
     )
 
 

@@ -13,7 +13,7 @@ from longhand_server.config import ServerConfig
 from longhand_server.image import LineImage
 from longhand_server.metrics import Metrics
 from longhand_server.options import RecognitionOptions
-from longhand_server.pipeline import Job, RecognitionPipeline
+from longhand_server.pipeline import Job, RecognitionPipeline, patient_queue
 from longhand_server.recognizer import Transcription, blank_transcription
 from longhand_server.registry import LoadedModel, ServedModel
 from longhand_server.workers import Workers
@@ -53,7 +53,10 @@ class RemotePipeline(RecognitionPipeline):
         self._reader = reader
         self._workers = Workers(config.runtime.threads or os.cpu_count() or 1, "image")
         self._images = DynamicBatcher(
-            self._run, replace(config.batching, max_batch_size=1, max_delay_ms=0.0), concurrency=in_flight
+            self._run,
+            replace(config.batching, max_batch_size=1, max_delay_ms=0.0),
+            concurrency=in_flight,
+            patient_queue=patient_queue(config.batching),
         )
 
     async def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:

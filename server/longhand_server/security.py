@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import math
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ import grpc
 from longhand_server.config import ListenConfig, SecurityConfig
 from longhand_server.errors import ConfigurationError, RateLimitedError, UnauthenticatedError
 
+_LOG = logging.getLogger(__name__)
 _MAX_TOKEN_BYTES = 1024
 _HASH_DIGITS = 64
 # Images by which sums of many small shares may be off.
@@ -82,11 +85,23 @@ class TokenStore:
         Raises:
             ConfigurationError: As the class says.
         """
+        self.use(self.read())
+
+    def use(self, callers: list[Caller]) -> None:
+        """From now on these are known."""
+        self._callers = callers
+
+    def read(self) -> list[Caller]:
+        """The callers that the file names now.
+
+        Raises:
+            ConfigurationError: As the class says.
+        """
         try:
             text = self._path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"token_file: cannot read {self._path}: {error}") from error
-        self._callers = _parse_callers(text, self._path)
+        return _parse_callers(text, self._path)
 
     def authenticate(self, header: str | bytes | None) -> Caller:
         """The caller whose token an ``authorization`` header holds.
@@ -202,6 +217,17 @@ class _TlsFiles:
         if not key or b"PRIVATE KEY" not in key:
             self.error = f"{self._paths[1]} holds no PEM private key"
             return None
+        try:
+            # gRPC says of files that do not belong together only that it cannot listen.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(str(self._paths[0]), str(self._paths[1]), password=b"")
+            if authority is not None:
+                context.load_verify_locations(cadata=authority.decode("ascii"))
+        except (ssl.SSLError, UnicodeDecodeError) as error:
+            names = ", ".join(str(path) for path in self._paths if path is not None)
+            problem = error.reason if isinstance(error, ssl.SSLError) else "no ASCII text"
+            self.error = f"{names}: no usable PEM certificate, key and authority: {problem}"
+            return None
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
     def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -211,7 +237,10 @@ class _TlsFiles:
                 return None
         except OSError:
             return None  # being replaced just now; the old ones still hold
-        return self.read()
+        configuration = self.read()
+        if configuration is None:
+            _LOG.error("tls: %s; new connections go on with the files from before", self.error)
+        return configuration
 
     def _now(self) -> list[float]:
         return [path.stat().st_mtime for path in self._paths if path is not None]

@@ -92,22 +92,26 @@ class LonghandServer:
     async def reload(self) -> None:
         """Reads models and tokens again; what is wrong is logged, and everything stays as it was."""
         try:
-            if self._tokens is not None:
-                self._tokens.reload()
+            callers = None if self._tokens is None else self._tokens.read()
             await self.registry.reload()
         except (LonghandError, OSError) as error:
             _LOG.error("reload failed, everything stays as it was: %s", error)
+        except Exception:
+            # Whatever it was, the next reload must find somebody who listens.
+            _LOG.exception("reload failed unexpectedly, everything stays as it was")
         else:
+            if self._tokens is not None and callers is not None:
+                self._tokens.use(callers)
             models = ", ".join(f"{model.name} {model.version}" for model in self.registry.all())
             _LOG.info("reloaded; serving %s", models)
 
     async def drain(self, grace_s: float) -> None:
-        """Says NOT_SERVING, refuses new calls, lets accepted ones finish for up to ``grace_s`` seconds."""
-        end = asyncio.get_running_loop().time() + grace_s
+        """Says NOT_SERVING, then refuses new calls and lets accepted ones finish for up to ``grace_s`` seconds."""
         await self._health.enter_graceful_shutdown()
         self._inference.say_not_ready()
         # Load balancers get a moment to notice; until it is over new calls are still welcome.
-        await asyncio.sleep(min(self._config.listen.drain_delay_s, grace_s))
+        await asyncio.sleep(self._config.listen.drain_delay_s)
+        end = asyncio.get_running_loop().time() + grace_s
         # gRPC would cancel calls that have arrived but whose handlers have not begun, so for a moment the
         # handlers themselves turn new calls away, with UNAVAILABLE, which clients retry elsewhere.
         self._inference.drain_streams()
@@ -153,12 +157,13 @@ async def serve(config: ServerConfig, *, supervised: bool = False) -> None:
     """
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
+    # From the start: what lies on disk may have changed since it was read, and otherwise the signal would kill.
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
     server = await build_server(config)
     # What is there now stays; the garbage collector need not look at it again and again.
     gc.freeze()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload.set)
     if supervised:
         loop.add_reader(0, lambda: None if os.read(0, 1024) else stop.set())
     print(_announcement(server, config), flush=True)

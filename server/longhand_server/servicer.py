@@ -13,7 +13,7 @@ from longhand.v1 import recognition_pb2_grpc
 from longhand_server import messages
 from longhand_server.calls import Call, CallGate, Context, as_known
 from longhand_server.config import ListenConfig
-from longhand_server.errors import InvalidRequestError, LonghandError
+from longhand_server.errors import InvalidRequestError, LonghandError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.registry import ModelRegistry
 from longhand_server.streaming import AnswerStream
@@ -50,6 +50,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         self._metrics = metrics
         self._streams: set[AnswerStream[_StreamedImage, pb.StreamingRecognizeResponse]] = set()
         self._stream_numbers = itertools.count()
+        self._draining = asyncio.Event()
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
         """Reads one image."""
@@ -86,7 +87,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
     ) -> AsyncIterator[pb.StreamingRecognizeResponse]:
         """Reads images as they come; each has its own outcome."""
         async with self._gate.call("StreamingRecognize", context) as call:
-            first = await anext(aiter(request_iterator), None)
+            first = await self._first(aiter(request_iterator))
             if first is None or first.WhichOneof("message") != "config":
                 raise InvalidRequestError("message: the first message must hold the config", field="message")
             work = self._work(first.config.options, call)
@@ -109,6 +110,29 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
                         yield answer
             finally:
                 self._streams.discard(stream)
+
+    async def _first(
+        self, requests: AsyncIterator[pb.StreamingRecognizeRequest]
+    ) -> pb.StreamingRecognizeRequest | None:
+        """A stream's first message; None where it ends without one.
+
+        Raises:
+            ShuttingDownError: The server stops before it has come.
+        """
+
+        async def read() -> pb.StreamingRecognizeRequest | None:
+            return await anext(requests, None)
+
+        loop = asyncio.get_running_loop()
+        reading, draining = loop.create_task(read()), loop.create_task(self._draining.wait())
+        try:
+            await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
+            if self._draining.is_set():
+                raise ShuttingDownError("the server is stopping; open the stream again elsewhere")
+            return reading.result()
+        finally:
+            reading.cancel()
+            draining.cancel()
 
     def _grouped(self, answers: list[pb.StreamingRecognizeResponse]) -> pb.StreamingRecognizeAnswers:
         return pb.StreamingRecognizeAnswers(
@@ -147,6 +171,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
 
     async def drain(self) -> None:
         """Takes no more images and returns once those taken are answered; streams end with UNAVAILABLE."""
+        self._draining.set()
         for stream in list(self._streams):
             stream.drain()
         await self._gate.drain()
@@ -181,8 +206,8 @@ async def _read(
 ) -> None:
     """Reads an image into ``message``."""
     with work.model.statistics.request():
-        result = await work.read(image, field, wait=wait)
-    messages.write_result(result, work.model, message)
+        reading = await work.read(image, field, wait=wait)
+    messages.write_result(reading, message)
 
 
 async def _read_streamed(work: Work, image: _StreamedImage) -> pb.StreamingRecognizeResponse:

@@ -79,6 +79,7 @@ class Supervisor:
             extra.append(f"--metrics-port={self._config.observe.metrics_port + index}")
         worker = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "longhand_server", *self._arguments, *extra),
+            preexec_fn=_ignore_reloads,
             stdin=asyncio.subprocess.PIPE,  # its end tells the worker that this process is gone
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, SUPERVISED: "1"},
@@ -115,6 +116,11 @@ class Supervisor:
         codes = await asyncio.gather(*(worker.wait() for worker in self._workers.values()))
         # One that was only just starting had not yet learnt to end well.
         return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
+
+
+def _ignore_reloads() -> None:
+    """In a worker, before it becomes Python: SIGHUP would kill it until it listens for it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _reserve(listen: ListenConfig) -> socket.socket:

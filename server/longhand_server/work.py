@@ -6,8 +6,7 @@ from longhand_server.calls import Call
 from longhand_server.errors import InvalidImageError, LonghandError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.options import RecognitionOptions
-from longhand_server.recognizer import Transcription
-from longhand_server.registry import ModelRegistry, ServedModel
+from longhand_server.registry import ModelRegistry, Reading, ServedModel
 
 
 class Work:
@@ -51,7 +50,7 @@ class Work:
         self.deadline = call.deadline
         self._metrics = metrics
 
-    async def read(self, image: bytes, field: str, *, wait: bool = False) -> Transcription:
+    async def read(self, image: bytes, field: str, *, wait: bool = False) -> Reading:
         """Reads an image; ``field`` names it in errors.
 
         Args:
@@ -63,22 +62,24 @@ class Work:
             LonghandError: As :meth:`longhand_server.pipeline.RecognitionPipeline.recognize` says.
         """
         try:
-            result = await self._read(image, wait)
+            reading = await self._read(image, wait)
         except LonghandError as error:
             self._metrics.line_failed(self.model.name, error.reason)
             if isinstance(error, InvalidImageError):
                 error.field = field
             raise
-        self._metrics.line_read(self.model.name, result)
-        self.model.statistics.image_read(result)
-        self.call.span.line(result)
-        return result
+        self._metrics.line_read(reading.model.name, reading.result)
+        reading.model.statistics.image_read(reading.result)
+        self.call.span.line(reading.result)
+        return reading
 
-    async def _read(self, image: bytes, wait: bool) -> Transcription:
+    async def _read(self, image: bytes, wait: bool) -> Reading:
         while True:
-            pipeline = await self.model.pipeline()
+            # Another image of this call may bring in a successor while this one is read.
+            model = self.model
+            pipeline = await model.pipeline()
             try:
-                return await pipeline.recognize(
+                result = await pipeline.recognize(
                     image,
                     self.options,
                     deadline=self.deadline,
@@ -86,10 +87,11 @@ class Work:
                     caller=self.turn,
                     wait=wait,
                 )
+                return Reading(result, model)
             except ShuttingDownError:
                 # The model may have been replaced since this call or stream began.
                 successor = self._registry.find(*self._wanted)
-                if successor is self.model:
+                if successor is model:
                     raise
                 self.options.check_characters(successor.bundle.alphabet)
                 self.model = successor

@@ -221,15 +221,15 @@ def _referenced_ports(resource: Resource) -> Iterator[tuple[str, object]]:
 def _time_problems(pod: Resource, config: ServerConfig) -> Iterator[str]:
     (container,) = pod["containers"]
     pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    needed = pause + config.listen.grace_s + _SPARE_S
+    listen = config.listen
+    needed = pause + listen.drain_delay_s + listen.grace_s + _SPARE_S
     given = pod.get("terminationGracePeriodSeconds", 30)
     if given < needed:
         yield (
             f"terminationGracePeriodSeconds: {given}, need {needed:g} "
-            f"(preStop {pause} + {_PREFIX}GRACE_S {config.listen.grace_s:g} + {_SPARE_S} to spare)"
+            f"(preStop {pause} + {_PREFIX}DRAIN_DELAY_S {listen.drain_delay_s:g} + {_PREFIX}GRACE_S "
+            f"{listen.grace_s:g} + {_SPARE_S} to spare)"
         )
-    if config.listen.drain_delay_s >= config.listen.grace_s:
-        yield f"{_PREFIX}DRAIN_DELAY_S: {config.listen.drain_delay_s:g} leaves nothing of the grace period"
 
 
 def _file_problems(container: Resource, config: ServerConfig) -> Iterator[str]:

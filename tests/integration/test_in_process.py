@@ -153,6 +153,20 @@ def test_a_deadline_holds(local: RecognizerClient, channel: InProcessChannel) ->
     assert local.recognize(draw_image("abc")).text == "abc"
 
 
+def test_a_deadline_holds_for_a_stream(channel: InProcessChannel) -> None:
+    stub = rpc.RecognitionServiceStub(channel)
+    end = threading.Event()
+
+    def requests() -> Iterator[pb.StreamingRecognizeRequest]:
+        yield pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig())
+        end.wait(20)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.StreamingRecognize(requests(), timeout=0.3))
+    end.set()
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 def test_what_it_lacks_is_said_as_a_server_says_it(
     channel: InProcessChannel, local: RecognizerClient
 ) -> None:

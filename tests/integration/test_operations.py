@@ -104,6 +104,47 @@ async def test_reload_under_load_loses_nothing(tmp_path: Path) -> None:
             assert versions == {"1", "2", "3"}
 
 
+def test_an_odd_bundle_does_not_end_reloading(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", version="1")
+    with ServerProcess(bundle, tmp_path / "run") as server:
+        (bundle / "bundle.json").write_text("[" * 100_000)  # a RecursionError, perhaps
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(server, "everything stays as it was")
+        write_bundle(bundle, version="2")
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(server, "reloaded; serving toy 2")
+
+
+def test_a_reload_that_is_asked_for_while_it_starts_does_not_kill(toy_bundle: Path, tmp_path: Path) -> None:
+    for workers in ("1", "2"):
+        folder = tmp_path / workers
+        folder.mkdir()
+        port_file = folder / "port"
+        command = server_command("--model", str(toy_bundle), "--port", "0", "--port-file", str(port_file))
+        with subprocess.Popen([*command, "--workers", workers], stdout=subprocess.PIPE) as process:
+            time.sleep(0.3)  # Python itself is there by then
+            end = time.monotonic() + 30
+            while not port_file.exists():
+                assert process.poll() is None
+                assert time.monotonic() < end
+                process.send_signal(signal.SIGHUP)
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+
+
+def test_a_model_that_is_written_over_goes_on_reading(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    with (
+        ServerProcess(bundle, tmp_path / "run") as server,
+        RecognizerClient(server.address) as client,
+    ):
+        assert client.recognize(draw_image("abc")).text == "abc"
+        for file in bundle.iterdir():
+            file.write_bytes(b"")
+        assert client.recognize(draw_image("cab")).text == "cab"
+
+
 def test_two_bundles_of_one_name_and_version_stop_the_start(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         write_bundle(tmp_path / folder, name="same", version="1")

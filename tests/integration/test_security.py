@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,34 @@ def test_mutual_tls_and_certificates_that_change(toy_bundle: Path, tmp_path: Pat
         shutil.copy(new_certificate, certificate)
         assert read(server.address, client(other[0], mine)) == "bad"
         assert refused(server.address, client(authority[0], mine)) == grpc.StatusCode.UNAVAILABLE
+
+
+def test_files_that_do_not_belong_together_are_named(toy_bundle: Path, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path / "ca")
+    certificate, key = make_certificate(tmp_path / "one", authority)
+    _, other_key = make_certificate(tmp_path / "two", authority)
+    junk = tmp_path / "junk.pem"
+    junk.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for files in (
+        ("--tls-cert", certificate, "--tls-key", other_key),
+        ("--tls-cert", junk, "--tls-key", key),
+        ("--tls-cert", certificate, "--tls-key", key, "--tls-client-ca", junk),
+    ):
+        done = run_server(["--model", str(toy_bundle), "--port", "0", *map(str, files)])
+        assert done.returncode == 2
+        assert "no usable PEM certificate, key and authority" in done.stderr
+        assert str(files[1]) in done.stderr
+
+
+def test_the_probe_speaks_tls(toy_bundle: Path, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path / "ca")
+    certificate, key = make_certificate(tmp_path / "server", authority)
+    files = ("--tls-cert", str(certificate), "--tls-key", str(key))
+    with ServerProcess(toy_bundle, tmp_path / "run", *files) as server:
+        probe = [sys.executable, "-m", "longhand_server.probe", server.address]
+        trust = ["--tls-ca", str(authority[0]), "--tls-name", "localhost"]
+        assert subprocess.run([*probe, *trust], check=False).returncode == 0
+        assert subprocess.run(probe, check=False).returncode == 2
 
 
 def test_tokens_rate_limits_and_their_reload(toy_bundle: Path, tmp_path: Path) -> None:

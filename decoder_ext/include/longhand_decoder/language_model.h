@@ -18,8 +18,9 @@ class LanguageModelError : public std::invalid_argument {
 
 class NgramLanguageModel {
   public:
-    // Maps the file into memory (binary) or builds the model from it (ARPA).
-    explicit NgramLanguageModel(const std::string& path);
+    // Maps the file into memory or reads it (binary), or builds the model from it (ARPA). A mapped file costs
+    // memory once for all processes, but must not be written to while it is in use.
+    explicit NgramLanguageModel(const std::string& path, bool mapped = true);
     ~NgramLanguageModel();
     NgramLanguageModel(const NgramLanguageModel&) = delete;
     NgramLanguageModel& operator=(const NgramLanguageModel&) = delete;

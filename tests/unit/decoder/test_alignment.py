@@ -52,7 +52,7 @@ def noisy_line(seed: int) -> NDArray[np.float32]:
         row[label] = 1.0 - leak
         rows += [row * np.exp(rng.normal(scale=0.3, size=4)) for _ in range(int(rng.integers(1, 70)))]
     table = np.array(rows)
-    return np.log(table / table.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(np.log(table / table.sum(axis=1, keepdims=True)), np.float32)
 
 
 @settings(max_examples=150, deadline=None)

@@ -84,11 +84,11 @@ _MISTAKES: list[tuple[str, Callable[[list[Resource]], None], str]] = [
         _set("ConfigMap", "data/LONGHAND_TOKEN_FILE", "/t"),
         "LONGHAND_TOKEN_FILE: /t lies in no volume",
     ),
-    ("grace", _set("ConfigMap", "data/LONGHAND_GRACE_S", "41"), "terminationGracePeriodSeconds: 45, need 51"),
+    ("grace", _set("ConfigMap", "data/LONGHAND_GRACE_S", "41"), "terminationGracePeriodSeconds: 45, need 56"),
     (
         "drain",
         _set("ConfigMap", "data/LONGHAND_DRAIN_DELAY_S", "30"),
-        "LONGHAND_DRAIN_DELAY_S: 30 leaves nothing",
+        "terminationGracePeriodSeconds: 45, need 65",
     ),
     (
         "links",

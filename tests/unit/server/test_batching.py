@@ -144,6 +144,49 @@ async def test_room_lets_waiters_in_one_by_one() -> None:
     assert batcher.waiting == 0
 
 
+async def test_who_waits_for_room_leaves_some_to_others() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    batcher = DynamicBatcher(worker.run, config(max_batch_size=1, max_queue=10), patient_queue=4)
+
+    async def patient(n: int) -> int:
+        await batcher.room()
+        return await batcher.submit(n)
+
+    tasks = [asyncio.create_task(patient(n)) for n in range(20)]
+    await asyncio.sleep(0.01)
+    assert batcher.waiting == 4
+    hasty = [batcher.submit(100 + n) for n in range(6)]
+    with pytest.raises(OverloadedError):
+        batcher.submit(200)
+    worker.gate.set()
+    assert await asyncio.gather(*tasks, *hasty) == [10 * n for n in (*range(20), *range(100, 106))]
+
+
+async def test_room_goes_by_priority_and_then_by_fair_turns() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    batcher = DynamicBatcher(worker.run, config(max_batch_size=1, max_queue=1))
+    let_in: list[tuple[str, int]] = []
+
+    async def patient(caller: str, priority: int, n: int) -> None:
+        await batcher.room(priority=priority, caller=caller)
+        let_in.append((caller, n))
+        await batcher.submit(n, priority=priority, caller=caller)
+
+    first = [batcher.submit(n) for n in (0, 1)]  # one runs, one fills the queue
+    wishes = [("flood", 0, n) for n in range(5)] + [("low", -1, 0), ("little", 0, 0), ("high", 1, 0)]
+    tasks = [asyncio.create_task(patient(*wish)) for wish in wishes]
+    await asyncio.sleep(0.01)
+    assert let_in == []
+    worker.gate.set()
+    await asyncio.gather(*first, *tasks)
+    assert let_in[0] == ("high", 0)
+    assert let_in[-1] == ("low", 0)
+    assert let_in.index(("little", 0)) <= 2
+    assert [n for caller, n in let_in if caller == "flood"] == [0, 1, 2, 3, 4]
+
+
 async def test_expired_items_never_run() -> None:
     worker = Worker()
     worker.gate.clear()
@@ -186,7 +229,7 @@ async def test_cancel_storm_leaves_nothing_behind() -> None:
         await asyncio.sleep(0)
     assert batcher.waiting == 0
     assert sum(len(lane.heap) for lane in batcher._lanes.values()) < 5_000
-    assert len(batcher._last_finish) < 5_000
+    assert len(batcher._clock._last_finish) < 5_000
     worker.gate.set()
     assert await first == 0
     assert worker.batches == [[0]]

@@ -185,6 +185,12 @@ def test_parameters_become_options() -> None:
         ("alternatives", -1, r"parameters\[alternatives\]: got -1"),
         ("hotwords", "Anna", r"parameters\[hotwords\]: got 'Anna', need JSON"),
         ("hotwords", "[" * 100_000, r"parameters\[hotwords\]: got"),
+        (
+            "hotwords",
+            "[" + " " * (1 << 20) + "]",
+            r"parameters\[hotwords\]: got 1048578 characters, need at most",
+        ),
+        ("hotwords", '["\\ud800"]', r"parameters\[hotwords\]: .*halves of surrogate pairs"),
         ("hotwords", '["a", 1]', r"parameters\[hotwords\]: got"),
         ("hotwords", '{"a": true}', r"parameters\[hotwords\]: got"),
         ("hotwords", '{"a": 1' + "0" * 400 + "}", r"parameters\[hotwords\]: got"),

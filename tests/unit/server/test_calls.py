@@ -1,0 +1,68 @@
+"""Refused calls leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from helpers.toy_model import draw_image, write_bundle
+from longhand.v1 import recognition_pb2 as pb
+from longhand.v1 import recognition_pb2_grpc
+from longhand_server.config import ListenConfig, ModelsConfig, SecurityConfig, ServerConfig
+from longhand_server.errors import LonghandError
+from longhand_server.server import build_server
+
+
+@pytest_asyncio.fixture(params=[False, True], ids=["open", "with tokens"])
+async def stub(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[recognition_pb2_grpc.RecognitionServiceAsyncStub]:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"me {hashlib.sha256(b'secret').hexdigest()}\n")
+    config = ServerConfig(
+        models=ModelsConfig(model=str(write_bundle(tmp_path / "toy"))),
+        listen=ListenConfig(port=0, grace_s=0.5),
+        security=SecurityConfig(token_file=str(tokens) if request.param else ""),
+    )
+    server = await build_server(config)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield recognition_pb2_grpc.RecognitionServiceStub(channel)
+    await server.drain(0.5)
+
+
+async def test_a_refused_call_is_forgotten_without_a_collection(
+    stub: recognition_pb2_grpc.RecognitionServiceAsyncStub,
+) -> None:
+    requests = [
+        pb.RecognizeRequest(image=b"no image" * 1000),
+        pb.RecognizeRequest(image=draw_image("abc"), options=pb.RecognitionOptions(alternatives=9999)),
+    ]
+    await _refuse(stub, requests[0])
+    gc.collect()
+    gc.disable()
+    try:
+        for request in requests * 5:
+            await _refuse(stub, request)
+        await asyncio.sleep(0.05)
+        alive = [thing for thing in gc.get_objects() if isinstance(thing, LonghandError)]
+        # gRPC itself may go round in circles, but without what the handlers knew.
+        aborted = [thing for thing in gc.get_objects() if isinstance(thing, grpc.aio.AbortError)]
+    finally:
+        gc.enable()
+    assert not alive
+    assert all(error.__traceback__ is None and error.__context__ is None for error in aborted)
+
+
+async def _refuse(
+    stub: recognition_pb2_grpc.RecognitionServiceAsyncStub, request: pb.RecognizeRequest
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Recognize(request)
+    assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED)

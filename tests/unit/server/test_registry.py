@@ -1,0 +1,133 @@
+"""Loading, replacing and forgetting models, with pipelines that do nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.toy_model import write_bundle
+from longhand_decoder import BeamSearchOptions
+from longhand_server.bundle import ModelBundle
+from longhand_server.config import ModelsConfig, ServerConfig
+from longhand_server.errors import InvalidModelError
+from longhand_server.metrics import Metrics
+from longhand_server.registry import LoadedModel, ModelRegistry, ServedModel, version_key
+
+
+class Pipeline:
+    """Stands for a model's queue and workers."""
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+        self.closed = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Model(ServedModel):
+    """Loads slowly, and fails where its version says so."""
+
+    loads = 0
+
+    def __init__(self, bundle: ModelBundle, config: ServerConfig, metrics: Metrics) -> None:
+        super().__init__(bundle, config, "cpu", metrics)
+        self.made: Pipeline | None = None
+
+    async def _make_pipeline(self) -> Any:
+        type(self).loads += 1
+        await asyncio.sleep(0.05)
+        if self.version == "bad":
+            raise InvalidModelError("damaged")
+        self.made = Pipeline(waiting=3)
+        return self.made, LoadedModel("cpu", "nothing", BeamSearchOptions(), 0.0)
+
+
+def registry_of(folder: Path, metrics: Metrics, **settings: Any) -> ModelRegistry:
+    config = ServerConfig(models=ModelsConfig(models=str(folder), **settings))
+    return ModelRegistry(config, metrics, lambda bundle: Model(bundle, config, metrics))
+
+
+def queued(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("longhand_queue_images", {"model": "toy"})
+
+
+async def test_callers_without_patience_share_one_loading(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a", name="toy")
+    registry = registry_of(tmp_path, Metrics(), model="toy")
+    Model.loads = 0
+    model = registry.default
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await model.pipeline()
+    await model.pipeline()
+    assert Model.loads == 1
+
+
+async def test_a_failed_loading_is_tried_again(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a", name="toy", version="bad")
+    registry = registry_of(tmp_path, Metrics(), model="toy")
+    Model.loads = 0
+    for _ in range(2):
+        with pytest.raises(InvalidModelError, match="damaged"):
+            await registry.load()
+    assert Model.loads == 2
+
+
+async def test_a_failed_reload_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    metrics = Metrics()
+    write_bundle(tmp_path / "a", name="toy", version="1")
+    registry = registry_of(tmp_path, metrics, model="toy")
+    await registry.load()
+    old = registry.default
+    write_bundle(tmp_path / "a", name="toy", version="2")
+    write_bundle(tmp_path / "b", name="zoo", version="bad")
+    made: list[Model] = []
+
+    def make(bundle: ModelBundle) -> Model:
+        made.append(Model(bundle, registry._config, metrics))
+        return made[-1]
+
+    registry._make_model = make
+    with pytest.raises(InvalidModelError, match="damaged"):
+        await registry.reload()
+    assert registry.all() == [old]
+    assert queued(metrics) == 3
+    assert [model.made.closed for model in made if model.made] == [True]
+
+
+async def test_a_model_that_was_replaced_is_forgotten(tmp_path: Path) -> None:
+    metrics = Metrics()
+    write_bundle(tmp_path / "a", name="toy", version="1")
+    registry = registry_of(tmp_path, metrics, model="toy")
+    await registry.load()
+    old = weakref.ref(registry.default)
+    write_bundle(tmp_path / "a", name="toy", version="2")
+    await registry.reload()
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert old() is None
+    assert queued(metrics) == 3
+
+
+def test_versions_are_ordered_whatever_they_hold() -> None:
+    assert version_key("1.10") > version_key("1.9")
+    assert sorted(["1.\u00b2", "1.1", "2"], key=version_key)[0] == "1.1"
+
+
+@pytest.mark.parametrize("name", ["\0", "\ud800"])
+def test_file_names_that_cannot_be(tmp_path: Path, name: str) -> None:
+    folder = write_bundle(tmp_path / "a", name="toy")
+    manifest = folder / "bundle.json"
+    content = json.loads(manifest.read_text())
+    next(iter(content["files"].values()))["path"] = name
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(InvalidModelError):
+        registry_of(tmp_path, Metrics(), model="toy")
