@@ -211,6 +211,23 @@ def test_subcommands(engine: Engine) -> None:
     assert b"--port" in run("serve", "--help").stdout
 
 
+def test_the_command_serve_is_the_server(tmp_path: Path) -> None:
+    port_file = tmp_path / "port"
+    model = write_bundle(tmp_path / "bundle")
+    command = [*CLI, "serve", "--model", str(model), "--port", "0", "--port-file", str(port_file)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        _wait_for_lines(port_file, 1)
+        address = f"127.0.0.1:{port_file.read_text().strip()}"
+        assert run("health", "--address", address).stdout == b"SERVING\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0  # it drained
+        assert run("health", "--address", address).returncode == 3
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.slow
 def test_a_server_that_dies_midway(scans: Path, tmp_path: Path) -> None:
     server = ServerProcess(write_bundle(tmp_path / "bundle"), tmp_path / "server")

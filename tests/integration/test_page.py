@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import pytest
 
 from helpers.server_process import ServerProcess
-from helpers.toy_model import draw_image, write_bundle
+from helpers.toy_model import draw_image, draw_text, write_bundle
 from helpers.web_process import WebProcess, running_web
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -128,6 +130,19 @@ def test_a_bad_file_is_explained(page: Page, images: list[str]) -> None:
     assert "not a readable picture" in page.inner_text("#problem")
     page.set_input_files("#files", images[0])
     assert words(page) == ["abc", "de"]
+
+
+def test_a_photograph_is_scaled_down_to_what_the_service_takes(page: Page, tmp_path: Path) -> None:
+    line = cv2.resize(draw_text("abc de"), (4000, 1000), interpolation=cv2.INTER_AREA)
+    photo = np.full((3000, 4000), 255, np.uint8)  # 12 million pixels in few bytes
+    photo[1000:2000] = line
+    file = tmp_path / "photo.jpg"
+    cv2.imwrite(str(file), photo)
+    with page.expect_response("**/api/recognize*") as answer:
+        page.set_input_files("#files", str(file))
+    assert answer.value.ok, answer.value.text()
+    assert 2_900_000 < answer.value.json()["image_width"] * answer.value.json()["image_height"] <= 3_000_000
+    assert words(page)[-1] == "de"
 
 
 def test_a_batch_goes_on_after_a_failure(page: Page, images: list[str]) -> None:
