@@ -148,6 +148,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         self._running: set[asyncio.Future[Any]] = set()
         self._seconds_per_item = 0.0
         self._patient_queue = config.max_queue if patient_queue is None else patient_queue
+        self._promised = 0
         self._room_clock = _FairClock()
         self._room_waiters: list[tuple[tuple[int, float, int], asyncio.Future[None]]] = []  # a heap
         self._closing = False
@@ -217,19 +218,25 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
 
         Who waits for room is let in by priority and by fair turns as well.
         """
-        if self._waiting < self._patient_queue:
+        if self._has_room():
             return
         order = (-priority, self._room_clock.start(caller, 1), next(self._sequence))
-        # Whoever was woken but came too late keeps its place.
-        while self._waiting >= self._patient_queue:
+        while not self._has_room():
             waiter: asyncio.Future[None] = self._loop.create_future()
+            # Whoever was woken but came too late (a single call took the place) keeps its turn.
             heapq.heappush(self._room_waiters, (order, waiter))
             try:
                 await waiter
             except asyncio.CancelledError:
                 if not waiter.cancelled():
+                    self._promised -= 1
                     self._wake_one()
                 raise
+            self._promised -= 1
+
+    def _has_room(self) -> bool:
+        """Whether one more of the patient may come in, places promised to those just woken counted as taken."""
+        return self._waiting + self._promised < self._patient_queue
 
     def retry_after_ms(self) -> int:
         """Milliseconds in which half of the queue will be gone, by the pace of late."""
@@ -244,10 +251,11 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
             await asyncio.wait(self._running)
 
     def _wake_one(self) -> None:
-        while self._room_waiters and self._waiting < self._patient_queue:
+        while self._room_waiters and self._has_room():
             (_, start, _), waiter = heapq.heappop(self._room_waiters)
             if not waiter.done():
                 self._room_clock.advance(start)
+                self._promised += 1
                 waiter.set_result(None)
                 return
 

@@ -187,6 +187,30 @@ async def test_room_goes_by_priority_and_then_by_fair_turns() -> None:
     assert [n for caller, n in let_in if caller == "flood"] == [0, 1, 2, 3, 4]
 
 
+async def test_nobody_overtakes_who_has_just_been_let_in() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    batcher = DynamicBatcher(worker.run, config(max_batch_size=1, max_queue=1))
+    let_in: list[str] = []
+
+    async def patient(name: str) -> None:
+        await batcher.room()
+        let_in.append(name)
+        await batcher.submit(0)
+
+    running, queued = batcher.submit(0), batcher.submit(1)
+    tasks = [asyncio.create_task(patient("first"))]
+    await asyncio.sleep(0)
+    queued.cancel()
+    tasks.append(asyncio.create_task(patient("second")))  # asks in the step in which the place becomes free
+    await asyncio.sleep(0.01)
+    assert let_in == ["first"]
+    worker.gate.set()
+    await asyncio.gather(running, *tasks)
+    assert let_in == ["first", "second"]
+    assert batcher._promised == 0
+
+
 async def test_expired_items_never_run() -> None:
     worker = Worker()
     worker.gate.clear()
