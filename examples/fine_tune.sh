@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# Fine-tunes a model on a folder of one's own lines and serves it.
-#   examples/fine_tune.sh FOLDER CHECKPOINT OUT [MINUTES]
-# FOLDER holds labels.tsv (image TAB text) and the images, CHECKPOINT is a training run's best.pt.
+# Fine-tunes a model on a folder of one's own lines and makes a model folder of it that the server reads.
+#   examples/fine_tune.sh FOLDER START OUT [MINUTES]
+# FOLDER holds labels.tsv (image TAB text) and the images. START is what to begin from: a model folder, such as
+# server/longhand_server/models/en, or a training run's best.pt. Language models and decoder settings are those of START,
+# or for a best.pt those of LIKE (by default the model that Longhand comes with).
 set -euo pipefail
-folder=$1 checkpoint=$2 out=$3 minutes=${4:-20}
+folder=$1 start=$2 out=$3 minutes=${4:-20}
 python=${PYTHON:-python}
+shipped=$(dirname "$0")/../server/longhand_server/models/en
+if [ -d "$start" ]; then like=${LIKE:-$start}; else like=${LIKE:-$shipped}; fi
 
-"$python" -m longhand_training.train --folder "$folder" --init "$checkpoint" --out "$out/run" \
-    --minutes "$minutes" --learning-rate 3e-4 ${TRAIN_ARGS:-}
-"$python" -m longhand_training.export "$out/run/best.pt" --out "$out/model" --name mine --version 1
+"$python" -m longhand_training.train --folder "$folder" --init "$start" --out "$out/run" \
+    --minutes "$minutes" ${TRAIN_ARGS:-}
+"$python" -m longhand_training.export "$out/run/best.pt" --like "$like" --folder "$folder" --out "$out/model" \
+    --name mine --version 1
 echo "serve it with: $python -m longhand_server --model $out/model"

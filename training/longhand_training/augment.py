@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from longhand_server.image import MIN_SIDE
 from longhand_training.ink import Grey, smooth_noise
 
 
@@ -17,7 +18,7 @@ def augment_scan(grey: Grey, rng: np.random.Generator) -> Grey:
         rng: source of all chance.
 
     Returns:
-        (H', W') uint8.
+        (H', W') uint8, at least 3 px on either side, as the server takes it.
     """
     paper = int(np.percentile(grey, 85))
     grey = _affine(grey, paper, rng)
@@ -50,7 +51,10 @@ def _affine(grey: Grey, paper: int, rng: np.random.Generator) -> Grey:
     size = float(rng.uniform(0.75, 1.1))
     tilt = float(rng.normal(0.0, 0.006))
     reach = abs(slant) * height
-    out = (int((width + reach) * stretch * size) + 1, int((height + abs(tilt) * width) * size) + 1)
+    out = (
+        max(int((width + reach) * stretch * size) + 1, MIN_SIDE),
+        max(int((height + abs(tilt) * width) * size) + 1, MIN_SIDE),
+    )
     a = stretch * size
     matrix = np.array(
         [
@@ -88,10 +92,12 @@ def _recrop(grey: Grey, rng: np.random.Generator) -> Grey:
     height = grey.shape[0]
     paper = int(np.percentile(grey, 85))
     if rng.random() < 0.25:  # cut close: up to 4 % of the rows at either edge
-        top, bottom = (int(rng.integers(0, max(height // 25, 1) + 1)) for _ in range(2))
+        most = min(max(height // 25, 1), (height - MIN_SIDE) // 2)
+        top, bottom = (int(rng.integers(0, most + 1)) for _ in range(2))
         return grey[top : height - bottom]
     if rng.random() < 0.25:
-        top, bottom, left, right = rng.integers(0, (height // 4, height // 4, height, height)).tolist()
+        rows = max(height // 4, 1)
+        top, bottom, left, right = rng.integers(0, (rows, rows, height, height)).tolist()
         wide = cv2.copyMakeBorder(grey, top, bottom, left, right, cv2.BORDER_CONSTANT, value=paper)
         return np.asarray(wide, np.uint8)
     return grey

@@ -1,7 +1,8 @@
 """Writes a bundle's measured figures into its model card: ``python -m longhand_training.card BUNDLE accuracy.txt``.
 
 Copies ``accuracy.txt`` (of :mod:`longhand_training.evaluate`) into the bundle and renews the heading and what stands
-between the two ``figures`` marks of ``MODEL_CARD.md``; the rest of the card is written by hand and stays.
+between the two ``figures`` marks of ``MODEL_CARD.md``; the rest of the card is written by hand and stays. A bundle
+without a card gets a short one.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longhand_training.evaluate import SETTINGS
+from longhand_server.bundle import ModelBundle, load_bundle
+from longhand_server.errors import InvalidModelError
+from longhand_training.evaluate import BEAM, SETTINGS, possible_settings
 
 NAMES: Mapping[str, str] = {
     "pen": "IAM-OnDB, drawn plainly",
@@ -23,37 +26,64 @@ NAMES: Mapping[str, str] = {
     "copiste": "Copiste d'un jour (French scans)",
     "hooker": "Hooker letters (19th century)",
 }
+# Column headings of decoder settings.
+_HEADINGS: Mapping[str, str] = {
+    "greedy": "greedy",
+    BEAM: "beam search",
+    "word": "word model",
+    "character": "character model",
+    "both": "both",
+}
 _BEGIN, _END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 
 
-def table(figures: Mapping[str, Any]) -> str:
+def table(figures: Mapping[str, Any], needed: Sequence[str] = SETTINGS) -> str:
     """The figures as a Markdown table, CER in % with its interval.
 
+    Args:
+        figures: content of an ``accuracy.txt``.
+        needed: decoder settings that the bundle can be read with; the last one also gets WER, right lines and ECE.
+
     Raises:
-        ValueError: a set that was not read with every decoder setting.
+        ValueError: a set that was not read with every needed setting.
     """
-    rows = [
-        "| validation lines | lines | greedy | word model | character model | both | WER, both "
-        "| lines right, both | ECE, both |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    last = _HEADINGS[needed[-1]]
+    headings = ["validation lines", "lines", *(_HEADINGS[setting] for setting in needed)]
+    headings += [f"WER, {last}", f"lines right, {last}", f"ECE, {last}"]
+    rows = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     for name, settings in figures["sets"].items():
-        if missing := set(SETTINGS) - set(settings):
-            raise ValueError(
-                f"set {name!r} was not read with {sorted(missing)}; need all of {list(SETTINGS)}"
-            )
+        if missing := set(needed) - set(settings):
+            raise ValueError(f"set {name!r} was not read with {sorted(missing)}; need all of {list(needed)}")
         cells = [
             f"{100 * f['cer']:.1f} ({100 * f['cer_low']:.1f}-{100 * f['cer_high']:.1f})"
-            for f in (settings[setting] for setting in SETTINGS)
+            for f in (settings[setting] for setting in needed)
         ]
-        both = settings["both"]
-        cells += [f"{100 * both['wer']:.1f}", f"{100 * both['line_accuracy']:.0f}", f"{both['ece']:.2f}"]
-        rows.append(f"| {NAMES.get(name, name)} | {both['lines']} | " + " | ".join(cells) + " |")
+        best = settings[needed[-1]]
+        cells += [f"{100 * best['wer']:.1f}", f"{100 * best['line_accuracy']:.0f}", f"{best['ece']:.2f}"]
+        rows.append(f"| {NAMES.get(name, name)} | {best['lines']} | " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 
 
-def renewed(card: str, figures: Mapping[str, Any]) -> str:
+def stub(bundle: ModelBundle) -> str:
+    """A card for a model that none was written for: what is known, and what is not."""
+    return f"""# Model card: `{bundle.name}` {bundle.version}
+
+{bundle.description}. Nobody has written this card yet: it holds the measured figures alone. Which lines and settings
+the weights came from stands in [bundle.json](bundle.json) under `training`.
+
+CER in % (95 % bootstrap interval), WER and right lines in % of the lines named, which training must not have seen;
+[accuracy.txt](accuracy.txt) holds it as JSON. Other hands, papers and languages were not measured.
+
+{_BEGIN}{_END}"""
+
+
+def renewed(card: str, figures: Mapping[str, Any], needed: Sequence[str] = SETTINGS) -> str:
     """The card with the figures' heading and table.
+
+    Args:
+        card: as it was.
+        figures: content of an ``accuracy.txt``.
+        needed: as of :func:`table`.
 
     Raises:
         ValueError: the card lacks the marks.
@@ -63,7 +93,7 @@ def renewed(card: str, figures: Mapping[str, Any]) -> str:
         raise ValueError(
             f"the card has no place for the figures: need {_BEGIN.strip()!r} before {_END.strip()!r}"
         )
-    card = card[: begin + len(_BEGIN)] + table(figures) + card[end:]
+    card = card[: begin + len(_BEGIN)] + table(figures, needed) + card[end:]
     heading = f"# Model card: `{figures['model']}` {figures['version']}"
     return re.sub(r"\A# .*", lambda _: heading, card)
 
@@ -75,20 +105,26 @@ def main() -> int:
     )
     parser.add_argument("bundle", type=Path)
     parser.add_argument(
-        "accuracy", type=Path, help="accuracy.txt of an evaluation with every decoder setting"
+        "accuracy", type=Path, help="accuracy.txt of an evaluation with every decoder setting that it has"
     )
     options = parser.parse_args()
     try:
         figures = json.loads(options.accuracy.read_text("utf-8"))
+        bundle = load_bundle(options.bundle)
         card = options.bundle / "MODEL_CARD.md"
-        card.write_text(renewed(card.read_text("utf-8"), figures), "utf-8")
+        written = card.exists()
+        text = card.read_text("utf-8") if written else stub(bundle)
+        card.write_text(renewed(text, figures, possible_settings(bundle)), "utf-8")
         target = options.bundle / "accuracy.txt"
         if options.accuracy.resolve() != target.resolve():
             shutil.copyfile(options.accuracy, target)
-    except (ValueError, KeyError, OSError) as error:
+    except KeyError as error:
+        print(f"card: {options.accuracy}: holds no figure {error}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError, InvalidModelError) as error:
         print(f"card: {error}", file=sys.stderr)
         return 2
-    print(f"{card}: renewed")
+    print(f"{card}: {'renewed' if written else 'written'}")
     return 0
 
 

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from longhand_server.config import NetworkConfig
 
+# The peak of a whole run would damage weights that read well already.
+FINE_TUNING_RATE = 3e-4
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
+
+
+def number(
+    kind: type[int] | type[float], least: float, most: float = math.inf
+) -> Callable[[str], int | float]:
+    """A finite number from ``least`` to ``most`` as the ``type`` of a command-line option."""
+
+    def parse(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= most):
+            bounds = f"at least {least}" if most == math.inf else f"{least} to {most}"
+            sort = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"got {text!r}, need a {sort}, {bounds}")
+        return value
+
+    return parse
 
 
 @dataclass(frozen=True)
@@ -24,7 +48,9 @@ class TrainingConfig:
 
     minutes: float = _option(120.0, "length of the whole run, minutes of training (validation not counted)")
     lines: int = _option(0, "length of the whole run in lines, instead of minutes; 0: minutes count")
-    learning_rate: float = _option(1.5e-3, "peak learning rate of AdamW")
+    learning_rate: float = _option(
+        1.5e-3, f"peak learning rate of AdamW; with --init {FINE_TUNING_RATE} unless it is named"
+    )
     weight_decay: float = _option(1e-2, "decoupled weight decay")
     warm_up: float = _option(0.03, "part of the run in which the learning rate rises to its peak")
     batch_pixels: int = _option(14_000, "lines of a batch times their width, px; on a GPU some 100,000")
@@ -56,10 +82,14 @@ class TrainingConfig:
             "repeats",
             "clip",
             "validate_every",
+            "validation_lines",
             "checkpoint_every",
         ):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, need more than 0")
+        for name in ("lines", "patience", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, need at least 0")
         for name in ("warm_up", "ema", "shortcut_weight", "consistency"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
@@ -68,28 +98,32 @@ class TrainingConfig:
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        """One option a field, named like it."""
+        """One option a field, named like it; what is not named is not in the parsed options."""
         for item in dataclasses.fields(cls):
             option = "--" + item.name.replace("_", "-")
             text = f"{item.metadata['help']} (default: {item.default})"
+            absent = argparse.SUPPRESS
             if isinstance(item.default, tuple):
-                parser.add_argument(
-                    option, type=int, nargs=len(item.default), default=item.default, help=text
-                )
+                parser.add_argument(option, type=int, nargs=len(item.default), default=absent, help=text)
             else:
-                parser.add_argument(option, type=type(item.default), default=item.default, help=text)
+                parser.add_argument(option, type=type(item.default), default=absent, help=text)
 
     @classmethod
-    def from_options(cls, options: argparse.Namespace) -> TrainingConfig:
+    def from_options(cls, options: argparse.Namespace, **defaults: Any) -> TrainingConfig:
         """The parsed options as a configuration.
+
+        Args:
+            options: parsed by a parser with :meth:`add_options`.
+            defaults: values of options that were not named, where they differ from the fields' own.
 
         Raises:
             ValueError: a value out of range, named by its option.
         """
-        values: dict[str, Any] = {}
+        values = dict(defaults)
         for item in dataclasses.fields(cls):
-            value = getattr(options, item.name)
-            values[item.name] = tuple(value) if isinstance(value, list) else value
+            if hasattr(options, item.name):
+                value = getattr(options, item.name)
+                values[item.name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)
 
 
@@ -117,10 +151,16 @@ def source_options(options: argparse.Namespace) -> dict[str, Any]:
         "word_cuts": options.word_cuts is not None,
         "fonts": options.fonts is not None,
         "own_lines": [str(path) for path in options.folder],
-        "hold_out": options.hold_out,
+        "own_validation_lines": [str(path) for path in options.validate],
+        "hold_out": hold_out(options),
         "iam": options.iam is not None,
         "iam_ids": options.iam_ids,
     }
+
+
+def hold_out(options: argparse.Namespace) -> float:
+    """The share of own lines that is kept back for validation: none where ``--validate`` names others."""
+    return 0.0 if options.validate else float(options.hold_out)
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -135,11 +175,19 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         default="aachen_train",
         help="its lines: aachen_train (validates on aachen_validation), all, or a file of ids (default: %(default)s)",
     )
-    group.add_argument(
+    kept_back = group.add_mutually_exclusive_group()
+    kept_back.add_argument(
         "--hold-out",
-        type=float,
+        type=number(float, 0, 0.5),
         default=0.1,
         help="share of the lines of each --folder to validate on, 0 to 0.5 (default: %(default)s)",
+    )
+    kept_back.add_argument(
+        "--validate",
+        type=Path,
+        action="append",
+        default=[],
+        help="own lines to validate on instead, folder or TSV; every line of each --folder is trained on",
     )
     group.add_argument("--no-recompose", action="store_true", help="take pen lines only as written")
     group.add_argument(
@@ -148,5 +196,9 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         help="file of longhand_training.word_cuts: every second scan is made anew from words of its page",
     )
     for name, share in (("pen", 0.52), ("font", 0.13), ("copiste", 0.22), ("historical", 0.13)):
-        group.add_argument(f"--{name}-share", type=float, default=share, help=f"(default: {share})")
-    group.add_argument("--folder-share", type=float, default=1.0, help="share of own lines (default: 1)")
+        group.add_argument(
+            f"--{name}-share", type=number(float, 0), default=share, help=f"(default: {share})"
+        )
+    group.add_argument(
+        "--folder-share", type=number(float, 0), default=1.0, help="share of own lines (default: 1)"
+    )

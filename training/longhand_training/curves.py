@@ -1,9 +1,12 @@
-"""Learning curves of a run as a picture."""
+"""A run's log: ``log.csv``, its learning curves as a picture and, where it is installed, TensorBoard events."""
 
 from __future__ import annotations
 
 import csv
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -11,18 +14,68 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 
-def draw_curves(log: Path, out: Path) -> None:
-    """Draws loss, and the CER of each validation set, against the minutes of ``log.csv``."""
-    with log.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    minutes = [float(row["minutes"]) for row in rows]
+class RunLog:
+    """The log of the run in a folder; a run that goes on adds to it."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(out / "tensorboard"))
+        except ImportError:
+            print("no TensorBoard logs: pip install tensorboard", file=sys.stderr)
+
+    def add(self, row: Mapping[str, float | None]) -> None:
+        """Adds a row, which may lack columns of earlier ones and have new ones.
+
+        Args:
+            row: ``minutes``, ``step``, ``loss``, a ``cer_*`` for each validation set, and others; None for no value.
+        """
+        path = self._out / "log.csv"
+        rows = read_log(path)
+        columns = dict.fromkeys(name for each in (row, *rows) for name in each)
+        rows.append({name: value for name, value in row.items() if value is not None})
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(path)
+        draw_curves(read_log(path), self._out / "curves.png")
+        if self._writer is not None:
+            for name, value in rows[-1].items():
+                self._writer.add_scalar(name, value, row["step"])
+            self._writer.flush()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``log.csv`` as text by column, without empty cells; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        # Rows may have more cells than there are columns: older versions wrote them when a set was added.
+        return [
+            {name: cell for name, cell in row.items() if name is not None and cell}
+            for row in csv.DictReader(file)
+        ]
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Draws loss, and the CER of each validation set, against the minutes of the rows of a log."""
+
+    def curve(name: str) -> tuple[list[float], list[float]]:
+        there = [row for row in rows if name in row]
+        return [float(row["minutes"]) for row in there], [float(row[name]) for row in there]
+
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-    left.plot(minutes, [float(row["loss"]) for row in rows], marker=".")
+    left.plot(*curve("loss"), marker=".")
     left.set(xlabel="minutes", ylabel="CTC loss", yscale="log")
-    for name in rows[0]:
-        if name.startswith("cer_"):
-            rates = [100 * float(row[name]) for row in rows]
-            right.plot(minutes, rates, marker=".", label=f"{name[4:]} ({rates[-1]:.1f} %)")
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith("cer_")):
+        minutes, rates = curve(name)
+        percent = [100 * rate for rate in rates]
+        right.plot(minutes, percent, marker=".", label=f"{name[4:]} ({percent[-1]:.1f} %)")
     right.set(xlabel="minutes", ylabel="greedy CER, %", yscale="log")
     right.grid(True, which="both", alpha=0.3)
     if right.lines:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,22 +19,25 @@ from torch.utils.data import IterableDataset, get_worker_info
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidImageError
-from longhand_server.image import normalise_line
+from longhand_server.image import LineImage, normalise_line
 from longhand_server.network import frame_count
-from longhand_training.augment import augment_pixels, augment_scan, elastic, warp_pixels
+from longhand_training.augment import augment_pixels, warp_pixels
 from longhand_training.fonts import FontBank
 from longhand_training.iam import EVERY_LINE, iam_ids, read_iam
-from longhand_training.ink import Grey, draw_ink, draw_plain, on_paper
+from longhand_training.ink import draw_ink, draw_plain, on_paper
 from longhand_training.packs import (
+    Item,
     LabelledImage,
     Skipped,
     held_out,
     read_folder,
     read_tar,
+    refuse_shared_names,
     report_skipped,
 )
-from longhand_training.scan_words import ScanWordBank, read_cuts
-from longhand_training.strokes import PenLine, WriterBank, load_pen_lines
+from longhand_training.scan_words import read_cuts
+from longhand_training.sources import FontSource, Maker, PenSource, ScanSource
+from longhand_training.strokes import PenLine, load_pen_lines
 from longhand_training.text import PhraseSource
 
 # Printable ASCII, then the accented letters and signs of the data.
@@ -44,6 +47,9 @@ DEFAULT_CHARACTERS = (
 
 # The packs of scanned lines in the data folder.
 SCAN_PACKS = ("copiste_lines.tar", "historical_lines.tar")
+# The sets of validation lines: of the data folder, and of the IAM database.
+VALIDATION_SETS = ("pen", "ink", "copiste", "hooker")
+IAM_SET = "iam"
 
 # Widths of a batch are rounded up to a multiple of this: a GPU looks for its way of computing anew for every shape.
 _WIDTH_STEP = 64
@@ -52,16 +58,16 @@ _MOST_UNUSABLE = 1000
 # Lines that wait to be shown again.
 _LATER = 256
 
-Maker = Callable[[np.random.Generator], tuple[Grey, str]]
-Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A normalised line, (H, W) float32, and its text."""
+    """A normalised line, (H, W) float32, its text, and the name of the line that it is; "" for one made up."""
 
     pixels: NDArray[np.float32]
     text: str
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,94 +124,6 @@ class SourceConfig:
     cuts: Path | None = None
 
 
-def decode_trusted(data: bytes) -> Grey:
-    """Grey pixels of a file of the training data; a damaged one raises InvalidImageError."""
-    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    if grey is None:
-        raise InvalidImageError("not a readable image")
-    return np.asarray(grey, np.uint8)
-
-
-class ScanSource:
-    """Scanned lines, each time with another augmentation; kept encoded in memory.
-
-    With ``cuts`` every second line is made anew from the words of its page.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[LabelledImage],
-        source: Path,
-        cuts: Mapping[str, Sequence[int] | None] | None = None,
-    ) -> None:
-        """Keeps the images that can be decoded, and names the others.
-
-        Raises:
-            ValueError: not one image can be decoded.
-        """
-        good, skipped = [], []
-        for image in images:
-            try:
-                decode_trusted(image.data)
-            except InvalidImageError as error:
-                skipped.append(Skipped(image.name, str(error)))
-                continue
-            if cuts and cuts.get(image.name, ()) is None:
-                skipped.append(Skipped(image.name, "its label does not fit (--word-cuts)"))
-            else:
-                good.append(image)
-        report_skipped(source, len(good), skipped)
-        self._images = good
-        self._words = ScanWordBank(good, cuts, decode_trusted) if cuts else None
-
-    def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
-        """One line and its text."""
-        image = self._images[int(rng.integers(len(self._images)))]
-        new = self._words.compose(image, rng) if self._words is not None and rng.random() < 0.5 else None
-        grey, text = new or (decode_trusted(image.data), image.text)
-        return augment_scan(grey, rng), text
-
-
-class PenSource:
-    """Pen lines rendered as ink on paper."""
-
-    def __init__(self, lines: Sequence[PenLine], recompose: bool = True) -> None:
-        self._lines = list(lines)
-        self._bank = WriterBank(self._lines) if recompose else None
-
-    def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
-        """One line and its text."""
-        if self._bank is not None:
-            pen = self._bank.compose(rng)
-        else:
-            pen = self._lines[int(rng.integers(len(self._lines)))].line
-        body = float(rng.uniform(48, 84))
-        mask = draw_ink(pen, rng, body)
-        neighbour = None
-        if rng.random() < 0.2:
-            other = self._lines[int(rng.integers(len(self._lines)))].line
-            neighbour = draw_ink(other, rng, body)
-        grey = on_paper(mask, rng, neighbour)
-        if rng.random() < 0.3:
-            grey = elastic(grey, rng)
-        return grey, pen.text
-
-
-class FontSource:
-    """Phrases set in handwriting fonts."""
-
-    def __init__(self, fonts: FontBank, phrases: PhraseSource) -> None:
-        self._fonts, self._phrases = fonts, phrases
-
-    def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
-        """One line and its text."""
-        text = ""
-        while not text:
-            text, mask = self._fonts.draw(self._phrases.phrase(rng), rng)
-        grey = on_paper(mask, rng)
-        return (elastic(grey, rng) if rng.random() < 0.7 else grey), text
-
-
 def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
     """Opens every source asked for: name, weight, maker.
 
@@ -217,11 +135,11 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
     data = config.data
     cuts = read_cuts(config.cuts) if config.cuts is not None else None
     if data is not None and config.copiste > 0:
-        lines = read_tar(data / SCAN_PACKS[0], "train")
+        lines = _packed_lines(data / SCAN_PACKS[0], "train")
         extra += [line.text for line in lines]
         sources.append(("copiste", config.copiste, ScanSource(lines, data / SCAN_PACKS[0], cuts)))
     if data is not None and config.historical > 0:
-        lines = read_tar(data / SCAN_PACKS[1], "train")
+        lines = _packed_lines(data / SCAN_PACKS[1], "train")
         sources.append(("historical", config.historical, ScanSource(lines, data / SCAN_PACKS[1], cuts)))
     if data is not None and config.pen > 0:
         pen, _ = pen_lines(data)
@@ -229,14 +147,19 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
     if data is not None and config.fonts is not None and config.font > 0:
         phrases = PhraseSource.from_folder(data / "text", extra=extra)
         sources.append(("font", config.font, FontSource(FontBank(config.fonts), phrases)))
+    own: list[LabelledImage] = []
     for folder in config.folders:
-        own, _ = held_out(read_folder(folder), config.hold_out)
-        sources.append(("folder", config.folder, ScanSource(own, folder, cuts)))
+        lines = wide_enough(held_out(own_lines(folder), config.hold_out)[0], folder)
+        own += lines
+        sources.append(("folder", config.folder, ScanSource(lines, folder, cuts)))
     if config.iam is not None:
-        lines = read_iam(config.iam, iam_ids(config.iam_ids))
+        lines = wide_enough(inked(read_iam(config.iam, iam_ids(config.iam_ids)), config.iam), config.iam)
+        own += lines
         sources.append(("iam", config.folder, ScanSource(lines, config.iam, cuts)))
     if not sources:
         raise ValueError("no training lines: name --data, --folder or --iam")
+    if cuts is not None:
+        refuse_shared_names(own)
     return sources
 
 
@@ -246,7 +169,8 @@ class LineDataset(IterableDataset[Batch]):
 
     Attributes:
         sources: what :func:`make_sources` gave.
-        alphabet: characters; a line with others is drawn again.
+        alphabet: characters. Own lines with others are left out from the start, which is said on stderr; any other
+            such line is drawn again.
         line: normalised shape.
         pixels_per_batch: N times the widest image of a batch, px of width; bounds memory.
         seed: of everything.
@@ -269,6 +193,9 @@ class LineDataset(IterableDataset[Batch]):
     def __post_init__(self) -> None:
         weights = np.array([weight for _, weight, _ in self.sources])
         self._probabilities = weights / weights.sum()
+        for _, _, make in self.sources:
+            if isinstance(make, ScanSource):
+                make.leave_out_foreign(self.alphabet)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """One training line, normalised; what cannot be used is passed over.
@@ -324,9 +251,13 @@ class LineDataset(IterableDataset[Batch]):
 
 
 def fits(width: int, text: str) -> bool:
-    """Whether CTC can write the text in the frames there are (a repeat needs a blank between)."""
-    repeats = sum(a == b for a, b in pairwise(text))
-    return len(text) + repeats <= frame_count(width)
+    """Whether CTC can write the text in the frames there are."""
+    return frames_needed(text) <= frame_count(width)
+
+
+def frames_needed(text: str) -> int:
+    """The least frames in which CTC can write the text (a repeat needs a blank between)."""
+    return len(text) + sum(a == b for a, b in pairwise(text))
 
 
 def by_width(samples: Iterable[Sample], pixels_per_batch: int) -> Iterator[list[Sample]]:
@@ -369,6 +300,47 @@ def _rounded(width: int) -> int:
     return -(-width // _WIDTH_STEP) * _WIDTH_STEP
 
 
+def _packed_lines(path: Path, split: str) -> list[LabelledImage]:
+    """Lines of a pack (:func:`longhand_training.packs.read_tar`) that can be decoded; the others are named."""
+    return [image for image, _ in _checked(read_tar(path, split), path, lambda image: image.grey().shape)]
+
+
+@cache
+def own_lines(path: Path) -> Sequence[tuple[LabelledImage, int]]:
+    """:func:`inked` lines of a folder or TSV (:func:`longhand_training.packs.read_folder`).
+
+    Read and complained about once; one part of them is trained on, another validated on.
+    """
+    return inked(read_folder(path), path)
+
+
+def inked(images: Sequence[LabelledImage], source: Path) -> list[tuple[LabelledImage, int]]:
+    """Own lines that can be decoded and are not blank, with their normalised width in px; the others are named.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    line = LineFormat()
+    return _checked(images, source, lambda image: _line_image(image, line).pixels.shape[1])
+
+
+def wide_enough(lines: Sequence[tuple[LabelledImage, int]], source: Path) -> list[LabelledImage]:
+    """Those of :func:`inked` lines in whose width CTC can write the label; the others are named.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    good, skipped = [], []
+    for image, width in lines:
+        if fits(width, image.text):
+            good.append(image)
+        else:
+            frames = f"{frame_count(width)} frames, and {frames_needed(image.text)} are needed"
+            skipped.append(Skipped(image.name, f"too narrow for its text ({frames})"))
+    report_skipped(source, len(good), skipped)
+    return good
+
+
 def folder_samples(path: Path, line: LineFormat) -> list[Sample]:
     """Normalised lines of a folder or TSV (:func:`longhand_training.packs.read_folder`)."""
     return _normalised(read_folder(path), line, path)
@@ -380,20 +352,49 @@ def iam_samples(root: Path, line: LineFormat, part: str = EVERY_LINE) -> list[Sa
 
 
 def held_out_samples(path: Path, line: LineFormat, share: float) -> list[Sample]:
-    """Normalised lines of a folder that :func:`make_sources` leaves out; none where there are too few."""
-    _, kept_back = held_out(read_folder(path), share)
+    """Normalised lines of a folder that :func:`make_sources` leaves out.
+
+    None, which is said on stderr, where there are too few to keep a share of them back.
+    """
+    kept_back = [image for image, _ in held_out(own_lines(path), share)[1]]
+    if not kept_back and share:
+        print(f"{path}: too few lines to hold any out; it is not validated on", file=sys.stderr)
     return _normalised(kept_back, line, path) if kept_back else []
 
 
+def iam_validation_samples(root: Path, line: LineFormat) -> list[Sample]:
+    """Normalised lines of IAM's validation forms; none, which is said on stderr, where a copy lacks them."""
+    try:
+        return iam_samples(root, line, "aachen_validation")
+    except ValueError as error:
+        print(f"the IAM database is not validated on: {error}", file=sys.stderr)
+        return []
+
+
 def _normalised(images: Sequence[LabelledImage], line: LineFormat, source: Path) -> list[Sample]:
-    samples, skipped = [], []
+    lines = _checked(images, source, lambda image: _line_image(image, line).pixels)
+    return [Sample(pixels, image.text, image.name) for image, pixels in lines]
+
+
+def _line_image(image: LabelledImage, line: LineFormat) -> LineImage:
+    normalised = normalise_line(image.grey(), line)
+    if normalised.is_blank:
+        raise InvalidImageError("blank: no ink is found in it")
+    return normalised
+
+
+def _checked(
+    images: Sequence[LabelledImage], source: Path, make: Callable[[LabelledImage], Made]
+) -> list[tuple[LabelledImage, Made]]:
+    """Images with what is made of each; those of which nothing can be made are named (none left: ValueError)."""
+    good, skipped = [], []
     for image in images:
         try:
-            samples.append(Sample(normalise_line(decode_trusted(image.data), line).pixels, image.text))
+            good.append((image, make(image)))
         except InvalidImageError as error:
             skipped.append(Skipped(image.name, str(error)))
-    report_skipped(source, len(samples), skipped)
-    return samples
+    report_skipped(source, len(good), skipped)
+    return good
 
 
 def evenly_spread(items: Sequence[Item], count: int | None) -> list[Item]:
@@ -411,13 +412,13 @@ def validation_sets(data: Path, line: LineFormat, count: int | None = None) -> d
     ``copiste`` and ``hooker``.
     """
     _, pen = pen_lines(data)
-    sets: dict[str, list[Sample]] = {"pen": [], "ink": []}
+    sets: dict[str, list[Sample]] = {name: [] for name in VALIDATION_SETS[:2]}
     for i, p in evenly_spread(list(enumerate(pen)), count):
         rng = np.random.default_rng([7, i])
-        inked = on_paper(draw_ink(p.line, rng, 64.0), rng)
-        for name, grey in (("pen", draw_plain(p.line)), ("ink", inked)):
-            sets[name].append(Sample(normalise_line(grey, line).pixels, p.line.text))
-    for name, tar in zip(("copiste", "hooker"), SCAN_PACKS, strict=True):
+        worn = on_paper(draw_ink(p.line, rng, 64.0), rng)
+        for name, grey in (("pen", draw_plain(p.line)), ("ink", worn)):
+            sets[name].append(Sample(normalise_line(grey, line).pixels, p.line.text, p.line_id))
+    for name, tar in zip(VALIDATION_SETS[2:], SCAN_PACKS, strict=True):
         images = evenly_spread(read_tar(data / tar, "validation"), count)
         sets[name] = _normalised(images, line, data / tar)
     return sets

@@ -1,8 +1,9 @@
 """Measures a bundle on labelled lines: ``python -m longhand_training.evaluate BUNDLE --data ../shared/data``.
 
 Each set is read greedily and with the language models asked for. Prints a table, and writes into ``--out``:
-``accuracy.txt`` (every figure, as JSON), ``confusions.tsv`` (the commonest mistakes) and ``worst-SET.html`` (the
-lines read worst, with their images).
+``accuracy.txt`` (every figure, as JSON), and as the last decoder setting reads, ``confusions.tsv`` (the commonest
+mistakes; ∅ stands for nothing), ``readings.tsv`` (every line, with its CER as a fraction) and
+``worst-SET.html`` (the lines read worst, with their images).
 """
 
 from __future__ import annotations
@@ -23,18 +24,33 @@ import numpy as np
 
 from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
 from longhand_server.bundle import ModelBundle, load_bundle
-from longhand_training.dataset import Sample, folder_samples, iam_samples, validation_sets
+from longhand_server.errors import LonghandError
+from longhand_server.runtime import choose_device
+from longhand_training.dataset import (
+    IAM_SET,
+    VALIDATION_SETS,
+    Sample,
+    folder_samples,
+    iam_samples,
+    validation_sets,
+)
 from longhand_training.iam import EVERY_LINE, IAM_PARTITIONS
 from longhand_training.metrics import (
     ErrorRates,
     alignment,
     bootstrap_interval,
+    character_error_rate,
     error_rates,
     expected_calibration_error,
 )
 from longhand_training.outputs import LineOutputs, compute_outputs
+from longhand_training.packs import set_names
 
+# What a bundle with both language models is read with.
 SETTINGS = ("greedy", "word", "character", "both")
+# Beam search without a language model.
+BEAM = "beam"
+_NOTHING = "∅"
 
 
 @dataclass(frozen=True)
@@ -59,14 +75,23 @@ class Reading:
         return {**asdict(self.rates), "cer_low": low, "cer_high": high, "ece": self.calibration_error}
 
 
+def possible_settings(bundle: ModelBundle) -> Sequence[str]:
+    """The decoder settings that a bundle has the language models for; greedy and beam search where it has none."""
+    if bundle.word_model_path and bundle.character_model_path:
+        return SETTINGS
+    if bundle.word_model_path:
+        return "greedy", "word"
+    return "greedy", "character" if bundle.character_model_path else BEAM
+
+
 def make_decoder(bundle: ModelBundle, setting: str, threads: int) -> CtcBeamSearchDecoder:
-    """The bundle's decoder with both language models, one of them, or (``greedy``) none.
+    """The bundle's decoder with both language models, one of them, or (``greedy``, ``beam``) none.
 
     Raises:
         ValueError: the bundle lacks a language model that the setting asks for.
     """
     paths = {"word": bundle.word_model_path, "character": bundle.character_model_path}
-    wanted = {"greedy": (), "both": ("word", "character")}.get(setting, (setting,))
+    wanted = {"greedy": (), BEAM: (), "both": ("word", "character")}.get(setting, (setting,))
     for name in wanted:
         if paths[name] is None:
             raise ValueError(f"{bundle.directory}: has no {name} model, which --decoder {setting} needs")
@@ -128,10 +153,11 @@ def _sets(options: argparse.Namespace, bundle: ModelBundle) -> dict[str, list[Sa
     sets: dict[str, list[Sample]] = {}
     if options.data is not None:
         sets.update(validation_sets(options.data, bundle.line))
-    for folder in options.folder:
-        sets[folder.name] = folder_samples(folder, bundle.line)
+    names = set_names(options.folder, [*VALIDATION_SETS, IAM_SET])
+    for name, folder in zip(names, options.folder, strict=True):
+        sets[name] = folder_samples(folder, bundle.line)
     if options.iam is not None:
-        sets["iam"] = iam_samples(options.iam, bundle.line, options.iam_ids)
+        sets[IAM_SET] = iam_samples(options.iam, bundle.line, options.iam_ids)
     if options.sets:
         unknown = set(options.sets) - set(sets)
         if unknown:
@@ -142,40 +168,61 @@ def _sets(options: argparse.Namespace, bundle: ModelBundle) -> dict[str, list[Sa
     return {name: samples[:: options.every] for name, samples in sets.items()}
 
 
-def _write(out: Path, figures: Mapping[str, Any], mistakes: list[tuple[str, str, int]]) -> None:
+def readings_table(name: str, samples: Sequence[Sample], texts: Sequence[str]) -> list[str]:
+    """Rows of ``readings.tsv``: set, file, CER, reference, reading."""
+    return [
+        f"{name}\t{s.name}\t{character_error_rate([s.text], [text]):.4f}\t{s.text}\t{text}"
+        for s, text in zip(samples, texts, strict=True)
+    ]
+
+
+def _write(
+    out: Path, figures: Mapping[str, Any], mistakes: Sequence[tuple[str, str, int]], readings: Sequence[str]
+) -> None:
     (out / "accuracy.txt").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-    lines = ["reference\tread\tcount"] + [f"{a or '-'}\t{b or '-'}\t{n}" for a, b, n in mistakes[:100]]
+    lines = ["reference\tread\tcount"]
+    lines += [f"{a or _NOTHING}\t{b or _NOTHING}\t{n}" for a, b, n in mistakes[:100]]
     (out / "confusions.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+    lines = ["set\tfile\tCER\treference\treading", *readings]
+    (out / "readings.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _row(name: str, setting: str, reading: Reading) -> str:
+    low, high = reading.interval
+    rates = reading.rates
+    return (
+        f"{name:9} {setting:11}{rates.lines:6}{100 * rates.cer:8.2f}"
+        f"  {100 * low:6.2f} - {100 * high:5.2f}   {100 * rates.wer:7.2f}"
+        f"{100 * rates.line_accuracy:9.1f}{reading.calibration_error:7.3f}"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    device = choose_device(options.device)
     bundle = load_bundle(options.bundle)
-    decoders = {setting: make_decoder(bundle, setting, options.threads) for setting in options.decoder}
+    settings = options.decoder or possible_settings(bundle)
+    decoders = {setting: make_decoder(bundle, setting, options.threads) for setting in settings}
     options.out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"model": bundle.name, "version": bundle.version, "sets": {}}
     mistakes: Counter[tuple[str, str]] = Counter()
+    rows: list[str] = []
     print("set       decoder     lines   CER %  95 % interval     WER %  lines %    ECE")
     last = None
     for name, samples in _sets(options, bundle).items():
-        outputs = compute_outputs(bundle, samples, options.device, options.precision)
+        outputs = compute_outputs(bundle, samples, device, options.precision)
         if options.dump_log_probs:
             stem = options.dump_log_probs
             outputs.save(stem.with_name(f"{stem.stem}-{name}.npz"))
         for setting, decoder in decoders.items():
             last = read_outputs(decoder, outputs, setting)
             figures["sets"].setdefault(name, {})[setting] = last.figures()
-            low, high = last.interval
-            print(
-                f"{name:10}{setting:11}{last.rates.lines:6}{100 * last.rates.cer:8.2f}"
-                f"  {100 * low:6.2f} - {100 * high:5.2f}   {100 * last.rates.wer:7.2f}"
-                f"{100 * last.rates.line_accuracy:9.1f}{last.calibration_error:7.3f}",
-                flush=True,
-            )
+            print(_row(name, setting, last), flush=True)
         assert last is not None  # --decoder takes at least one
         mistakes.update({(a, b): n for a, b, n in confusions(outputs.texts, last.texts)})
+        rows += readings_table(name, samples, last.texts)
         (options.out / f"worst-{name}.html").write_text(worst_sheet(samples, last.texts), "utf-8")
-    _write(options.out, figures, [(a, b, n) for (a, b), n in mistakes.most_common()])
-    print(f"written: {options.out}/accuracy.txt, confusions.tsv, worst-*.html")
+    _write(options.out, figures, [(a, b, n) for (a, b), n in mistakes.most_common()], rows)
+    print(f"written: {options.out}/accuracy.txt, confusions.tsv, readings.tsv, worst-*.html")
 
 
 def main() -> int:
@@ -194,8 +241,13 @@ def main() -> int:
     )
     parser.add_argument("--sets", nargs="+", help="only these sets (pen ink copiste hooker, or folder names)")
     parser.add_argument("--every", type=int, default=1, help="take every N-th line")
-    parser.add_argument("--decoder", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--decoder",
+        nargs="+",
+        choices=(*SETTINGS, BEAM),
+        help="by its language models (default: all that the bundle has; without any: greedy and beam)",
+    )
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda[:i] (default: %(default)s)")
     parser.add_argument("--precision", choices=("auto", "full"), default="auto", help="as the server's")
     parser.add_argument("--threads", type=int, default=1, help="of the beam search")
     parser.add_argument(
@@ -205,7 +257,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         _evaluate(options)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, LonghandError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     return 0

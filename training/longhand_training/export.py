@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from longhand_decoder import NgramLanguageModel
 from longhand_server.alphabet import Alphabet
-from longhand_server.bundle import write_manifest
+from longhand_server.bundle import MANIFEST, load_bundle, update_decoder, write_manifest
 from longhand_server.config import LineFormat
+from longhand_server.errors import InvalidModelError
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint, mixed
 from longhand_training.dataset import SourceConfig
@@ -26,6 +29,7 @@ from longhand_training.quantise import calibration_lines, quantise_onnx
 
 # Settings of a bundle that was never tuned; ``longhand_training.tune`` replaces them.
 UNTUNED: Mapping[str, Any] = {"beam_width": 50, "fold_capitals": True, "figures_weight": 0.35}
+_INTEGERS = "model.int8.onnx"
 
 
 def export_onnx(network: LineNetwork, path: Path, height: int) -> None:
@@ -94,9 +98,12 @@ def export_bundle(
     word_model: Path | None = None,
     character_model: Path | None = None,
     decoder: Mapping[str, Any] = UNTUNED,
+    label_priors: Sequence[float] | None = None,
     lines: Sequence[NDArray[np.float32]] = (),
 ) -> None:
     """Writes a bundle folder that :func:`longhand_server.bundle.load_bundle` reads.
+
+    The files are made in a folder beside it and moved when all are there: an export that fails changes nothing.
 
     Args:
         checkpoint: its averaged weights are exported.
@@ -107,44 +114,93 @@ def export_bundle(
         word_model: KenLM file to copy in.
         character_model: KenLM file to copy in.
         decoder: settings of the beam search.
+        label_priors: (V,) how often the network says each label, the blank first; None for none.
         lines: normalised lines to measure the 8-bit network's ranges on; without them there is none.
+
+    Raises:
+        ValueError: a language model is not there or is no KenLM file (named), or ``out`` is no folder.
+        OSError: a file cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    for model in (word_model, character_model):
+        if model is not None:
+            NgramLanguageModel(model)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is no folder; a model is one")
+    parent = out.resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as folder:
+        made = Path(folder)
+        files = _write_networks(checkpoint, made, lines)
+        for role, source, target in (
+            ("word_model", word_model, "word.klm"),
+            ("character_model", character_model, "char.klm"),
+        ):
+            if source is not None:
+                shutil.copyfile(source, made / target)
+                files[role] = target
+        write_manifest(
+            made,
+            name=name,
+            version=version,
+            description=description,
+            alphabet=Alphabet(checkpoint.characters),
+            line=LineFormat(),
+            network=checkpoint.network,
+            decoder=decoder,
+            files=files,
+            training=checkpoint.settings,
+        )
+        if label_priors is not None:
+            update_decoder(made, decoder, label_priors)
+        out.mkdir(exist_ok=True)
+        for file in files.values():
+            (made / file).replace(out / file)
+        if "onnx_int8" not in files:  # an earlier export's belongs to other weights
+            (out / _INTEGERS).unlink(missing_ok=True)
+        (made / MANIFEST).replace(out / MANIFEST)
+
+
+def _write_networks(
+    checkpoint: Checkpoint, folder: Path, lines: Sequence[NDArray[np.float32]]
+) -> dict[str, str]:
+    """Writes the network in each of its forms; gives the file name of each role."""
     network = checkpoint.restore()
     # Both formats hold the same rounded weights.
     with torch.no_grad():
         for key, parameter in network.named_parameters():
             if "norm" not in key:
                 parameter.copy_(parameter.half().float())
-    line = LineFormat()
-    export_onnx(network, out / "model.onnx", line.height)
-    export_weights(network, out / "weights.npz")
     files = {"onnx": "model.onnx", "weights": "weights.npz"}
-    integers = out / "model.int8.onnx"
-    integers.unlink(missing_ok=True)  # an earlier export's would belong to other weights
+    export_onnx(network, folder / files["onnx"], LineFormat().height)
+    export_weights(network, folder / files["weights"])
     if lines:
-        quantise_onnx(out / "model.onnx", integers, lines)
-        files["onnx_int8"] = integers.name
-    for role, source, target in (
-        ("word_model", word_model, "word.klm"),
-        ("character_model", character_model, "char.klm"),
-    ):
-        if source is not None:
-            if source.resolve() != (out / target).resolve():
-                shutil.copyfile(source, out / target)
-            files[role] = target
-    write_manifest(
-        out,
-        name=name,
-        version=version,
-        description=description,
-        alphabet=Alphabet(checkpoint.characters),
-        line=line,
-        network=checkpoint.network,
-        decoder=decoder,
-        files=files,
-        training=checkpoint.settings,
-    )
+        quantise_onnx(folder / files["onnx"], folder / _INTEGERS, lines)
+        files["onnx_int8"] = _INTEGERS
+    return files
+
+
+def reading_like(directory: Path, characters: str) -> dict[str, Any]:
+    """What belongs to reading and not to the weights of a bundle, as arguments of :func:`export_bundle`.
+
+    Args:
+        directory: the bundle.
+        characters: alphabet of the weights that are to be read with it.
+
+    Raises:
+        InvalidModelError: not a whole bundle.
+        ValueError: it has another alphabet.
+    """
+    bundle = load_bundle(directory)
+    theirs = "".join(bundle.alphabet.characters)
+    if theirs != characters:
+        raise ValueError(f"--like {directory}: has the alphabet {theirs!r}, the checkpoint {characters!r}")
+    return {
+        "description": bundle.description,
+        "word_model": bundle.word_model_path,
+        "character_model": bundle.character_model_path,
+        "decoder": bundle.decoder,
+        "label_priors": bundle.label_priors,
+    }
 
 
 def main() -> int:
@@ -154,7 +210,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--name", default="en")
     parser.add_argument("--version", default="1")
-    parser.add_argument("--description", default="Handwritten text lines, English")
+    parser.add_argument("--description", help='one line for people (default: "Handwritten text lines")')
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="MODEL",
+        help="model folder whose language models, decoder settings, label priors and description to take; what is "
+        "named besides wins",
+    )
     parser.add_argument("--word-model", type=Path, help="KenLM file (longhand_training.language_model)")
     parser.add_argument("--character-model", type=Path, help="KenLM file")
     parser.add_argument(
@@ -175,17 +238,16 @@ def main() -> int:
         lines = []
         if options.data or options.folder:
             lines = calibration_lines(sources, Alphabet(checkpoint.characters), LineFormat())
+        reading: dict[str, Any] = {"description": "Handwritten text lines"}
+        if options.like is not None:
+            reading = reading_like(options.like, checkpoint.characters)
+        for name in ("description", "word_model", "character_model"):
+            if getattr(options, name) is not None:
+                reading[name] = getattr(options, name)
         export_bundle(
-            checkpoint,
-            options.out,
-            name=options.name,
-            version=options.version,
-            description=options.description,
-            word_model=options.word_model,
-            character_model=options.character_model,
-            lines=lines,
+            checkpoint, options.out, name=options.name, version=options.version, lines=lines, **reading
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, InvalidModelError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
     size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6

@@ -40,7 +40,8 @@ def parse_iam_row(row: str) -> tuple[str, str, str]:
     """Line id, ``ok`` or ``err``, and text of a row of IAM's ``lines.txt``.
 
     A row is ``id status grey-level components x y w h text``, words joined by ``|``. The text may hold
-    spaces, so a row can split into more than nine fields; copies without the component count have eight.
+    spaces, so a row can split into more than nine fields; copies without the component count have eight. Every
+    ``|`` becomes a space, the one before a punctuation mark too, as is usual.
 
     Raises:
         ValueError: not such a row.
@@ -81,6 +82,8 @@ def read_iam(
         if not row.strip() or row.startswith("#"):
             continue
         try:
+            if "\ufffd" in row:
+                raise ValueError(f"not UTF-8: {row[:60]!r}")
             line_id, status, text = parse_iam_row(row)
         except ValueError as error:
             skipped.append(Skipped(f"row {number}", str(error)))

@@ -3,8 +3,8 @@
 A word model over the tokens of :func:`longhand_decoder.tokenize_words` and a character model over single
 characters, space written as U+2581; both modified Kneser-Ney (Heafield et al., 2013), pruned, and packed as
 quantised tries. Prints size, perplexity and out-of-vocabulary rate on held-out text. Beside the corpora of the data
-folder they take the words of :mod:`longhand_training.word_lists`, made-up entries of forms (``--form-entries``) and
-any text of one's own (``--text``).
+folder (those that are there) they take the words of :mod:`longhand_training.word_lists`, made-up entries of forms
+(``--form-entries``) and any text of one's own (``--text``), every word of which is in the word model's vocabulary.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from longhand_decoder import NgramLanguageModel, tokenize_words
-from longhand_server.alphabet import fold_text
+from longhand_training.config import number
 from longhand_training.dataset import DEFAULT_CHARACTERS, SCAN_PACKS
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
 from longhand_training.packs import read_tar
-from longhand_training.text import PhraseSource, read_sentences
+from longhand_training.text import PhraseSource, read_characters, read_sentences
 from longhand_training.word_lists import listed_words, word_lines
 
 SPACE = "\u2581"
@@ -43,6 +44,8 @@ SHARES = {
 FORM_ENTRIES = 100_000
 # Lines run over the ends of sentences: the models must know what follows a full stop.
 _JOINED = 4
+# Of each text, for the words of e-mail addresses.
+_MOST_SENTENCES = 20_000
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class ModelOptions:
     Attributes:
         order: of the n-grams.
         prune: for each order, n-grams that occur no more often than this are dropped.
-        vocabulary: at most this many of the commonest tokens, beside the listed words; 0 for all.
+        vocabulary: at most this many of the commonest tokens, beside those that are kept anyway; 0 for all.
         bits: of a quantised probability and of a back-off weight.
     """
 
@@ -71,24 +74,32 @@ def word_tokens(text: str) -> list[str]:
     return tokenize_words(text)
 
 
-def character_tokens(text: str) -> list[str]:
-    """Tokens of the character model; what the alphabet lacks is left out."""
-    return [SPACE if c == " " else c for c in text if c in _CHARACTERS]
+def character_tokens(text: str, characters: Collection[str]) -> list[str]:
+    """Tokens of the character model; what is not among the alphabet's characters is left out."""
+    return [SPACE if c == " " else c for c in text if c in characters]
 
 
-_CHARACTERS = frozenset(DEFAULT_CHARACTERS)
+def missing_corpora(data: Path, shares: Mapping[str, float]) -> list[Path]:
+    """The files of :func:`corpus` that are not there."""
+    files = [*(data / "text" / f"{name}.txt.xz" for name in shares), *(data / tar for tar in SCAN_PACKS)]
+    return [path for path in files if not path.is_file()]
 
 
-def corpus(data: Path, shares: dict[str, float], texts: Sequence[Path] = ()) -> Iterator[str]:
+def corpus(data: Path, shares: Mapping[str, float], texts: Sequence[Path] = ()) -> Iterator[str]:
     """Passages of a few sentences, from the text folder, the labels of the scanned training lines, and other texts.
 
+    Args:
+        data: the data folder; what is not there (:func:`missing_corpora`) is left out.
+        shares: of each corpus, by name: how much of it is taken.
+        texts: one's own.
+
     Raises:
-        ValueError: a corpus is not there.
+        ValueError: a text cannot be read.
     """
     for name, share in shares.items():
         path = data / "text" / f"{name}.txt.xz"
         if not path.is_file():
-            raise ValueError(f"{path}: no such file")
+            continue
         passage: list[str] = []
         kept = 0.0
         for sentence in read_sentences(path):
@@ -109,19 +120,21 @@ def corpus(data: Path, shares: dict[str, float], texts: Sequence[Path] = ()) -> 
         yield from read_sentences(path)
 
 
-def form_entries(data: Path, count: int) -> Iterator[str]:
+def form_entries(data: Path, count: int, texts: Sequence[Path] = ()) -> Iterator[str]:
     """Made-up lines as they stand in forms, always the same: prose knows next to nothing of dates, prices or codes.
 
     Args:
         data: folder whose corpora the words of e-mail addresses are taken from.
         count: of lines.
+        texts: one's own, which they are taken from, too.
 
     Raises:
-        ValueError: no corpus is there, or one is damaged.
+        ValueError: no text is there, or one is damaged.
     """
     if count == 0:
         return
-    source = PhraseSource.from_folder(data / "text", most=20_000)
+    own = [sentence for path in texts for sentence in itertools.islice(read_sentences(path), _MOST_SENTENCES)]
+    source = PhraseSource.from_folder(data / "text", _MOST_SENTENCES, own)
     rng = np.random.default_rng(0)
     for _ in range(count):
         yield source.form_entry(rng)
@@ -133,9 +146,9 @@ def estimate(
     options: ModelOptions,
     out: Path,
     work: Path,
-    listed: Collection[str] = (),
+    kept: Collection[str] = (),
 ) -> None:
-    """Estimates a model from tokenised sentences, the listed words in its vocabulary, and packs it into ``out``.
+    """Estimates a model from tokenised sentences, the kept tokens in its vocabulary, and packs it into ``out``.
 
     Raises:
         RuntimeError: one of KenLM's programs failed; its last words are in the message.
@@ -158,9 +171,9 @@ def estimate(
     ]
     command += ["--text", str(text), "--arpa", str(arpa), "--prune", *map(str, options.prune)]
     if options.vocabulary:
-        kept = {token for token, _ in counts.most_common(options.vocabulary)}
+        common = {token for token, _ in counts.most_common(options.vocabulary)}
         vocabulary = work / "vocabulary.txt"
-        vocabulary.write_text(" ".join(sorted(kept.union(listed))), encoding="utf-8")
+        vocabulary.write_text(" ".join(sorted(common.union(kept))), encoding="utf-8")
         command += ["--limit_vocab_file", str(vocabulary)]
     _run(command)
     bits = str(options.bits)
@@ -174,19 +187,65 @@ def _run(command: list[str]) -> None:
 
 
 def report(path: Path, sentences: list[list[str]]) -> str:
-    """Size, perplexity (with <s> and </s>) and out-of-vocabulary rate on tokenised held-out sentences."""
+    """Size, perplexity (with <s> and </s>) and out-of-vocabulary rate on tokenised held-out sentences, if any."""
     model = NgramLanguageModel(path)
+    described = f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, order {model.order}"
+    if not sentences:
+        return f"{described}, perplexity not measured: no held-out text (--held-out)"
     total, tokens = 0.0, 0
     for sentence in sentences:
         total += model.score(sentence, bos=True, eos=True)
         tokens += len(sentence) + 1
     unknown = sum(token not in model for sentence in sentences for token in sentence)
     known_rate = unknown / max(sum(map(len, sentences)), 1)
-    size = path.stat().st_size / 1e6
     return (
-        f"{path.name}: {size:.1f} MB, order {model.order}, perplexity {math.exp(-total / tokens):.1f},"
+        f"{described}, perplexity {math.exp(-total / tokens):.1f},"
         f" out of vocabulary {100 * known_rate:.2f} %, on {len(sentences)} held-out sentences"
     )
+
+
+def _held_out(options: argparse.Namespace) -> list[str]:
+    """The sentences that perplexity is measured on; none where there is no text for it."""
+    path = options.held_out or options.data / "text" / "heldout.txt.xz"
+    return list(read_sentences(path)) if options.held_out or path.is_file() else []
+
+
+def _build(options: argparse.Namespace) -> None:
+    shares = {**SHARES, "standardebooks_fiction": options.fiction}
+    # Every text is read once before minutes are spent on another one.
+    own_words = {word for path in options.text for text in read_sentences(path) for word in word_tokens(text)}
+    held_out = _held_out(options)
+    characters = DEFAULT_CHARACTERS if options.characters is None else read_characters(options.characters)
+    missing = missing_corpora(options.data, shares)
+    if missing:
+        print(f"not there, left out: {', '.join(map(str, missing))}", file=sys.stderr)
+    if len(missing) == len(shares) + len(SCAN_PACKS) and not options.text:
+        raise ValueError(f"no text to learn from: {options.data} holds no corpus, and --text names none")
+    listed = [] if options.no_word_lists else listed_words()
+    word_prune, char_prune = tuple(options.word_prune), tuple(options.char_prune)
+    wanted: dict[str, tuple[str, ModelOptions, Callable[[str], list[str]]]] = {
+        "word": ("word.klm", ModelOptions(len(word_prune), word_prune, options.word_vocabulary), word_tokens),
+        "char": (
+            "char.klm",
+            ModelOptions(len(char_prune), char_prune),
+            partial(character_tokens, characters=frozenset(characters)),
+        ),
+    }
+    tools = kenlm_tools()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for key, (file, settings, tokenise) in wanted.items():
+        if options.only not in (None, key):
+            continue
+        print(f"estimating {file} ...", flush=True)
+        with tempfile.TemporaryDirectory() as work:
+            passages = itertools.chain(
+                corpus(options.data, shares, options.text),
+                word_lines(listed),
+                form_entries(options.data, options.form_entries, options.text),
+            )
+            kept = own_words.union(listed)
+            estimate(tools, map(tokenise, passages), settings, options.out / file, Path(work), kept)
+        print(report(options.out / file, [tokenise(sentence) for sentence in held_out]), flush=True)
 
 
 def main() -> int:
@@ -194,45 +253,44 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder of the packs (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for word.klm and char.klm")
     parser.add_argument("--only", choices=("word", "char"), help="build just this one")
     parser.add_argument("--word-prune", type=int, nargs="+", default=list(WORD_MODEL.prune))
-    parser.add_argument("--word-vocabulary", type=int, default=WORD_MODEL.vocabulary)
+    parser.add_argument(
+        "--word-vocabulary",
+        type=number(int, 0),
+        default=WORD_MODEL.vocabulary,
+        help="commonest words kept beside those of --text and of the lists; 0: all (default: %(default)s)",
+    )
     parser.add_argument("--fiction", type=float, default=SHARES["standardebooks_fiction"], help="share kept")
     parser.add_argument(
-        "--text", type=Path, action="append", default=[], help="more sentences: .txt or .txt.xz"
+        "--text",
+        type=Path,
+        action="append",
+        default=[],
+        help="more sentences, one a line: .txt (UTF-8) or .txt.xz",
+    )
+    parser.add_argument(
+        "--held-out", type=Path, help="text to measure perplexity on (default: text/heldout.txt.xz in --data)"
+    )
+    parser.add_argument(
+        "--characters", type=Path, help="UTF-8 text with the characters of the alphabet, as in training"
     )
     parser.add_argument("--no-word-lists", action="store_true", help="only words of the corpora")
     parser.add_argument(
-        "--form-entries", type=int, default=FORM_ENTRIES, help="made-up dates, amounts, codes, addresses"
+        "--form-entries",
+        type=number(int, 0),
+        default=FORM_ENTRIES,
+        help="made-up dates, amounts, codes, addresses",
     )
     parser.add_argument("--char-prune", type=int, nargs="+", default=list(CHARACTER_MODEL.prune))
     options = parser.parse_args()
-    word_prune, char_prune = tuple(options.word_prune), tuple(options.char_prune)
-    wanted = {
-        "word": ("word.klm", ModelOptions(len(word_prune), word_prune, options.word_vocabulary), word_tokens),
-        "char": ("char.klm", ModelOptions(len(char_prune), char_prune), character_tokens),
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
     try:
-        held_out = [fold_text(s) for s in read_sentences(options.data / "text" / "heldout.txt.xz")]
-        listed = [] if options.no_word_lists else listed_words()
-        tools = kenlm_tools()
-        for key, (file, settings, tokenise) in wanted.items():
-            if options.only not in (None, key):
-                continue
-            print(f"estimating {file} ...", flush=True)
-            with tempfile.TemporaryDirectory() as work:
-                shares = {**SHARES, "standardebooks_fiction": options.fiction}
-                passages = itertools.chain(
-                    corpus(options.data, shares, options.text),
-                    word_lines(listed),
-                    form_entries(options.data, options.form_entries),
-                )
-                estimate(tools, map(tokenise, passages), settings, options.out / file, Path(work), listed)
-            print(report(options.out / file, [tokenise(s) for s in held_out]), flush=True)
-    except (ValueError, RuntimeError) as error:
+        _build(options)
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"language_model: {error}", file=sys.stderr)
         return 2
     return 0

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
 
 from longhand_server.alphabet import fold_text
+from longhand_server.config import ImageLimits
+from longhand_server.errors import InvalidImageError
+from longhand_server.image_file import decode_grey
+from longhand_training.ink import Grey
+
+# Own files come from nobody but the user: as large as the server could be told to read.
+_OWN_LIMITS = ImageLimits(max_bytes=1 << 28, max_pixels=1 << 26, max_side=65_535, max_scans=100)
+
+Item = TypeVar("Item")
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 
@@ -18,14 +32,33 @@ class LabelledImage:
     """An encoded line image and what is written there.
 
     Attributes:
-        name: for messages and reports.
+        name: for messages, reports and word cuts. An own line's begins with its folder's name, however the path to
+            the folder was spelled.
         data: the file's bytes.
         text: folded (:func:`longhand_server.alphabet.fold_text`).
+        is_packed: of the packs, whose images are known to be plain; every other is decoded as the server does it.
     """
 
     name: str
     data: bytes
     text: str
+    is_packed: bool = False
+
+    def grey(self) -> Grey:
+        """(H, W) uint8, dark ink on light paper.
+
+        Raises:
+            InvalidImageError: damaged, not an image, or an own line that the server would not take.
+        """
+        return decode_trusted(self.data) if self.is_packed else decode_grey(self.data, _OWN_LIMITS)
+
+
+def decode_trusted(data: bytes) -> Grey:
+    """Grey pixels of a file of the packs; a damaged one raises InvalidImageError."""
+    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    if grey is None:
+        raise InvalidImageError("not a readable image")
+    return np.asarray(grey, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -56,10 +89,11 @@ def _rows(content: str, source: str) -> tuple[list[tuple[str, str]], list[Skippe
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
             continue
-        name, tab, text = line.partition("\t")
-        text = fold_text(text)
-        if not tab or not name or not text:
-            skipped.append(Skipped(f"row {number}", f"need FILE<tab>TEXT, got {line[:60]!r}"))
+        name, *texts = line.split("\t")
+        text = fold_text(texts[0]) if len(texts) == 1 else ""
+        if not name or not text:
+            found = f"{len(texts) + 1} column{'s' if texts else ''}: {line[:60]!r}"
+            skipped.append(Skipped(f"row {number}", f"need FILE<tab>TEXT, got {found}"))
             continue
         rows.append((name, text))
     if not rows and not skipped:
@@ -87,7 +121,7 @@ def read_tar(path: Path, split: str) -> list[LabelledImage]:
                 if file is None:
                     skipped.append(Skipped(name, "not in the tar"))
                     continue
-                images.append(LabelledImage(name, file.read(), text))
+                images.append(LabelledImage(name, file.read(), text, is_packed=True))
     except (OSError, tarfile.TarError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable tar of lines: {error}") from error
     report_skipped(path, len(images), skipped)
@@ -97,8 +131,8 @@ def read_tar(path: Path, split: str) -> list[LabelledImage]:
 def read_folder(path: Path) -> list[LabelledImage]:
     """Lines of a folder or of a TSV file.
 
-    A TSV has FILE<tab>TEXT rows, paths from the TSV's own folder. A folder holds ``labels.tsv``, or images
-    with a ``.txt`` (or ``.gt.txt``) of the same name beside each.
+    A TSV has FILE<tab>TEXT rows and no third column, paths from the TSV's own folder. A folder holds
+    ``labels.tsv``, or images with a ``.txt`` (or ``.gt.txt``) of the same name beside each. All text is UTF-8.
 
     Raises:
         ValueError: nothing usable there.
@@ -117,7 +151,7 @@ def read_folder(path: Path) -> list[LabelledImage]:
     images = []
     for file, text in pairs:
         try:
-            images.append(LabelledImage(str(file), file.read_bytes(), text))
+            images.append(LabelledImage(_own_name(file, table.parent), file.read_bytes(), text))
         except OSError as error:
             skipped.append(Skipped(str(file), error.strerror or str(error)))
     report_skipped(path, len(images), skipped)
@@ -132,7 +166,11 @@ def _beside(folder: Path) -> tuple[list[tuple[Path, str]], list[Skipped]]:
         if label is None:
             skipped.append(Skipped(str(file), "no .txt or .gt.txt of that name beside it"))
             continue
-        text = fold_text(label.read_text("utf-8", errors="replace"))
+        try:
+            text = fold_text(label.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            skipped.append(Skipped(str(file), f"{label.name} is not readable UTF-8: {error}"))
+            continue
         if text:
             pairs.append((file, text))
         else:
@@ -140,11 +178,50 @@ def _beside(folder: Path) -> tuple[list[tuple[Path, str]], list[Skipped]]:
     return pairs, skipped
 
 
-def held_out(
-    images: Sequence[LabelledImage], share: float
-) -> tuple[list[LabelledImage], list[LabelledImage]]:
+def _own_name(file: Path, folder: Path) -> str:
+    return (Path(folder.resolve().name) / os.path.relpath(file, folder)).as_posix()
+
+
+def set_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
+    """Distinct names for sets of own lines, in reports and in the names of files.
+
+    Args:
+        paths: folders and TSV files. Each gives its own name, ``labels.tsv`` its folder's; where that is taken,
+            ``-2``, ``-3`` ... follows.
+        taken: names that other sets have.
+    """
+    names: list[str] = []
+    used = set(taken)
+    for path in paths:
+        whole = path.resolve()
+        stem = (whole.parent if whole.name == "labels.tsv" else whole).name or "root"
+        name, number = stem, 1
+        while name in used:
+            number += 1
+            name = f"{stem}-{number}"
+        used.add(name)
+        names.append(name)
+    return names
+
+
+def refuse_shared_names(images: Iterable[LabelledImage]) -> None:
+    """Word cuts go by name: two different images must not share one.
+
+    Raises:
+        ValueError: two do.
+    """
+    seen: dict[str, bytes] = {}
+    for image in images:
+        if seen.setdefault(image.name, image.data) != image.data:
+            raise ValueError(
+                f"two different images are called {image.name}, and word cuts could not tell them apart; "
+                "rename the folder of one"
+            )
+
+
+def held_out(lines: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
     """Divides lines into those to train on and an evenly spread ``share`` (0 to 0.5) to validate on."""
     if not share:
-        return list(images), []
+        return list(lines), []
     step = max(round(1 / share), 2)
-    return [image for i, image in enumerate(images) if i % step != step - 1], list(images[step - 1 :: step])
+    return [line for i, line in enumerate(lines) if i % step != step - 1], list(lines[step - 1 :: step])

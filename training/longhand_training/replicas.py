@@ -6,6 +6,7 @@ layer, processes once a step.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
+
+from longhand_training.stopping import STOP_SIGNALS
 
 # The others wait while the first process validates.
 _PATIENCE = timedelta(minutes=30)
@@ -68,19 +71,34 @@ class Replicas:
 def others_started(
     count: int, module: str, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[None]:
-    """Starts processes 1 to ``count`` - 1 of a command; ends them when the block ends."""
-    others = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *arguments, "--rank", str(rank)],
-            env=dict(environment),
-            stdout=subprocess.DEVNULL,
-        )
-        for rank in range(1, count)
-    ]
+    """Starts processes 1 to ``count`` - 1 of a command; ends them when the block ends.
+
+    They ignore Ctrl-C and SIGTERM, which reach every process of a terminal's or a cluster's job: one that died of
+    it would take away what the first process needs to end its step.
+    """
+    with _stop_signals_ignored():  # what a process ignores, those that it starts ignore, too
+        others = [
+            subprocess.Popen(
+                [sys.executable, "-m", module, *arguments, "--rank", str(rank)],
+                env=dict(environment),
+                stdout=subprocess.DEVNULL,
+            )
+            for rank in range(1, count)
+        ]
     try:
         yield
     finally:
         for other in others:
-            other.terminate()
+            other.kill()
         for other in others:
             other.wait()
+
+
+@contextmanager
+def _stop_signals_ignored() -> Iterator[None]:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

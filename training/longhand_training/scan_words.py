@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -34,16 +34,9 @@ class ScanWordBank:
     Args:
         images: labelled lines. Those of a page share their name up to its last figures.
         cuts: by name, x in px between each two words.
-        decode: grey pixels of a file.
     """
 
-    def __init__(
-        self,
-        images: Sequence[LabelledImage],
-        cuts: Mapping[str, Sequence[int] | None],
-        decode: Callable[[bytes], Grey],
-    ) -> None:
-        self._decode = decode
+    def __init__(self, images: Sequence[LabelledImage], cuts: Mapping[str, Sequence[int] | None]) -> None:
         self._cuts = cuts
         self._pages: dict[str, list[LabelledImage]] = defaultdict(list)
         for image in images:
@@ -60,13 +53,13 @@ class ScanWordBank:
         page = self._pages.get(_page(image.name), [])
         if len(page) < 2:
             return None
-        first = _Line(image, self._decode(image.data))
+        first = _Line(image)
         parts: list[NDArray[np.float32]] = []
         tops: list[int] = []
         texts: list[str] = []
         for _ in range(_ATTEMPTS):
             other = page[int(rng.integers(len(page)))]
-            line = first if other is image else _Line(other, self._decode(other.data))
+            line = first if other is image else _Line(other)
             scale = first.pitch / line.pitch
             if not 1 / _MOST_SCALE < scale < _MOST_SCALE:
                 continue
@@ -121,8 +114,8 @@ def read_cuts(path: Path) -> Mapping[str, Sequence[int] | None]:
 class _Line:
     """A scan with what is needed to set parts of it beside parts of another."""
 
-    def __init__(self, image: LabelledImage, grey: Grey) -> None:
-        self.grey = grey
+    def __init__(self, image: LabelledImage) -> None:
+        self.grey = grey = image.grey()
         self.paper = max(float(np.percentile(grey, 85)), 1.0)
         self.ink = 1.0 - grey.astype(np.float32) / np.float32(self.paper)
         # px a letter: how large the writing is.

@@ -36,6 +36,20 @@ def read_sentences(path: Path) -> Iterator[str]:
         raise ValueError(f"{path}: not a readable text: {error}") from error
 
 
+def read_characters(path: Path) -> str:
+    """The alphabet that a UTF-8 text names: its characters as labels write them, each once, and the space.
+
+    Raises:
+        ValueError: no such file, not UTF-8, empty, or with a character that cannot be written (named).
+    """
+    characters = "".join(dict.fromkeys(" " + "".join(read_sentences(path))))
+    if unwritable := [character for character in characters if not character.isprintable()]:
+        raise ValueError(f"{path}: an alphabet has signs that can be written, got {unwritable!r}")
+    if len(characters) < 2:
+        raise ValueError(f"{path}: need the characters of an alphabet, got none")
+    return characters
+
+
 class PhraseSource:
     """Random phrases of line length."""
 

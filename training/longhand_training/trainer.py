@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,9 @@ from longhand_training.greedy import greedy_texts
 from longhand_training.metrics import character_error_rate
 from longhand_training.replicas import Replicas
 from longhand_training.views import disagreement, two_views
+
+# What a checkpoint keeps beside weights and optimiser.
+_COUNTERS = ("seconds", "step", "lines", "rounds", "best", "stale", "set_sizes")
 
 
 class Trainer:
@@ -62,6 +65,10 @@ class Trainer:
         self.seconds, self.step, self.lines, self.rounds = 0.0, 0, 0, 0
         self.best = math.inf
         self.stale = 0
+        # Lines of each validation set that `best` is the mean over; empty before the first validation.
+        self.set_sizes: dict[str, int] = {}
+        # Whether it began from another run's weights, which it is to do better than.
+        self.initialised = False
         # What the lines came from, for the record.
         self.sources: dict[str, Any] = {}
 
@@ -133,6 +140,18 @@ class Trainer:
         frames, lengths = _frames(batch).repeat(looks), batch.target_lengths.repeat(looks)
         return cast(Tensor, self.ctc(log_probs.transpose(0, 1), targets, frames, lengths))
 
+    def validates_on(self, sets: Mapping[str, Sequence[Sample]]) -> None:
+        """Notes what is validated on; with other sets than before, the best mean so far compares with nothing."""
+        sizes = {name: len(samples) for name, samples in sets.items()}
+        if self.set_sizes and sizes != self.set_sizes:
+            before, now = (
+                ", ".join(f"{name} ({count} lines)" for name, count in each.items()) or "none"
+                for each in (self.set_sizes, sizes)
+            )
+            print(f"validation sets were {before} and are {now}: best.pt is chosen anew", flush=True)
+            self.best, self.stale = math.inf, 0
+        self.set_sizes = sizes
+
     def validate(self, sets: dict[str, list[Sample]]) -> dict[str, float]:
         """Greedy CER of each set, with the averaged weights."""
         network = LineNetwork(self.network.config)
@@ -149,7 +168,7 @@ class Trainer:
         training = {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            **{name: getattr(self, name) for name in ("seconds", "step", "lines", "rounds", "best", "stale")},
+            **{name: getattr(self, name) for name in _COUNTERS},
         }
         characters = "".join(self.alphabet.characters)
         settings = {
@@ -168,13 +187,15 @@ class Trainer:
         """
         self._take_weights(saved, saved.training["network"])
         self.optimiser.load_state_dict(saved.training["optimiser"])
-        for name in ("seconds", "step", "lines", "rounds", "best", "stale"):
-            setattr(self, name, saved.training[name])
+        for name in _COUNTERS:
+            if name in saved.training:  # checkpoints before 1.7 lack `set_sizes`
+                setattr(self, name, saved.training[name])
         self.rounds += 1
 
     def initialise(self, saved: Checkpoint) -> None:
         """Starts a new run from another run's averaged weights (fine-tuning)."""
         self._take_weights(saved, saved.weights)
+        self.initialised = True
 
     def _take_weights(self, saved: Checkpoint, weights: dict[str, Tensor]) -> None:
         mine = "".join(self.alphabet.characters)

@@ -1,8 +1,9 @@
 """Finds a bundle's decoder settings on validation lines: ``python -m longhand_training.tune BUNDLE``.
 
 Measures the network's label priors. Then a random search over weights, bonuses and temperature, and a walk from the
-best point, on every second validation line (the others stay for evaluation), from the settings that the bundle has;
-then the least beam that costs next to nothing. Writes priors and settings into ``bundle.json``.
+best point, on every second validation line of the packs or of one's own (the others stay for evaluation), from the
+settings that the bundle has; then the least beam that costs next to nothing. Writes priors and settings into
+``bundle.json``.
 """
 
 from __future__ import annotations
@@ -20,9 +21,19 @@ import numpy as np
 
 from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
 from longhand_server.bundle import ModelBundle, load_bundle, update_decoder
-from longhand_training.dataset import validation_sets
+from longhand_server.config import LineFormat
+from longhand_server.errors import InvalidModelError
+from longhand_training.config import number
+from longhand_training.dataset import (
+    VALIDATION_SETS,
+    Sample,
+    folder_samples,
+    held_out_samples,
+    validation_sets,
+)
 from longhand_training.metrics import character_error_rate, expected_calibration_error
 from longhand_training.outputs import LineOutputs, compute_outputs
+from longhand_training.packs import set_names
 
 # Range of each setting, and whether it is drawn on a logarithmic scale.
 RANGES: Mapping[str, tuple[float, float, bool]] = {
@@ -34,6 +45,7 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {
     "temperature": (0.8, 2.5, True),
     "prior_weight": (0.0, 2.0, False),
 }
+DATA = Path("../shared/data")
 # While the other settings are sought: quick, and near enough to WIDE.
 QUICK: Mapping[str, Any] = {"beam_width": 50, "beam_threshold": -8.0, "token_threshold": -6.0}
 # Pruning costs next to nothing here; narrowed afterwards.
@@ -170,22 +182,50 @@ def _short(settings: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={settings[name]}" for name in RANGES)
 
 
+def tuning_lines(options: argparse.Namespace, line: LineFormat) -> dict[str, list[Sample]]:
+    """Every second line of each set, ``--lines`` at most.
+
+    Raises:
+        ValueError: a set cannot be read, or has only one line.
+    """
+    sets: dict[str, list[Sample]] = {}
+    if options.data is not None or not options.folder:
+        sets.update(validation_sets(options.data or DATA, line))
+    for name, folder in zip(set_names(options.folder, VALIDATION_SETS), options.folder, strict=True):
+        share = options.hold_out
+        sets[name] = held_out_samples(folder, line, share) if share else folder_samples(folder, line)
+        if len(sets[name]) < 2:
+            raise ValueError(f"{folder}: got {len(sets[name])} lines to tune on, need at least 2")
+    return {name: samples[1::2][: options.lines] for name, samples in sets.items()}
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--lines", type=int, default=150, help="tuning lines of each set")
-    parser.add_argument("--minutes", type=float, default=5.0, help="time for the search")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help=f"folder of the packs: their validation lines (default: {DATA}, or --folder alone)",
+    )
+    parser.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
+    parser.add_argument(
+        "--hold-out",
+        type=number(float, 0, 0.5),
+        default=0.0,
+        help="of each --folder only the lines that training with this --hold-out has not seen; 0: all",
+    )
+    parser.add_argument("--lines", type=number(int, 1), default=150, help="tuning lines of each set")
+    parser.add_argument("--minutes", type=number(float, 0), default=5.0, help="time for the search")
+    parser.add_argument("--threads", type=number(int, 1), default=1)
     options = parser.parse_args()
     try:
         bundle = load_bundle(options.bundle)
         sets = {}
-        for name, samples in validation_sets(options.data, bundle.line).items():
-            sets[name] = compute_outputs(bundle, samples[1::2][: options.lines])
+        for name, samples in tuning_lines(options, bundle.line).items():
+            sets[name] = compute_outputs(bundle, samples)
             print(f"{name}: {len(sets[name].texts)} lines", flush=True)
         bundle = dataclasses.replace(bundle, label_priors=mean_posteriors(sets))
         objective = Objective(bundle, sets, options.threads)
@@ -193,7 +233,7 @@ def main() -> int:
         best, _ = search(objective, start, 60 * options.minutes)
         best = calibrate(objective, narrow(objective, best))
         update_decoder(options.bundle, {**bundle.decoder, **best}, bundle.label_priors)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError, InvalidModelError) as error:
         print(f"tune: {error}", file=sys.stderr)
         return 2
     print("written: " + ", ".join(f"{name} {value}" for name, value in best.items()))

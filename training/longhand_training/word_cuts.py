@@ -23,9 +23,9 @@ from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import InvalidImageError, InvalidModelError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.runtime import load_line_model
-from longhand_training.dataset import SCAN_PACKS, decode_trusted, fits
+from longhand_training.dataset import SCAN_PACKS, fits, own_lines
 from longhand_training.metrics import edit_distance
-from longhand_training.packs import LabelledImage, read_folder, read_tar
+from longhand_training.packs import LabelledImage, read_tar, refuse_shared_names
 
 # A label of which more than this part is read otherwise belongs to another line; short ones may be just hard to read.
 _FOREIGN = 0.6
@@ -102,7 +102,7 @@ def cut_words(bundle: ModelBundle, images: Sequence[LabelledImage]) -> dict[str,
     for count, item in enumerate(images, 1):
         if all(character in bundle.alphabet for character in item.text):
             try:
-                line = normalise_line(decode_trusted(item.data), bundle.line)
+                line = normalise_line(item.grey(), bundle.line)
             except InvalidImageError:
                 continue
             log_probs = model.log_probs([line.pixels])[0]
@@ -126,11 +126,12 @@ def main() -> int:
     options = parser.parse_args()
     try:
         bundle = load_bundle(options.bundle)
-        images = [image for folder in options.folder for image in read_folder(folder)]
+        images = [image for folder in options.folder for image, _ in own_lines(folder)]
         for name in SCAN_PACKS if options.data is not None else ():
             images += read_tar(options.data / name, "train")
         if not images:
             raise ValueError("nothing to cut: name --data or --folder")
+        refuse_shared_names(images)
         cuts = cut_words(bundle, images)
     except (ValueError, InvalidModelError) as error:
         print(f"word_cuts: {error}", file=sys.stderr)
@@ -140,6 +141,8 @@ def main() -> int:
     wrong = [name for name, places in cuts.items() if places is None]
     names = f": {', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}" if wrong else ""
     print(f"{len(cuts) - len(wrong)} lines cut into words; {len(wrong)} whose label does not fit{names}")
+    if left_out := len(images) - len(cuts):
+        print(f"{left_out} lines left out: damaged, or with characters that the model does not write")
     return 0
 
 

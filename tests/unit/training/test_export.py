@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +16,13 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: tr
 from longhand_decoder import CtcBeamSearchDecoder
 from longhand_server import bundle as bundles
 from longhand_server.alphabet import Alphabet
-from longhand_server.bundle import ModelBundle, load_bundle
+from longhand_server.bundle import ModelBundle, load_bundle, update_decoder
 from longhand_server.config import NetworkConfig
 from longhand_server.network import LineNetwork
 from longhand_server.runtime import TorchLineModel, load_line_model
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.dataset import folder_samples
-from longhand_training.export import export_bundle
+from longhand_training.export import export_bundle, main
 from longhand_training.metrics import character_error_rate
 from longhand_training.quantise import quantise_onnx
 
@@ -26,18 +30,41 @@ SHIPPED = Path(bundles.__file__).parent / "models/en"
 SAMPLES = Path(__file__).parents[4] / "shared/data/samples/labels.tsv"
 
 
-def exported(directory: Path, lines: Sequence[NDArray[np.float32]] = ()) -> ModelBundle:
-    """A bundle of a small network whose random weights are far from their start."""
+def small_checkpoint(characters: str = "abcdef ") -> Checkpoint:
+    """A small network whose random weights are far from their start."""
     torch.manual_seed(3)
-    alphabet = Alphabet("abcdef ")
+    alphabet = Alphabet(characters)
     config = NetworkConfig(labels=len(alphabet), channels=(4, 8, 8, 16), hidden=24)
     network = LineNetwork(config)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    checkpoint = Checkpoint(config, "".join(alphabet.characters), network.state_dict(), {}, {"seed": 3})
-    export_bundle(checkpoint, directory, name="small", version="1", description="for a test", lines=lines)
+    return Checkpoint(config, characters, network.state_dict(), {}, {"seed": 3})
+
+
+def exported(directory: Path, lines: Sequence[NDArray[np.float32]] = ()) -> ModelBundle:
+    export_bundle(
+        small_checkpoint(), directory, name="small", version="1", description="for a test", lines=lines
+    )
     return load_bundle(directory)
+
+
+def language_model(path: Path, *words: str) -> Path:
+    """A KenLM model over words, as text, which KenLM reads as well."""
+    entries = "".join(f"-1.0\t{word}\t0.0\n" for word in ("<unk>", "<s>", "</s>", *words))
+    counts = f"ngram 1={len(words) + 3}\nngram 2=1\n"
+    grams = f"\\1-grams:\n{entries}\n\\2-grams:\n-0.5\t<s> {words[0]}\n"
+    path.write_text(f"\\data\\\n{counts}\n{grams}\n\\end\\\n", "utf-8")
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def export(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    return main()
 
 
 def speckled(*widths: int) -> list[NDArray[np.float32]]:
@@ -99,3 +126,95 @@ def test_the_shipped_8_bit_network_reads_what_the_other_reads() -> None:
         for precision in ("auto", "full")
     )
     assert character_error_rate(full, short) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("absent.klm", "absent.klm"), ("labels.tsv", "labels.tsv"), (".", "language model")],
+)
+def test_an_export_that_fails_changes_nothing(
+    model: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "model"
+    exported(out, speckled(64))
+    before = content(out)
+    small_checkpoint().save(tmp_path / "best.pt")
+    (tmp_path / "labels.tsv").write_text("0.png\thello\n")
+    assert export(monkeypatch, tmp_path / "best.pt", "--out", out, "--character-model", tmp_path / model) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("export: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert content(out) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "labels.tsv", "model"]
+
+
+def test_an_export_that_fails_half_way_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(tmp_path / "model")
+    before = content(tmp_path / "model")
+    word_model = language_model(tmp_path / "word.arpa", "abc")
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_bundle(
+            small_checkpoint("fedcba "),
+            tmp_path / "model",
+            name="other",
+            version="2",
+            description="",
+            word_model=word_model,
+        )
+    assert content(tmp_path / "model") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "word.arpa"]
+
+
+def test_what_belongs_to_reading_is_taken_from_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word, other = (
+        language_model(tmp_path / "w.arpa", "abc"),
+        language_model(tmp_path / "o.arpa", "def", "fed"),
+    )
+    old = tmp_path / "old"
+    shown: dict[str, Any] = {"name": "old", "version": "7", "description": "Lines of six letters"}
+    export_bundle(small_checkpoint(), old, **shown, word_model=word, character_model=word)
+    tuned, priors = {"beam_width": 7, "prior_weight": 0.5}, tuple(np.full(8, 0.125))
+    update_decoder(old, tuned, priors)
+    checkpoint, out = tmp_path / "best.pt", tmp_path / "new"
+    small_checkpoint().save(checkpoint)
+    arguments = ["--out", out, "--like", old, "--name", "new", "--character-model", other]
+    assert export(monkeypatch, checkpoint, *arguments) == 0
+    new = load_bundle(out)
+    assert (new.name, new.version, new.description) == ("new", "1", "Lines of six letters")
+    assert (new.decoder, new.label_priors) == (tuned, priors)
+    assert new.word_model_path is not None
+    assert new.word_model_path.read_bytes() == word.read_bytes()
+    assert new.character_model_path is not None
+    assert new.character_model_path.read_bytes() == other.read_bytes()
+    assert '"seed": 3' in (out / "bundle.json").read_text("utf-8")
+    # Its own folder will do: what is there is read before it is replaced.
+    assert export(monkeypatch, checkpoint, "--out", out, "--like", out) == 0
+    assert load_bundle(out).character_model_path is not None
+
+    capsys.readouterr()
+    small_checkpoint("fedcba ").save(checkpoint)
+    for like, message in ((old, "has the alphabet 'abcdef '"), (tmp_path / "none", "No such file")):
+        assert export(monkeypatch, checkpoint, "--out", tmp_path / "bad", "--like", like) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists()
+
+
+def test_an_alphabet_of_ones_own_is_the_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_checkpoint(" żółw").save(tmp_path / "best.pt")
+    assert export(monkeypatch, tmp_path / "best.pt", "--out", tmp_path / "model") == 0
+    assert json.loads((tmp_path / "model" / "bundle.json").read_text("utf-8"))["alphabet"] == " żółw"
+    assert load_bundle(tmp_path / "model").alphabet.labels == ("", *" żółw")

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import lzma
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +14,15 @@ pytest.importorskip("wordfreq", reason="wordfreq is not installed (extra: traini
 from longhand_decoder import NgramLanguageModel
 from longhand_training.french_text import fetch, french_paragraphs
 from longhand_training.kenlm_tools import KenlmTools, default_cache, kenlm_tools
-from longhand_training.language_model import ModelOptions, corpus, estimate, form_entries, word_tokens
+from longhand_training.language_model import (
+    ModelOptions,
+    corpus,
+    estimate,
+    form_entries,
+    main,
+    missing_corpora,
+    word_tokens,
+)
 from longhand_training.word_lists import WordList, listed_words, word_lines
 
 
@@ -76,6 +84,16 @@ def test_texts_of_ones_own_follow_the_corpora(tmp_path: Path) -> None:
         list(corpus(tmp_path, {}, [tmp_path / "absent.txt"]))
 
 
+def test_of_the_corpora_those_are_taken_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    with lzma.open(tmp_path / "text" / "brown.txt.xz", "wt", encoding="utf-8") as file:
+        file.write("One.\nTwo.\n")
+    shares = {"inaugural": 1.0, "brown": 1.0}
+    assert list(corpus(tmp_path, shares)) == ["One. Two."]
+    missing = [path.name for path in missing_corpora(tmp_path, shares)]
+    assert missing == ["inaugural.txt.xz", "copiste_lines.tar", "historical_lines.tar"]
+
+
 def test_form_entries_hold_figures_and_addresses_and_are_always_the_same(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "brown.txt").write_text("The quick fox met a lazy dog .\n", "utf-8")
@@ -91,15 +109,37 @@ def test_form_entries_hold_figures_and_addresses_and_are_always_the_same(tmp_pat
     assert any(re.fullmatch(r"\d+\.\d\d €", entry) for entry in entries)
 
 
-def test_a_missing_text_ends_the_command_with_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "longhand_training.language_model", "--data", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("language_model: ")
-    assert "heldout.txt.xz" in done.stderr
+def build(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["language_model", *map(str, arguments)])
+    return main()
+
+
+def no_tools() -> KenlmTools:
+    pytest.fail("minutes are spent before the texts are looked at")
+
+
+def test_texts_are_looked_at_before_anything_is_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("longhand_training.language_model.kenlm_tools", no_tools)
+    good, latin = tmp_path / "good.txt", tmp_path / "latin.txt"
+    good.write_text("Good.\n")
+    latin.write_bytes(b"Plain.\n" * 9 + "caf\u00e9\n".encode("latin-1"))
+    base = ["--data", tmp_path, "--out", tmp_path / "out"]
+    for arguments, message in (
+        ([], f"no text to learn from: {tmp_path} holds no corpus, and --text names none"),
+        (["--text", good, "--text", latin], f"{latin}: not a readable text: 'utf-8' codec"),
+        (["--text", tmp_path / "absent.txt"], "absent.txt: not a readable text: [Errno 2]"),
+        (
+            ["--text", good, "--held-out", tmp_path / "absent.txt"],
+            "absent.txt: not a readable text: [Errno 2]",
+        ),
+    ):
+        assert build(monkeypatch, *base, *arguments) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("language_model: ")
+        assert message in last
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +166,34 @@ def test_the_shipped_lists_exist() -> None:
     words = set(listed_words())
     assert len(words) > 100_000
     assert {"chrétienne", "démissionné", "l'arrondissement", "Warsaw"} <= words
+
+
+def test_every_word_of_ones_own_text_is_known_without_the_packs(
+    tools: KenlmTools,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mine, other, out = tmp_path / "mine.txt", tmp_path / "other.txt", tmp_path / "lm"
+    mine.write_text("the cat sat on the mat.\n" * 30 + "Przybyła Bukowskiżnik, łagodnie.\n", "utf-8")
+    other.write_text("the cat sat.\n")
+    (tmp_path / "characters.txt").write_text("abcdefghijklmnoprstuwyzłżBP.,\n", "utf-8")
+    arguments = ["--data", tmp_path / "none", "--out", out, "--text", mine, "--no-word-lists"]
+    arguments += [
+        "--form-entries",
+        "20",
+        "--word-vocabulary",
+        "3",
+        "--characters",
+        tmp_path / "characters.txt",
+    ]
+    assert build(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("not there, left out: ")
+    assert printed.out.count("perplexity not measured: no held-out text (--held-out)") == 2
+    word, character = NgramLanguageModel(out / "word.klm"), NgramLanguageModel(out / "char.klm")
+    assert all(token in word for token in ("cat", "Bukowskiżnik", "łagodnie"))
+    assert {"ł", "ż", "B"} <= {sign for sign in "łżBé£7" if sign in character}
+    assert not {"é", "£", "7"} & {sign for sign in "łżBé£7" if sign in character}
+    assert build(monkeypatch, *arguments, "--held-out", other, "--only", "word") == 0
+    assert re.search(r"perplexity \d+\.\d, out of vocabulary 0\.00 %, on 1 held-out", capsys.readouterr().out)

@@ -10,9 +10,16 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
-from longhand_training.dataset import ScanSource
+from longhand_server.errors import InvalidImageError
 from longhand_training.iam import IAM_PARTITIONS, iam_ids, parse_iam_row, read_iam
-from longhand_training.packs import LabelledImage, held_out, read_folder, read_tar
+from longhand_training.packs import (
+    LabelledImage,
+    held_out,
+    read_folder,
+    read_tar,
+    refuse_shared_names,
+    set_names,
+)
 
 
 def png() -> bytes:
@@ -158,10 +165,90 @@ def test_a_tar_of_lines(tmp_path: Path) -> None:
         read_tar(path, "train")
 
 
-def test_images_that_cannot_be_decoded_are_left_out_but_not_all(capsys: pytest.CaptureFixture[str]) -> None:
-    good, bad = LabelledImage("good", png(), "a"), LabelledImage("bad", b"no image", "b")
-    source = ScanSource([good, bad], Path("set"))
-    assert source(np.random.default_rng(0))[1] == "a"
-    assert "bad skipped: not a readable image" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="no usable line image"):
-        ScanSource([bad], Path("set"))
+def transparent() -> bytes:
+    """Black ink on nothing: every pixel is black, and most are clear."""
+    pixels = np.zeros((40, 200, 4), np.uint8)
+    pixels[12:30, 20:180:4, 3] = 255
+    done, data = cv2.imencode(".png", pixels)
+    assert done
+    return data.tobytes()
+
+
+def test_own_lines_are_decoded_as_the_server_does_it_and_packed_ones_plainly() -> None:
+    own = LabelledImage("own", transparent(), "x").grey()
+    assert (own.min(), own.max()) == (0, 255)
+    assert np.median(own) == 255
+    assert not LabelledImage("packed", transparent(), "x", is_packed=True).grey().any()
+    for is_packed in (False, True):
+        for data in (b"", b"no image"):
+            with pytest.raises(InvalidImageError):
+                LabelledImage("damaged", data, "x", is_packed).grey()
+
+
+def test_own_pages_may_be_larger_than_a_server_takes_by_default() -> None:
+    done, data = cv2.imencode(".png", np.full((100, 40_000), 255, np.uint8))
+    assert done
+    assert LabelledImage("long", data.tobytes(), "x").grey().shape == (100, 40_000)
+
+
+def test_a_row_with_a_third_column_is_named_and_not_glued_to_the_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.png").write_bytes(png())
+    (tmp_path / "labels.tsv").write_text("one.png\ta label\none.png\ta label\twriter 7\n")
+    assert [image.text for image in read_folder(tmp_path)] == ["a label"]
+    assert "row 2 skipped: need FILE<tab>TEXT, got 3 columns: 'one.png" in capsys.readouterr().err
+
+
+def test_a_label_that_is_not_utf_8_is_named_and_not_guessed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, label in (("good", "caf\u00e9".encode()), ("bad", "caf\u00e9".encode("latin-1"))):
+        (tmp_path / f"{name}.png").write_bytes(png())
+        (tmp_path / f"{name}.gt.txt").write_bytes(label)
+    assert [image.text for image in read_folder(tmp_path)] == ["caf\u00e9"]
+    assert "bad.png skipped: bad.gt.txt is not readable UTF-8" in capsys.readouterr().err
+
+
+def test_a_row_of_iam_that_is_not_utf_8_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _iam(tmp_path)
+    with (tmp_path / "lines.txt").open("ab") as table:
+        table.write(b"a01-000u-00 ok 154 19 408 746 1661 89 caf\xe9\n")
+    assert [image.text for image in read_iam(tmp_path)] == ["A MOVE"]
+    assert "row 7 skipped: not UTF-8" in capsys.readouterr().err
+
+
+def test_own_lines_have_the_same_names_however_their_folder_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mine" / "page"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(png())
+    (folder / "1.txt").write_text("one")
+    mine = tmp_path / "mine"
+    monkeypatch.chdir(mine)
+    paths = [mine, Path(), Path("../mine"), mine / "page" / ".."]
+    assert {image.name for path in paths for image in read_folder(path)} == {"mine/page/1.png"}
+    (mine / "labels.tsv").write_text(f"./page/1.png\tone\n{folder / '1.png'}\tone\n")
+    for path in (mine, mine / "labels.tsv", Path("labels.tsv")):
+        assert [image.name for image in read_folder(path)] == ["mine/page/1.png"] * 2
+
+
+def test_names_of_sets_are_distinct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [
+        Path("a/lines"),
+        Path("b/lines/labels.tsv"),
+        Path("c/other.tsv"),
+        Path("b/../a/lines"),
+        Path(),
+    ]
+    assert set_names(paths) == ["lines", "lines-2", "other.tsv", "lines-3", tmp_path.name]
+    assert set_names([Path("pen"), Path("pen-2"), Path("/")], ["pen"]) == ["pen-2", "pen-2-2", "root"]
+
+
+def test_two_images_of_one_name_are_refused() -> None:
+    one, same, other = (LabelledImage("lines/1.png", data, "x") for data in (b"1", b"1", b"2"))
+    refuse_shared_names([one, same])
+    with pytest.raises(ValueError, match=r"two different images are called lines/1\.png"):
+        refuse_shared_names([one, other])

@@ -17,9 +17,10 @@ from longhand_decoder import CtcBeamSearchDecoder
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
-from longhand_training.dataset import ScanSource, decode_trusted
-from longhand_training.packs import LabelledImage
+from longhand_training.dataset import SourceConfig, make_sources
+from longhand_training.packs import LabelledImage, decode_trusted
 from longhand_training.scan_words import ScanWordBank, read_cuts
+from longhand_training.sources import ScanSource
 from longhand_training.word_cuts import align, cut_line, main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -94,7 +95,7 @@ def _page() -> tuple[list[LabelledImage], dict[str, list[int] | None]]:
 
 def test_new_lines_have_the_words_of_their_page_with_their_ink() -> None:
     images, cuts = _page()
-    bank = ScanWordBank(images, cuts, decode_trusted)
+    bank = ScanWordBank(images, cuts)
     rng = np.random.default_rng(0)
     wide = {"one": 110, "three": 150, "it": 70, "sevens": 200}
     seen = set()
@@ -113,7 +114,7 @@ def test_new_lines_have_the_words_of_their_page_with_their_ink() -> None:
 
 def test_words_whose_places_do_not_fit_the_label_are_not_used() -> None:
     images, cuts = _page()
-    bank = ScanWordBank(images, {**cuts, images[1].name: [70, 90]}, decode_trusted)
+    bank = ScanWordBank(images, {**cuts, images[1].name: [70, 90]})
     assert bank.compose(images[0], np.random.default_rng(0)) is None
 
 
@@ -148,8 +149,8 @@ def test_the_command_cuts_a_real_line(
     monkeypatch.setattr(sys, "argv", arguments)
     assert main() == 0
     cuts = read_cuts(out)
-    assert cuts[str(tmp_path / "wrong.png")] is None
-    places = cuts[str(tmp_path / "right.png")]
+    assert cuts[f"{tmp_path.name}/wrong.png"] is None
+    places = cuts[f"{tmp_path.name}/right.png"]
     assert places is not None
     assert len(places) == text.count(" ")
     grey = decode_trusted((ROOT / "examples/sample_line.png").read_bytes())
@@ -160,3 +161,58 @@ def test_the_command_cuts_a_real_line(
     monkeypatch.setattr(sys, "argv", [*arguments[:2], "--out", str(out)])
     assert main() == 2
     assert "nothing to cut: name --data or --folder" in capsys.readouterr().err
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    for image in _page()[0]:
+        (path / Path(image.name).name).write_bytes(image.data)
+    (path / "labels.tsv").write_text(
+        "".join(f"{Path(image.name).name}\t{image.text}\n" for image in _page()[0])
+    )
+    return path
+
+
+def test_cuts_go_by_the_folder_however_it_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _folder(tmp_path / "x")
+    path = tmp_path / "cuts.json"
+    path.write_text(json.dumps(_page()[1]))
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "x", Path("x"), Path("../") / tmp_path.name / "x", Path("x/labels.tsv")):
+        ((_, _, make),) = make_sources(SourceConfig(folders=(folder,), cuts=path))
+        rng = np.random.default_rng(0)
+        texts = {make(rng)[1] for _ in range(60)}
+        assert len(texts) > 5  # three are written, the others composed
+    assert "--word-cuts" not in capsys.readouterr().err
+
+
+def test_cuts_of_other_lines_are_said_to_do_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _folder(tmp_path / "y")
+    path = tmp_path / "cuts.json"
+    path.write_text(json.dumps(_page()[1]))
+    make_sources(SourceConfig(folders=(folder,), cuts=path))
+    said = capsys.readouterr().err
+    assert f"{folder}: none of its 3 lines stands in the file of --word-cuts" in said
+    assert "'y/page1_000.png'" in said
+
+
+def test_cuts_cannot_be_those_of_two_folders_of_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = tuple(_folder(tmp_path / side / "x") for side in ("left", "right"))
+    path = tmp_path / "cuts.json"
+    path.write_text("{}")
+    make_sources(SourceConfig(folders=folders, cuts=path))  # copies of one another: the same cuts do for both
+    (folders[1] / "page2_000.png").write_bytes(_png(_words((10, 61), width=70)))
+    changed = (folders[0], folders[1] / "labels.tsv")
+    with pytest.raises(ValueError, match=r"two different images are called x/page2_000\.png"):
+        make_sources(SourceConfig(folders=changed, cuts=path))
+    arguments = ["word_cuts", str(ROOT / "server/longhand_server/models/en"), "--out", str(path)]
+    arguments += [part for folder in changed for part in ("--folder", str(folder))]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert main() == 2
+    assert "word_cuts: two different images are called x/page2_000.png" in capsys.readouterr().err

@@ -13,8 +13,9 @@ from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.augment import augment_pixels, augment_scan
-from longhand_training.dataset import DEFAULT_CHARACTERS, LineDataset, PenSource, by_width, fits
+from longhand_training.dataset import DEFAULT_CHARACTERS, LineDataset, by_width, fits
 from longhand_training.ink import draw_ink, draw_plain, on_paper
+from longhand_training.sources import PenSource
 from longhand_training.strokes import PenLine, PenText, WriterBank, load_pen_lines
 from longhand_training.text import PhraseSource, read_sentences
 
@@ -165,6 +166,14 @@ def test_augmentation_keeps_lines_readable_and_in_range(pen_lines: list[PenLine]
         assert np.isfinite(pixels).all()
         assert pixels.min() >= 0.0
         assert pixels.max() <= 1.0 + 1e-5  # rounding of the resampling
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (2, 40), (3, 3), (3, 300), (40, 1)])
+def test_augmentation_survives_the_smallest_images(height: int, width: int) -> None:
+    grey = np.full((height, width), 255, np.uint8)
+    grey[:, ::2] = 0
+    for seed in range(200):
+        assert min(augment_scan(grey, np.random.default_rng(seed)).shape) >= 3
 
 
 def test_batches_stay_within_their_bound_and_carry_their_labels(pen_lines: list[PenLine]) -> None:

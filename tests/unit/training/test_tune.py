@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
+from longhand_server.bundle import load_bundle
+from longhand_server.config import NetworkConfig
+from longhand_server.network import LineNetwork
+from longhand_training.checkpoint import Checkpoint
+from longhand_training.export import export_bundle
 from longhand_training.outputs import LineOutputs
-from longhand_training.tune import QUICK, RANGES, WIDE, Objective, mean_posteriors, narrow, search
+from longhand_training.tune import QUICK, RANGES, WIDE, Objective, main, mean_posteriors, narrow, search
 
 
 class Bowl:
@@ -83,3 +91,59 @@ def test_the_beam_is_the_least_that_costs_next_to_nothing() -> None:
 def test_where_every_narrowing_costs_the_beam_stays_wide() -> None:
     wide = dict(WIDE)
     assert narrow(lambda settings: 0.05 if settings == wide else 0.06, wide) == wide
+
+
+def tune(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["tune", *map(str, arguments)])
+    return main()
+
+
+def test_a_model_is_tuned_on_lines_of_ones_own_without_the_packs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no ../shared/data from here
+    torch.manual_seed(0)
+    config = NetworkConfig(labels=4, channels=(4, 4, 4, 4), blocks=(1, 1, 1), hidden=8, layers=1)
+    checkpoint = Checkpoint(config, "ab ", LineNetwork(config).state_dict(), {}, {})
+    model = tmp_path / "model"
+    export_bundle(checkpoint, model, name="tiny", version="1", description="random weights")
+    for name, count in (("lines", 6), ("other/lines", 2)):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            grey = np.full((60, 200), 255, np.uint8)
+            cv2.putText(grey, "ab", (10, 42), cv2.FONT_HERSHEY_SIMPLEX, 1.4, 0, 3)
+            cv2.imwrite(str(folder / f"{i}.png"), grey)
+            (folder / f"{i}.txt").write_text("ab")
+    arguments = [model, "--folder", "lines", "--folder", "other/lines", "--minutes", "0", "--lines", "2"]
+    assert tune(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ["lines: 2 lines", "lines-2: 1 lines"]
+    bundle = load_bundle(model)
+    assert bundle.label_priors is not None
+    assert {*RANGES, "confidence_scale"} <= set(bundle.decoder)
+
+    # Of six lines training with --hold-out 0.5 keeps back three; with 0.1 none.
+    assert tune(monkeypatch, model, "--folder", "lines", "--minutes", "0", "--hold-out", "0.5") == 0
+    assert capsys.readouterr().out.startswith("lines: 1 lines\n")
+    assert tune(monkeypatch, model, "--folder", "lines", "--hold-out", "0.1") == 2
+    assert "tune: lines: got 0 lines to tune on, need at least 2\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none"], "tune: none/bundle.json: No such file or directory\n"),
+        (["none", "--folder", "x"], "tune: none/bundle.json: No such file or directory\n"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tune(monkeypatch, *arguments) == 2
+    assert capsys.readouterr().err == message

@@ -1,0 +1,219 @@
+"""Own lines: what is left out, and that it is said."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from longhand_server.alphabet import Alphabet
+from longhand_server.config import LineFormat
+from longhand_training import preview
+from longhand_training.dataset import (
+    DEFAULT_CHARACTERS,
+    LineDataset,
+    SourceConfig,
+    fits,
+    folder_samples,
+    held_out_samples,
+    iam_validation_samples,
+    make_sources,
+)
+
+LINE = LineFormat()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    done, data = cv2.imencode(".png", pixels)
+    assert done
+    return data.tobytes()
+
+
+def written(width: int = 300) -> np.ndarray:
+    grey = np.full((48, width), 255, np.uint8)
+    grey[12:36, 10 : width - 10 : 6] = 0
+    return grey
+
+
+def transparent() -> np.ndarray:
+    """The same in black ink on clear paper, which is black beneath."""
+    pixels = np.zeros((48, 300, 4), np.uint8)
+    pixels[..., 3] = 255 - written()
+    return pixels
+
+
+def add(folder: Path, name: str, pixels: np.ndarray | bytes, text: str = "some text") -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.png").write_bytes(pixels if isinstance(pixels, bytes) else png(pixels))
+    (folder / f"{name}.txt").write_text(text, "utf-8")
+
+
+def dataset_of(folder: Path, hold_out: float = 0.0) -> LineDataset:
+    sources = make_sources(SourceConfig(folders=(folder,), hold_out=hold_out))
+    return LineDataset(sources, Alphabet(DEFAULT_CHARACTERS), LINE, 3000)
+
+
+def texts_of(dataset: LineDataset, count: int = 60) -> set[str]:
+    rng = np.random.default_rng(0)
+    return {dataset.sample(rng).text for _ in range(count)}
+
+
+def test_lines_on_clear_paper_are_measured_and_trained_on(tmp_path: Path) -> None:
+    folder = tmp_path / "clear"
+    add(folder, "plain", written(), "plain")
+    add(folder, "clear", transparent(), "clear")
+    clear, plain = folder_samples(folder, LINE)
+    assert (clear.text, clear.name) == ("clear", "clear/clear.png")
+    np.testing.assert_array_equal(clear.pixels, plain.pixels)
+    assert texts_of(dataset_of(folder)) == {"plain", "clear"}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (np.full((48, 300), 250, np.uint8), "blank: no ink is found in it"),
+        (np.zeros((48, 300, 4), np.uint8), "blank: no ink is found in it"),
+        (np.zeros((1, 300), np.uint8), "at least 3 pixels"),
+        (np.zeros((1, 1), np.uint8), "at least 3 pixels"),
+        (b"no image", "not"),
+        (b"", "empty"),
+    ],
+)
+def test_lines_that_show_nothing_are_named(
+    pixels: np.ndarray | bytes, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "own"
+    add(folder, "good", written(), "good")
+    add(folder, "bad", pixels, "bad")
+    assert texts_of(dataset_of(folder)) == {"good"}
+    said = capsys.readouterr().err
+    assert f"{folder}: own/bad.png skipped: " in said
+    assert reason in said
+    assert [sample.text for sample in folder_samples(folder, LINE)] == ["good"]
+    assert "own/bad.png skipped" in capsys.readouterr().err
+
+
+def test_a_folder_that_shows_nothing_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    add(folder, "blank", np.full((48, 300), 250, np.uint8))
+    for read in (lambda: dataset_of(folder), lambda: folder_samples(folder, LINE)):
+        with pytest.raises(
+            ValueError, match=r"no usable line image \(1 skipped; first: own/blank\.png: blank"
+        ):
+            read()
+
+
+@pytest.mark.parametrize("height", [3, 4, 5])
+def test_lines_of_few_rows_are_trained_on(height: int, tmp_path: Path) -> None:
+    folder = tmp_path / "low"
+    add(folder, "good", written(), "good")
+    pixels = np.full((height, 90), 255, np.uint8)
+    pixels[1:-1, 3:80:3] = 0
+    add(folder, "low", pixels, "low")
+    assert texts_of(dataset_of(folder), 300) <= {"good", "low"}
+
+
+def test_labels_that_are_too_long_for_their_image_are_named_and_not_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "own"
+    add(folder, "good", written(), "good")
+    add(folder, "narrow", written(60), "a label of a whole page, " * 9)
+    assert texts_of(dataset_of(folder)) == {"good"}
+    assert "own/narrow.png skipped: too narrow for its text (" in capsys.readouterr().err
+    # Measured, it counts: the network reads it wrongly.
+    assert len(folder_samples(folder, LINE)) == 2
+    assert not fits(folder_samples(folder, LINE)[1].pixels.shape[1], "a label of a whole page, " * 9)
+
+
+def test_foreign_characters_are_counted_and_named_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "own"
+    for i, text in enumerate(
+        ("Straße", "s\N{LATIN SMALL LETTER L WITH STROKE}o\N{LATIN SMALL LETTER O WITH STROKE}w", "good")
+    ):
+        add(folder, str(i), written(), text)
+    sources = make_sources(SourceConfig(folders=(folder,)))
+    capsys.readouterr()
+    for _ in range(2):
+        dataset = LineDataset(sources, Alphabet(DEFAULT_CHARACTERS), LINE, 3000)
+    assert texts_of(dataset) == {"good"}
+    assert capsys.readouterr().err == (
+        f"{folder}: 2 of 3 lines have characters that the network does not write, and are left out: ß ø ł\n"
+    )
+
+
+def test_a_folder_of_nothing_but_foreign_characters_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    add(folder, "1", written(), "ßß")
+    add(folder, "2", written(), "a ß")
+    with pytest.raises(
+        ValueError, match=r"own: every line \(2\) has characters that the network does not write: ß$"
+    ):
+        dataset_of(folder)
+
+
+def test_damaged_lines_do_not_take_the_place_of_held_out_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "own"
+    for i in range(22):
+        add(folder, f"{i:02}", b"damaged" if i in (9, 19) else written(), str(i))
+    training = texts_of(dataset_of(folder, 0.1), 300)
+    validation = {sample.text for sample in held_out_samples(folder, LINE, 0.1)}
+    assert len(validation) == 2
+    assert training | validation == {str(i) for i in range(22) if i not in (9, 19)}
+    assert not training & validation
+    assert capsys.readouterr().err.count("09.png skipped") == 1  # read once for both
+
+
+def test_a_folder_too_small_to_hold_lines_out_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "own"
+    add(folder, "1", written())
+    assert held_out_samples(folder, LINE, 0.0) == []
+    assert capsys.readouterr().err == ""
+    assert held_out_samples(folder, LINE, 0.1) == []
+    assert capsys.readouterr().err == f"{folder}: too few lines to hold any out; it is not validated on\n"
+
+
+def test_iam_without_validation_forms_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    form = tmp_path / "lines" / "a01" / "a01-000u"
+    form.mkdir(parents=True)
+    (form / "a01-000u-00.png").write_bytes(png(written()))
+    (tmp_path / "lines.txt").write_text("a01-000u-00 ok 154 19 408 746 1661 89 A|MOVE\n")
+    ((name, _, make),) = make_sources(SourceConfig(iam=tmp_path, iam_ids="all"))
+    assert (name, make(np.random.default_rng(0))[1]) == ("iam", "A MOVE")
+    assert iam_validation_samples(tmp_path, LINE) == []
+    said = capsys.readouterr().err
+    assert (
+        said
+        == f"the IAM database is not validated on: {tmp_path}/lines.txt: no usable line image (0 skipped)\n"
+    )
+
+
+def test_the_preview_leaves_out_what_is_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "own", tmp_path / "preview.png"
+    add(folder, "dot", np.zeros((1, 1), np.uint8))
+    config = SourceConfig(folders=(folder,))
+    with pytest.raises(ValueError, match="no usable line image"):
+        preview.contact_sheet(config, 3, 1)
+    other = tmp_path / "other"
+    add(other, "dot", np.zeros((1, 1), np.uint8))
+    add(other, "low", np.tile(np.array([255, 0, 0], np.uint8), (3, 60)), "low")
+    arguments = ["preview", "--data", str(tmp_path), "--folder", str(other), "--out", str(out)]
+    sheet = preview.contact_sheet(SourceConfig(folders=(other,)), 30, 1)
+    assert sheet.shape[0] == 30 * (18 + 66)
+    assert "other/dot.png skipped" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert preview.main() == 2  # no packs there
+    assert "preview: " in capsys.readouterr().err

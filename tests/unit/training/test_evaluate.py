@@ -1,0 +1,143 @@
+"""The command that measures a model: which settings it takes, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from longhand_server import bundle as bundles
+from longhand_server.alphabet import Alphabet
+from longhand_server.bundle import load_bundle
+from longhand_server.config import NetworkConfig
+from longhand_server.network import LineNetwork
+from longhand_training import evaluate
+from longhand_training.checkpoint import Checkpoint
+from longhand_training.export import export_bundle
+
+SHIPPED = Path(bundles.__file__).parent / "models/en"
+SAMPLE = Path(__file__).resolve().parents[3] / "examples/sample_line.png"
+TEXT = "This line was written by hand and read by a machine."
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without language models."""
+    directory = tmp_path_factory.mktemp("plain")
+    alphabet = Alphabet("abcdef ")
+    config = NetworkConfig(labels=len(alphabet), channels=(4, 8, 8, 16), hidden=24)
+    weights = LineNetwork(config).state_dict()
+    checkpoint = Checkpoint(config, "".join(alphabet.characters), weights, {}, {"seed": 1})
+    export_bundle(checkpoint, directory, name="plain", version="1", description="for a test")
+    return directory
+
+
+def lines_in(folder: Path, **texts: str) -> Path:
+    folder.mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / f"{name}.png").write_bytes(SAMPLE.read_bytes())
+        (folder / f"{name}.txt").write_text(text, "utf-8")
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+    return evaluate.main()
+
+
+def table(path: Path) -> list[list[str]]:
+    return [row.split("\t") for row in path.read_text("utf-8").splitlines()]
+
+
+def test_a_model_without_language_models_is_read_greedily_and_by_beam_search(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = lines_in(tmp_path / "lines", one="abc")
+    assert run(monkeypatch, plain, "--folder", folder, "--out", tmp_path) == 0, capsys.readouterr().err
+    figures = json.loads((tmp_path / "accuracy.txt").read_text())
+    assert list(figures["sets"]["lines"]) == ["greedy", "beam"]
+    assert run(monkeypatch, plain, "--folder", folder, "--decoder", "both", "--out", tmp_path) == 2
+    assert "has no word model, which --decoder both needs" in capsys.readouterr().err
+
+
+def test_settings_follow_from_the_language_models(plain: Path) -> None:
+    whole = load_bundle(SHIPPED)
+    assert evaluate.possible_settings(whole) == ("greedy", "word", "character", "both")
+    assert evaluate.possible_settings(load_bundle(plain)) == ("greedy", "beam")
+    for lacking, kept in (("word", "character"), ("character", "word")):
+        one = type(whole)(**{**vars(whole), f"{lacking}_model_path": None})
+        assert evaluate.possible_settings(one) == ("greedy", kept)
+
+
+def test_folders_of_one_name_are_measured_both_and_every_line_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = lines_in(tmp_path / "a" / "lines", good=TEXT, wrong=f"{TEXT}!")
+    second = lines_in(tmp_path / "b" / "lines", other=TEXT)
+    out = tmp_path / "out"
+    arguments: Sequence[object] = ["--folder", first, "--folder", second, "--decoder", "greedy", "--out", out]
+    assert run(monkeypatch, SHIPPED, *arguments) == 0
+    sets = json.loads((out / "accuracy.txt").read_text())["sets"]
+    assert {name: figures["greedy"]["lines"] for name, figures in sets.items()} == {"lines": 2, "lines-2": 1}
+    assert {path.name for path in out.glob("worst-*.html")} == {"worst-lines.html", "worst-lines-2.html"}
+    head, *rows = table(out / "readings.tsv")
+    assert head == ["set", "file", "CER", "reference", "reading"]
+    assert [row[:2] for row in rows] == [
+        ["lines", "lines/good.png"],
+        ["lines", "lines/wrong.png"],
+        ["lines-2", "lines/other.png"],
+    ]
+    for _, _, rate, reference, reading in rows:
+        assert rate == f"{(reference != reading) / len(reference):.4f}"  # nothing, or one sign, is wrong
+        assert reading == TEXT
+
+
+def test_nothing_is_not_written_like_a_hyphen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = lines_in(tmp_path / "lines", one=f"{TEXT}-", two=TEXT.replace("line", "-ine"))
+    assert run(monkeypatch, SHIPPED, "--folder", folder, "--decoder", "greedy", "--out", tmp_path) == 0
+    head, *rows = table(tmp_path / "confusions.tsv")
+    assert head == ["reference", "read", "count"]
+    assert sorted(rows) == [["-", "l", "1"], ["-", "\N{EMPTY SET}", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (SHIPPED.parent / "nowhere", (), "nowhere"),
+        (SHIPPED, ("--device", "cuda:99"), "'cuda:99'"),
+        (SHIPPED, ("--device", "gpu"), "got 'gpu', need auto, cpu, cuda or cuda:N"),
+        (SHIPPED, ("--folder", "nowhere"), "nowhere: no such file or folder"),
+        (SHIPPED, (), "nothing to read: name --data, --folder or --iam"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(
+    model: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, model, *arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("evaluate: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_blank_line_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = lines_in(tmp_path / "lines", good=TEXT, blank=TEXT)
+    cv2.imwrite(str(folder / "blank.png"), np.full((60, 400), 240, np.uint8))
+    assert run(monkeypatch, SHIPPED, "--folder", folder, "--decoder", "greedy", "--out", tmp_path) == 0
+    assert "lines/blank.png skipped: blank" in capsys.readouterr().err
+    assert [row[1] for row in table(tmp_path / "readings.tsv")[1:]] == ["lines/good.png"]

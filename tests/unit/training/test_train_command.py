@@ -1,0 +1,346 @@
+"""What `python -m longhand_training.train` does with its options, with signals, and when it goes on."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from longhand_server.alphabet import Alphabet
+from longhand_training.checkpoint import Checkpoint
+from longhand_training.config import FINE_TUNING_RATE, TrainingConfig
+from longhand_training.curves import RunLog, read_log
+from longhand_training.dataset import Sample, collate
+from longhand_training.loop import run
+from longhand_training.stopping import Stopped, StopSignals
+from longhand_training.text import read_characters
+from longhand_training.train import _parser
+from longhand_training.trainer import Trainer
+
+ALPHABET = Alphabet("ab ")
+SMALL = ["--hidden", "8", "--channels", "4", "4", "4", "4", "--layers", "1", "--batch-pixels", "2000"]
+
+
+def own_lines(folder: Path, *texts: str) -> Path:
+    folder.mkdir(parents=True)
+    for i, text in enumerate(texts):
+        grey = np.full((60, 240), 255, np.uint8)
+        cv2.putText(grey, "hello", (10, 42), cv2.FONT_HERSHEY_SIMPLEX, 1.4, 0, 3)
+        cv2.imwrite(str(folder / f"{i}.png"), grey)
+        (folder / f"{i}.txt").write_text(text, "utf-8")
+    return folder
+
+
+def command(*arguments: object) -> list[str]:
+    base = [sys.executable, "-m", "longhand_training.train", "--workers", "0", "--threads", "1", *SMALL]
+    return [*base, *map(str, arguments)]
+
+
+def train(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, check=False, env=environment, timeout=200
+    )
+
+
+def bars() -> list[Sample]:
+    pixels = np.zeros((64, 80), np.float32)
+    pixels[10:50, 20:60:8] = 1.0
+    return [Sample(pixels, text) for text in ("ab", "ba")]
+
+
+def tiny_trainer(out: Path, **settings: Any) -> Trainer:
+    size: dict[str, Any] = {"channels": (4, 4, 4, 4), "blocks": (1, 1, 1), "hidden": 8, "layers": 1}
+    out.mkdir(exist_ok=True)
+    return Trainer(TrainingConfig(**size, **settings), ALPHABET, torch.device("cpu"), out)
+
+
+def test_fine_tuning_keeps_the_weights_that_it_began_from_until_others_read_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = tiny_trainer(tmp_path / "start", seed=5).checkpoint()
+    trainer = tiny_trainer(tmp_path / "tuned", lines=6, validate_every=1e-6)
+    trainer.initialise(start)
+    rates = iter([0.1, 0.5, 0.4, 0.3])
+    monkeypatch.setattr(trainer, "validate", lambda sets: {"own": next(rates)})
+    samples = bars()
+    assert run(trainer, itertools.repeat(collate(samples, ALPHABET)), {"own": samples}, 1e6, StopSignals())
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if ":" in line] == [
+        "before: own 10.00 %",
+        *(f"validation: own {rate}.00 %" for rate in (50, 40, 30)),
+    ]
+    best = Checkpoint.load(tmp_path / "tuned" / "best.pt")
+    assert all(torch.equal(tensor, start.weights[name]) for name, tensor in best.weights.items())
+    first, *others = read_log(tmp_path / "tuned" / "log.csv")
+    assert (first["step"], first["cer_own"], "loss" in first) == ("0", "0.1", False)
+    assert [row["step"] for row in others] == ["1", "2", "3"]
+    assert all("loss" in row for row in others)
+
+
+def test_a_run_that_begins_anew_is_not_validated_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = tiny_trainer(tmp_path, lines=2)
+    samples = bars()
+    assert run(trainer, itertools.repeat(collate(samples, ALPHABET)), {"own": samples}, 1e6, StopSignals())
+    assert "before" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("named", "rate"), [([], FINE_TUNING_RATE), (["--learning-rate", "0.002"], 0.002)])
+def test_fine_tuning_is_slow_unless_told_otherwise(named: list[str], rate: float) -> None:
+    options = _parser().parse_args(["--out", "run", *named])
+    assert TrainingConfig.from_options(options, learning_rate=FINE_TUNING_RATE).learning_rate == rate
+    assert TrainingConfig.from_options(_parser().parse_args(["--out", "run"])).learning_rate == 1.5e-3
+
+
+def test_where_fine_tuning_began_is_recorded_and_own_validation_lines_take_the_place_of_held_out_ones(
+    tmp_path: Path,
+) -> None:
+    lines, others = own_lines(tmp_path / "lines", "hello"), own_lines(tmp_path / "other" / "lines", "hello")
+    first = tmp_path / "first"
+    # With a worker: what the run leaves behind at its end must not keep it from ending.
+    assert train("--folder", lines, "--out", first, "--lines", "10", "--workers", "1").returncode == 0
+    tuned = tmp_path / "tuned"
+    arguments = ["--folder", lines, "--out", tuned, "--init", first / "last.pt", "--lines", "10"]
+    done = train(*arguments, "--validate", others, "--validate", own_lines(tmp_path / "more", "hello"))
+    assert done.returncode == 0, done.stderr
+    assert "before: lines " in done.stdout
+    settings = Checkpoint.load(tuned / "last.pt").settings
+    assert settings["init"] == str(first / "last.pt")
+    assert settings["learning_rate"] == FINE_TUNING_RATE
+    assert settings["own_validation_lines"] == [str(others), str(tmp_path / "more")]
+    assert (tuned / "best.pt").is_file()
+    with (tuned / "log.csv").open(newline="") as file:
+        assert {"cer_lines", "cer_more"} <= set(next(csv.reader(file)))
+    done = train("--folder", lines, "--out", tmp_path / "bad", "--validate", f"{lines}/../lines")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("train: --validate: got ")
+
+
+def test_a_log_takes_rows_of_other_validation_sets(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.add({"minutes": 0.0, "step": 0, "loss": None, "cer_old": 0.9})
+    log.add({"minutes": 1.0, "step": 9, "loss": 2.5, "cer_old": 0.8})
+    log.add({"minutes": 2.0, "step": 19, "loss": 1.5, "cer_old": 0.7, "cer_new": 0.5})
+    log.add({"minutes": 3.0, "step": 29, "loss": 1.0, "cer_new": 0.4})
+    with (tmp_path / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cer_old"] for row in rows] == ["0.9", "0.8", "0.7", ""]
+    assert [row["cer_new"] for row in rows] == ["", "", "0.5", "0.4"]
+    assert [row["loss"] for row in rows] == ["", "2.5", "1.5", "1.0"]
+    assert (tmp_path / "curves.png").is_file()
+
+
+def test_a_log_that_an_older_version_left_with_cells_too_many_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("minutes,step,loss,cer_a\n1,9,2.5,0.8\n2,19,1.5,0.7,0.5\n3,29\n")
+    RunLog(tmp_path).add({"minutes": 4.0, "step": 39, "loss": 1.0, "cer_a": 0.6})
+    assert [row.get("cer_a") for row in read_log(tmp_path / "log.csv")] == ["0.8", "0.7", None, "0.6"]
+
+
+def test_with_other_validation_sets_the_best_mean_is_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = tiny_trainer(tmp_path)
+    trainer.validates_on({"a": bars()})
+    trainer.best, trainer.stale = 0.1, 2
+    trainer.checkpoint().save(tmp_path / "last.pt")
+    for sets, best in (({"a": bars()}, 0.1), ({"a": bars(), "b": bars()[:1]}, float("inf"))):
+        resumed = tiny_trainer(tmp_path)
+        resumed.resume(Checkpoint.load(tmp_path / "last.pt"))
+        resumed.validates_on(sets)
+        assert resumed.best == best
+    assert capsys.readouterr().out == (
+        "validation sets were a (2 lines) and are a (2 lines), b (1 lines): best.pt is chosen anew\n"
+    )
+    old = Checkpoint.load(tmp_path / "last.pt")
+    del old.training["set_sizes"]  # as version 1.6 wrote it
+    resumed = tiny_trainer(tmp_path)
+    resumed.resume(old)
+    resumed.validates_on({"b": bars()})
+    assert (resumed.best, resumed.stale) == (0.1, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "gpu"], "train: --device: got 'gpu', need auto, cpu or cuda"),
+        (["--device", "cuda:99"], "train: --device: got 'cuda:99', need auto, cpu or cuda[:i]; CUDA devices"),
+        (["--folder-share", "0"], "train: no training lines: every source has a share of 0 (folder"),
+        (["--characters", "/nowhere.txt"], "train: /nowhere.txt: not a readable text"),
+    ],
+)
+def test_what_cannot_be_trained_with_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = train("--folder", own_lines(tmp_path / "lines", "hello"), "--out", tmp_path / "run", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = train("--folder", tmp_path / "none", "--out", tmp_path / "file" / "run", "--processes", "2")
+    assert done.returncode == 2
+    assert done.stderr == f"train: --out: {tmp_path}/file/run is no folder to write into: Not a directory\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "need"),
+    [
+        ("--threads", "-1", "a whole number, at least 0"),
+        ("--workers", "x", "a whole number, at least 0"),
+        ("--processes", "0", "a whole number, at least 1"),
+        ("--hold-out", "5", "a number, 0 to 0.5"),
+        ("--hold-out", "-1", "a number, 0 to 0.5"),
+        ("--folder-share", "nan", "a number, at least 0"),
+        ("--pen-share", "-0.1", "a number, at least 0"),
+    ],
+)
+def test_options_out_of_range_are_usage_errors(
+    option: str, value: str, need: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        _parser().parse_args(["--out", "run", option, value])
+    assert end.value.code == 2
+    assert f"argument {option}: got {value!r}, need {need}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "both", [["--hold-out", "0.2", "--validate", "x"], ["--init", "x", "--characters", "y"]]
+)
+def test_options_that_exclude_each_other_are_usage_errors(
+    both: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["--out", "run", *both])
+    assert "not allowed with" in capsys.readouterr().err
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_waits_for_the_end_of_a_step(handlers: None, number: int, status: int) -> None:
+    signals = StopSignals()
+    signals.install()
+    os.kill(os.getpid(), number)  # in a step: noted, no more
+    assert (signals.received, signals.exit_status) == (number, status)
+    with pytest.raises(Stopped), signals.interruptible():
+        pytest.fail("a block that may be interrupted does not begin after the signal")
+    os.kill(os.getpid(), number)  # a second one does not harm the checkpoint that is being written
+
+    signals = StopSignals()
+    signals.install()
+    with pytest.raises(Stopped), signals.interruptible():
+        signal.raise_signal(number)
+
+
+def test_a_loaders_worker_ends_when_its_parent_says_so_and_not_with_the_group(tmp_path: Path) -> None:
+    code = (
+        "import multiprocessing, time\n"
+        "from longhand_training.stopping import heed_parent_only\n"
+        "def work(ready):\n"
+        "    heed_parent_only(0)\n"
+        "    ready.set()\n"
+        "    time.sleep(100)\n"
+        "context = multiprocessing.get_context('fork')\n"
+        "ready = context.Event()\n"
+        "worker = context.Process(target=work, args=[ready], daemon=True)\n"
+        "worker.start()\n"
+        "ready.wait()\n"
+        "print(worker.pid, flush=True)\n"
+        "input()\n"
+        "print(worker.is_alive())\n"  # and the interpreter's end terminates and joins it
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert running.stdout is not None
+        worker = int(running.stdout.readline())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(worker, number)
+        time.sleep(0.5)
+        output, _ = running.communicate("\n", timeout=30)
+    finally:
+        running.kill()
+    assert (running.returncode, output) == (0, "True\n")
+
+
+@pytest.mark.parametrize(
+    ("processes", "number", "whole_group"), [(1, 15, False), (2, 15, True), (2, 2, True)]
+)
+def test_a_run_that_is_told_to_stop_saves_and_goes_on(
+    processes: int, number: int, whole_group: bool, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["--folder", own_lines(tmp_path / "lines", "hello"), "--out", out, "--processes", processes]
+    arguments += ["--workers", 1]
+    running = subprocess.Popen(
+        command(*arguments, "--minutes", 5, "--checkpoint-every", 60),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert running.stdout is not None
+        while "parameters on cpu" not in running.stdout.readline():
+            assert running.poll() is None, running.communicate()
+        time.sleep(4)
+        # Slurm and terminals tell every process of a job, Docker the first one alone.
+        (os.killpg if whole_group else os.kill)(running.pid, number)
+        output, errors = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 128 + number, errors
+    assert output.endswith("stopped; the same command goes on\n")
+    assert "Traceback" not in errors
+    step = Checkpoint.load(out / "last.pt").training["step"]
+    assert step > 0
+    if processes == 1:
+        done = train(*arguments, "--lines", 1)
+        assert done.returncode == 0, done.stderr
+        assert f"step {step}" in done.stdout
+
+
+def test_an_alphabet_of_ones_own_is_trained_and_kept(tmp_path: Path) -> None:
+    characters = tmp_path / "characters.txt"
+    characters.write_text("\N{BOM}abcż łŁ“ż\n" + "z\u0307\n", "utf-8")  # z + combining dot: the same letter
+    assert read_characters(characters) == ' abcżłŁ"'
+    lines = own_lines(tmp_path / "lines", "żabła")
+    done = train("--folder", lines, "--out", tmp_path / "run", "--characters", characters, "--lines", "4")
+    assert done.returncode == 0, done.stderr
+    assert Checkpoint.load(tmp_path / "run" / "last.pt").characters == ' abcżłŁ"'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "need the characters"),
+        (b"\xff\xfe", "not a readable text"),
+        ("a\u0301\u0000".encode(), r"\\x00"),
+    ],
+)
+def test_an_alphabet_that_cannot_be_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "characters.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"characters\.txt: .*{message}"):
+        read_characters(tmp_path / "characters.txt")
