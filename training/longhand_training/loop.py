@@ -85,7 +85,7 @@ def _show(trainer: Trainer, loss: float, rate: float, waited: float) -> None:
         left = (trainer.config.lines - trainer.lines) / max(rate, 1e-9)
     print(
         f"{100 * trainer.progress:5.1f} %  step {trainer.step}  {trainer.lines} lines  loss {loss:.3f}"
-        f"  {rate:.1f} lines/s  {left / 60:.0f} min left"
+        f"  {rate:.1f} lines/s  {max(left, 0.0) / 60:.0f} min left"
         + (f"  ({100 * waited:.0f} % waiting for lines)" if waited > 0.02 else ""),
         flush=True,
     )

@@ -55,8 +55,16 @@ from longhand_training.text import read_characters
 from longhand_training.trainer import Trainer
 
 # glibc gives memory back after every step and takes page faults to get it again; keeping it saves 15 % of
-# a CPU step (measured; see EXPERIMENTS.md). Read by the C library at start only, hence the re-execution.
-_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
+# a CPU step (measured; see EXPERIMENTS.md). oneDNN and its wrapper remember what they have prepared, buffers and
+# all, for a thousand shapes, and hardly any batch has the shape of another: gigabytes. All of it is read at start
+# only, hence the re-execution.
+_ENVIRONMENT = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16",
+    "LRU_CACHE_CAPACITY": "16",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,7 +108,7 @@ def main() -> int:
         os.execve(
             sys.executable,
             [sys.executable, "-m", "longhand_training.train", *sys.argv[1:]],
-            {**os.environ, **_MALLOC},
+            {**_ENVIRONMENT, **os.environ},
         )
     others = options.processes if options.rank == 0 else 1
     meeting_point = options.out / "meeting_point"
