@@ -58,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else "cannot write: "
-        print(f"longhand: {place}{error.strerror}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"longhand: {place}{error.strerror or error}", file=sys.stderr)
         return EXIT_FAILED
 
 

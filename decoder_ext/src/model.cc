@@ -120,6 +120,7 @@ DecoderModel::DecoderModel(DecoderConfig given, LetterCase wanted)
     if (!config.lexicon.empty()) {
         std::vector<std::pair<std::u32string, std::uint32_t>> entries;
         for (const std::string& word : config.lexicon) {
+            if (split_word == nullptr && tokenize_words(word).size() != 1) split_word = &word;
             entries.emplace_back(decode_utf8(word, "a word of the lexicon"), words ? words->index(word) : 0);
         }
         own_lexicon_ = Lexicon(std::move(entries));
@@ -202,9 +203,8 @@ PreparedOptions::PreparedOptions(const DecoderModel& decoder, const BeamSearchOp
             "closed_lexicon needs a word model or a lexicon, and the decoder has neither");
     }
     if (options.closed_lexicon && options.word_splitting == WordSplitting::kLetters) {
-        for (const std::string& word : decoder.config.lexicon) {
-            if (tokenize_words(word).size() == 1) continue;
-            throw std::invalid_argument("closed_lexicon: '" + word +
+        if (decoder.split_word != nullptr) {
+            throw std::invalid_argument("closed_lexicon: '" + *decoder.split_word +
                                         "' of the lexicon is no single word where words end between letters, "
                                         "digits and punctuation; word_splitting='spaces' reads it");
         }

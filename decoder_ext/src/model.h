@@ -64,6 +64,7 @@ struct DecoderModel {
     LetterCase letter_case;
     LabelSet labels;
     const Lexicon* lexicon = nullptr;  // the known words; null if there are neither a word model nor a list
+    const std::string* split_word = nullptr;  // the first word of the list that is several tokens
     // Per label: its token in the character model, and as a token of its own in the word model.
     std::vector<std::uint32_t> character_tokens;
     std::vector<std::uint32_t> single_tokens;  // Lexicon::kNoWord if unknown

@@ -218,10 +218,10 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
 
         Who waits for room is let in by priority and by fair turns as well.
         """
-        if self._has_room():
-            return
+        if self._closing or self._has_room():
+            return  # where it is closing, submit says so
         order = (-priority, self._room_clock.start(caller, 1), next(self._sequence))
-        while not self._has_room():
+        while not (self._closing or self._has_room()):
             waiter: asyncio.Future[None] = self._loop.create_future()
             # Whoever was woken but came too late (a single call took the place) keeps its turn.
             heapq.heappush(self._room_waiters, (order, waiter))
@@ -230,7 +230,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
             except asyncio.CancelledError:
                 if not waiter.cancelled():
                     self._promised -= 1
-                    self._wake_one()
+                self._wake_one()
                 raise
             self._promised -= 1
 
@@ -246,18 +246,29 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
     async def close(self) -> None:
         """Accepts nothing more and returns once everything accepted is answered."""
         self._closing = True
+        for _, waiter in self._room_waiters:
+            if not waiter.done():
+                self._promised += 1
+                waiter.set_result(None)
+        self._room_waiters.clear()
         self._dispatch()
         while self._running:
             await asyncio.wait(self._running)
 
     def _wake_one(self) -> None:
-        while self._room_waiters and self._has_room():
-            (_, start, _), waiter = heapq.heappop(self._room_waiters)
-            if not waiter.done():
+        while self._room_waiters:
+            (_, start, _), waiter = self._room_waiters[0]
+            if waiter.done():  # gave up
+                heapq.heappop(self._room_waiters)
+                continue
+            if self._has_room():
+                heapq.heappop(self._room_waiters)
                 self._room_clock.advance(start)
                 self._promised += 1
                 waiter.set_result(None)
-                return
+            return
+        # Nobody waits: whoever gave up need not pay for turns that were never taken.
+        self._room_clock.forget()
 
     def _drop(self, entry: _Entry[ItemT, ResultT]) -> None:
         """Cancelled by the caller while it waited."""

@@ -162,9 +162,19 @@ def encode_rows(rows: list[Row], suffix: str) -> bytes:
         ]
     )
     buffer = pyarrow.BufferOutputStream()
-    parquet.write_table(pyarrow.Table.from_pylist([asdict(row) for row in rows], schema), buffer)
+    parquet.write_table(pyarrow.Table.from_pylist([_in_utf_8(row) for row in rows], schema), buffer)
     content: bytes = buffer.getvalue().to_pybytes()
     return content
+
+
+def _in_utf_8(row: Row) -> dict[str, Any]:
+    """The row's fields; file names need not be UTF-8, and get the escapes that they have in JSON."""
+    fields = asdict(row)
+    return {key: _escaped(value) if isinstance(value, str) else value for key, value in fields.items()}
+
+
+def _escaped(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _from_files(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes | LonghandError]]:

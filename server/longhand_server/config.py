@@ -147,7 +147,7 @@ class ListenConfig(Settings):
     workers: int = setting(1, "processes that share the port; a dead one is restarted", low=1, high=256)
     reuse_port: bool = setting(False, "let other servers listen on the same port (SO_REUSEPORT)")
     grace_s: float = setting(
-        20.0, "seconds that accepted calls get to finish after SIGTERM", low=0, high=3600
+        20.0, "seconds that accepted calls get to finish, after drain_delay_s", low=0, high=3600
     )
     drain_delay_s: float = setting(
         0.0,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from longhand_decoder import BeamSearchOptions
 from longhand_server.bundle import MANIFEST, ModelBundle, load_bundle
 from longhand_server.config import ServerConfig
-from longhand_server.errors import InvalidModelError, LonghandError, ModelNotFoundError
+from longhand_server.errors import InvalidModelError, ModelNotFoundError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.pipeline import RecognitionPipeline, make_pipeline
 from longhand_server.recognizer import Recognizer, Transcription
@@ -66,6 +66,7 @@ class ServedModel:
         self._metrics = metrics
         self._pipeline: RecognitionPipeline | None = None
         self._loading: asyncio.Task[RecognitionPipeline] | None = None
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -82,8 +83,11 @@ class ServedModel:
 
         Raises:
             InvalidModelError: It cannot be loaded.
+            ShuttingDownError: It was closed before it was loaded.
         """
         if self._pipeline is None:
+            if self._closed:
+                raise ShuttingDownError("the model has been replaced")
             if self._loading is None:
                 self._loading = asyncio.get_running_loop().create_task(self._load())
                 self._loading.add_done_callback(self._end_loading)
@@ -99,6 +103,7 @@ class ServedModel:
 
     async def close(self) -> None:
         """Finishes what was accepted and ends the workers."""
+        self._closed = True
         if self._loading is not None:
             await asyncio.wait([self._loading])
         if self._pipeline is not None:
@@ -109,7 +114,7 @@ class ServedModel:
         begun = time.perf_counter()
         try:
             self._pipeline, self.loaded = await self._make_pipeline()
-        except LonghandError:
+        except Exception:
             self.failed = True
             raise
         self.failed = False
@@ -225,7 +230,7 @@ class ModelRegistry:
         try:
             for model in models[:1] if self._config.models.lazy else models:
                 await model.pipeline()
-        except LonghandError:
+        except BaseException:
             for model in models:
                 if model not in self._models:
                     await model.close()

@@ -220,12 +220,13 @@ class _TlsFiles:
         try:
             # gRPC says of files that do not belong together only that it cannot listen.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.set_ciphers("DEFAULT@SECLEVEL=0")  # how strong a key must be is not asked here
             context.load_cert_chain(str(self._paths[0]), str(self._paths[1]), password=b"")
             if authority is not None:
-                context.load_verify_locations(cadata=authority.decode("ascii"))
-        except (ssl.SSLError, UnicodeDecodeError) as error:
+                context.load_verify_locations(cafile=str(self._paths[2]))
+        except OSError as error:  # ssl.SSLError is one; a file may have gone meanwhile
             names = ", ".join(str(path) for path in self._paths if path is not None)
-            problem = error.reason if isinstance(error, ssl.SSLError) else "no ASCII text"
+            problem = error.reason if isinstance(error, ssl.SSLError) else error.strerror
             self.error = f"{names}: no usable PEM certificate, key and authority: {problem}"
             return None
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)

@@ -77,8 +77,8 @@ class Work:
         while True:
             # Another image of this call may bring in a successor while this one is read.
             model = self.model
-            pipeline = await model.pipeline()
             try:
+                pipeline = await model.pipeline()
                 result = await pipeline.recognize(
                     image,
                     self.options,

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +126,31 @@ async def _terminate_while_idle(server: ServerProcess) -> None:
 
 
 async def test_the_grace_begins_when_the_drain_delay_is_over(toy_bundle: Path, tmp_path: Path) -> None:
-    waits = ("--drain-delay-s", "2", "--grace-s", "2", "--threads", "1")
+    waits = ("--drain-delay-s", "3", "--grace-s", "3", "--threads", "1")
+    request = pb.BatchRecognizeRequest(items=[pb.BatchRecognizeItem(image=draw_image("abcde" * 20))] * 100)
     with ServerProcess(toy_bundle, tmp_path, *waits) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+            await stub.BatchRecognize(request)  # the connection stands, and everything is warm
+            begun = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
-            await asyncio.sleep(1.8)
-            items = [pb.BatchRecognizeItem(image=draw_image("abcde" * 20))] * 80
-            answer = await stub.BatchRecognize(pb.BatchRecognizeRequest(items=items))
-            assert {outcome.result.text for outcome in answer.outcomes} == {"abcde" * 20}
+            await asyncio.sleep(2.0)
+
+            async def read_on() -> float:
+                """One batch after the other until new calls are turned away; when the last one was answered."""
+                last = time.monotonic()
+                while True:
+                    try:
+                        answer = await stub.BatchRecognize(request)
+                    except grpc.aio.AioRpcError as error:
+                        assert error.code() == grpc.StatusCode.UNAVAILABLE
+                        assert "stopping" in (error.details() or "")  # and not cut off
+                        return last
+                    last = time.monotonic()
+                    assert {outcome.result.text for outcome in answer.outcomes} == {"abcde" * 20}
+
+            last = await read_on()
+            assert last - begun > 3.0
         assert await asyncio.to_thread(server.process.wait, 10) == 0
 
 

@@ -121,16 +121,28 @@ def test_a_reload_that_is_asked_for_while_it_starts_does_not_kill(toy_bundle: Pa
         folder.mkdir()
         port_file = folder / "port"
         command = server_command("--model", str(toy_bundle), "--port", "0", "--port-file", str(port_file))
-        with subprocess.Popen([*command, "--workers", workers], stdout=subprocess.PIPE) as process:
-            time.sleep(0.3)  # Python itself is there by then
+        process = subprocess.Popen([*command, "--workers", workers], stdout=subprocess.DEVNULL)
+        try:
             end = time.monotonic() + 30
             while not port_file.exists():
                 assert process.poll() is None
                 assert time.monotonic() < end
-                process.send_signal(signal.SIGHUP)
-                time.sleep(0.05)
+                if _heeds_or_ignores(process.pid, signal.SIGHUP):  # until then Python itself is only starting
+                    process.send_signal(signal.SIGHUP)
+                time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _heeds_or_ignores(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = [
+        int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigIgn", "SigCgt"))
+    ]
+    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def test_a_model_that_is_written_over_goes_on_reading(tmp_path: Path) -> None:

@@ -95,6 +95,19 @@ def test_files_that_do_not_belong_together_are_named(toy_bundle: Path, tmp_path:
         assert str(files[1]) in done.stderr
 
 
+def test_a_comment_in_the_authoritys_file_may_be_in_any_language(toy_bundle: Path, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path / "ca")
+    certificate, key = make_certificate(tmp_path / "server", authority)
+    commented = tmp_path / "commented.pem"
+    commented.write_bytes("# Zertifizierungsstelle für Zürich\n".encode() + authority[0].read_bytes())
+    files = ("--tls-cert", certificate, "--tls-key", key, "--tls-client-ca", commented)
+    with ServerProcess(toy_bundle, tmp_path / "run", *map(str, files)) as server:
+        credentials = grpc.ssl_channel_credentials(
+            authority[0].read_bytes(), key.read_bytes(), certificate.read_bytes()
+        )
+        assert read(server.address, credentials) == "bad"
+
+
 def test_the_probe_speaks_tls(toy_bundle: Path, tmp_path: Path) -> None:
     authority = make_authority(tmp_path / "ca")
     certificate, key = make_certificate(tmp_path / "server", authority)

@@ -123,17 +123,14 @@ def credentials(options: argparse.Namespace) -> tuple[Tls | None, str | None]:
     """How to encrypt, and the token, from the arguments of `add_credentials`.
 
     Raises:
-        ValueError: a file that holds no token, or a key without its certificate.
+        ValueError: a file that holds no token or is no PEM file, or a key without its certificate.
         OSError: a file that cannot be read.
     """
-    authorities, certificate, key = (
-        None if name is None else Path(name).read_bytes()
-        for name in (options.tls_ca, options.tls_cert, options.tls_key)
-    )
+    authorities, certificate, key = map(_read_pem, (options.tls_ca, options.tls_cert, options.tls_key))
     if (certificate is None) != (key is None):
         raise ValueError("--tls-cert and --tls-key go together")
     tls = None
-    if options.tls or authorities or certificate:
+    if options.tls or authorities is not None or certificate is not None:
         tls = Tls(root_certificates=authorities, certificate_chain=certificate, private_key=key)
     if options.token_file is None:
         return tls, None
@@ -141,6 +138,15 @@ def credentials(options: argparse.Namespace) -> tuple[Tls | None, str | None]:
     if not (token and token.isascii() and token.isprintable()):
         raise ValueError(f"{options.token_file}: need one token, one line of ASCII characters")
     return tls, token
+
+
+def _read_pem(name: str | None) -> bytes | None:
+    if name is None:
+        return None
+    content = Path(name).read_bytes()
+    if b"-----BEGIN " not in content:
+        raise ValueError(f"{name}: no PEM file")
+    return content
 
 
 def recognition_options(options: argparse.Namespace, client: RecognizerClient) -> RecognitionOptions:

@@ -187,6 +187,46 @@ async def test_room_goes_by_priority_and_then_by_fair_turns() -> None:
     assert [n for caller, n in let_in if caller == "flood"] == [0, 1, 2, 3, 4]
 
 
+async def test_closing_lets_everybody_go_who_waits_for_room() -> None:
+    worker = Worker(seconds=0.001)
+    batcher = DynamicBatcher(worker.run, config(max_batch_size=1, max_queue=4), patient_queue=2)
+
+    async def patient(n: int) -> int:
+        await batcher.room()
+        return await batcher.submit(n)
+
+    tasks = [asyncio.create_task(patient(n)) for n in range(60)]
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        await batcher.close()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} == {int, ShuttingDownError}
+
+
+async def test_who_gave_up_waiting_pays_for_no_turns() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    batcher = DynamicBatcher(worker.run, config(max_batch_size=1, max_queue=1))
+    let_in: list[str] = []
+
+    async def patient(caller: str) -> None:
+        await batcher.room(caller=caller)
+        let_in.append(caller)
+        await batcher.submit(0, caller=caller)
+
+    running, queued = batcher.submit(0), batcher.submit(1)
+    given_up = [asyncio.create_task(patient("unlucky")) for _ in range(100)]
+    await asyncio.sleep(0.01)
+    for task in given_up:
+        task.cancel()
+    await asyncio.sleep(0.01)
+    tasks = [asyncio.create_task(patient(caller)) for caller in ["other"] * 20 + ["unlucky"] * 20]
+    await asyncio.sleep(0.01)
+    worker.gate.set()
+    await asyncio.gather(running, queued, *tasks)
+    assert let_in[:10].count("unlucky") >= 4
+
+
 async def test_nobody_overtakes_who_has_just_been_let_in() -> None:
     worker = Worker()
     worker.gate.clear()

@@ -15,7 +15,7 @@ from helpers.toy_model import write_bundle
 from longhand_decoder import BeamSearchOptions
 from longhand_server.bundle import ModelBundle
 from longhand_server.config import ModelsConfig, ServerConfig
-from longhand_server.errors import InvalidModelError
+from longhand_server.errors import InvalidModelError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.registry import LoadedModel, ModelRegistry, ServedModel, version_key
 
@@ -45,6 +45,8 @@ class Model(ServedModel):
         await asyncio.sleep(0.05)
         if self.version == "bad":
             raise InvalidModelError("damaged")
+        if self.version == "huge":
+            raise MemoryError
         self.made = Pipeline(waiting=3)
         return self.made, LoadedModel("cpu", "nothing", BeamSearchOptions(), 0.0)
 
@@ -81,14 +83,25 @@ async def test_a_failed_loading_is_tried_again(tmp_path: Path) -> None:
     assert Model.loads == 2
 
 
-async def test_a_failed_reload_leaves_everything_as_it_was(tmp_path: Path) -> None:
+async def test_a_model_that_was_replaced_before_it_was_loaded_stays_so(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a", name="toy")
+    model = registry_of(tmp_path, Metrics(), model="toy").default
+    await model.close()
+    with pytest.raises(ShuttingDownError, match="replaced"):
+        await model.pipeline()
+
+
+@pytest.mark.parametrize(("version", "error"), [("bad", InvalidModelError), ("huge", MemoryError)])
+async def test_a_failed_reload_leaves_everything_as_it_was(
+    tmp_path: Path, version: str, error: type[Exception]
+) -> None:
     metrics = Metrics()
     write_bundle(tmp_path / "a", name="toy", version="1")
     registry = registry_of(tmp_path, metrics, model="toy")
     await registry.load()
     old = registry.default
     write_bundle(tmp_path / "a", name="toy", version="2")
-    write_bundle(tmp_path / "b", name="zoo", version="bad")
+    write_bundle(tmp_path / "b", name="zoo", version=version)
     made: list[Model] = []
 
     def make(bundle: ModelBundle) -> Model:
@@ -96,7 +109,7 @@ async def test_a_failed_reload_leaves_everything_as_it_was(tmp_path: Path) -> No
         return made[-1]
 
     registry._make_model = make
-    with pytest.raises(InvalidModelError, match="damaged"):
+    with pytest.raises(error):
         await registry.reload()
     assert registry.all() == [old]
     assert queued(metrics) == 3
