@@ -3,15 +3,16 @@
 #   examples/fine_tune.sh FOLDER START OUT [MINUTES]
 # FOLDER holds labels.tsv (image TAB text) and the images. START is what to begin from: a model folder, such as
 # server/longhand_server/models/en, or a training run's best.pt. Language models and decoder settings are those of START,
-# or for a best.pt those of LIKE (by default the model that Longhand comes with).
+# or for a best.pt those of LIKE (by default the model that Longhand comes with; LIKE= takes none, as it must be where
+# the alphabets differ).
 set -euo pipefail
 folder=$1 start=$2 out=$3 minutes=${4:-20}
 python=${PYTHON:-python}
 shipped=$(dirname "$0")/../server/longhand_server/models/en
-if [ -d "$start" ]; then like=${LIKE:-$start}; else like=${LIKE:-$shipped}; fi
+if [ -d "$start" ]; then like=${LIKE-$start}; else like=${LIKE-$shipped}; fi
 
 "$python" -m longhand_training.train --folder "$folder" --init "$start" --out "$out/run" \
     --minutes "$minutes" ${TRAIN_ARGS:-}
-"$python" -m longhand_training.export "$out/run/best.pt" --like "$like" --folder "$folder" --out "$out/model" \
+"$python" -m longhand_training.export "$out/run/best.pt" ${like:+--like "$like"} --folder "$folder" --out "$out/model" \
     --name mine --version 1
 echo "serve it with: $python -m longhand_server --model $out/model"

@@ -36,7 +36,7 @@ french-text: $(TRAINING) ## fetch French prose for the language models into FREN
 
 .PHONY: language-models
 language-models: $(TRAINING) ## build word.klm and char.klm from DATA/text and FRENCH into runs/lm [ARGS="--text mine.txt"]
-	@$(TRAIN).language_model --data $(DATA) $(if $(wildcard $(FRENCH)),--text $(FRENCH)) --out runs/lm $(ARGS)
+	@$(TRAIN).language_model --data $(DATA) $(if $(wildcard $(FRENCH)),--corpus $(FRENCH)) --out runs/lm $(ARGS)
 
 .PHONY: evaluate
 evaluate: $(TRAINING) ## measure BUNDLE on the validation lines of DATA, every decoder setting

@@ -223,10 +223,11 @@ def _files(directory: Path, entries: Mapping[str, Any]) -> dict[str, Path | None
             )
         try:
             found = _describe(path)
-        except (OSError, ValueError) as error:  # ValueError: the name cannot be a file's
-            problem = error.strerror if isinstance(error, OSError) else error
+        except OSError as error:
+            raise InvalidModelError(f"{path}: {error.strerror or error}") from error
+        except ValueError as error:  # no file can have that name
             raise InvalidModelError(
-                f"{directory / MANIFEST}: files.{role}: {entry['path']!a}: {problem}"
+                f"{directory / MANIFEST}: files.{role}: {ascii(entry['path'])}: {error}"
             ) from error
         if found["bytes"] != entry.get("bytes") or found["sha256"] != entry.get("sha256"):
             raise InvalidModelError(

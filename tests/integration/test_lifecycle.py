@@ -143,8 +143,8 @@ async def test_the_grace_begins_when_the_drain_delay_is_over(toy_bundle: Path, t
                     try:
                         answer = await stub.BatchRecognize(request)
                     except grpc.aio.AioRpcError as error:
-                        assert error.code() == grpc.StatusCode.UNAVAILABLE
-                        assert "stopping" in (error.details() or "")  # and not cut off
+                        if "stopping" not in (error.details() or ""):  # cut off
+                            raise
                         return last
                     last = time.monotonic()
                     assert {outcome.result.text for outcome in answer.outcomes} == {"abcde" * 20}

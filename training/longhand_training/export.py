@@ -103,7 +103,7 @@ def export_bundle(
 ) -> None:
     """Writes a bundle folder that :func:`longhand_server.bundle.load_bundle` reads.
 
-    The files are made in a folder beside it and moved when all are there: an export that fails changes nothing.
+    The files are made in a folder within it and moved when all are there: an export that fails changes nothing.
 
     Args:
         checkpoint: its averaged weights are exported.
@@ -126,9 +126,9 @@ def export_bundle(
             NgramLanguageModel(model)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is no folder; a model is one")
-    parent = out.resolve().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as folder:
+    out.mkdir(parents=True, exist_ok=True)
+    # Within it: the folder may be a volume of its own, and files are moved in a moment only on one.
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as folder:
         made = Path(folder)
         files = _write_networks(checkpoint, made, lines)
         for role, source, target in (
@@ -152,7 +152,6 @@ def export_bundle(
         )
         if label_priors is not None:
             update_decoder(made, decoder, label_priors)
-        out.mkdir(exist_ok=True)
         for file in files.values():
             (made / file).replace(out / file)
         if "onnx_int8" not in files:  # an earlier export's belongs to other weights

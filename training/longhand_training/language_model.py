@@ -10,6 +10,7 @@ folder (those that are there) they take the words of :mod:`longhand_training.wor
 from __future__ import annotations
 
 import argparse
+import collections
 import itertools
 import math
 import subprocess
@@ -213,14 +214,16 @@ def _held_out(options: argparse.Namespace) -> list[str]:
 def _build(options: argparse.Namespace) -> None:
     shares = {**SHARES, "standardebooks_fiction": options.fiction}
     # Every text is read once before minutes are spent on another one.
+    for path in options.corpus:
+        collections.deque(read_sentences(path), maxlen=0)
     own_words = {word for path in options.text for text in read_sentences(path) for word in word_tokens(text)}
     held_out = _held_out(options)
     characters = DEFAULT_CHARACTERS if options.characters is None else read_characters(options.characters)
     missing = missing_corpora(options.data, shares)
     if missing:
         print(f"not there, left out: {', '.join(map(str, missing))}", file=sys.stderr)
-    if len(missing) == len(shares) + len(SCAN_PACKS) and not options.text:
-        raise ValueError(f"no text to learn from: {options.data} holds no corpus, and --text names none")
+    if len(missing) == len(shares) + len(SCAN_PACKS) and not (options.text or options.corpus):
+        raise ValueError(f"no text to learn from: {options.data} holds no corpus, and no --text is named")
     listed = [] if options.no_word_lists else listed_words()
     word_prune, char_prune = tuple(options.word_prune), tuple(options.char_prune)
     wanted: dict[str, tuple[str, ModelOptions, Callable[[str], list[str]]]] = {
@@ -239,7 +242,7 @@ def _build(options: argparse.Namespace) -> None:
         print(f"estimating {file} ...", flush=True)
         with tempfile.TemporaryDirectory() as work:
             passages = itertools.chain(
-                corpus(options.data, shares, options.text),
+                corpus(options.data, shares, [*options.corpus, *options.text]),
                 word_lines(listed),
                 form_entries(options.data, options.form_entries, options.text),
             )
@@ -272,6 +275,13 @@ def main() -> int:
         action="append",
         default=[],
         help="more sentences, one a line: .txt (UTF-8) or .txt.xz",
+    )
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        action="append",
+        default=[],
+        help="more sentences like those of the packs, of whose words only the common ones are kept",
     )
     parser.add_argument(
         "--held-out", type=Path, help="text to measure perplexity on (default: text/heldout.txt.xz in --data)"

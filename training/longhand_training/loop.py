@@ -76,6 +76,8 @@ def run(
             if config.patience and trainer.stale >= config.patience:
                 print(f"no better for {trainer.stale} validations: stopped")
                 enough = True
+    if log is not None and trainer.progress >= 1.0 and trainer.validated_step != trainer.step:
+        _validate(trainer, sets, log, signals, math.nan)  # a signal had kept it from that
     return enough or trainer.progress >= 1.0
 
 
@@ -110,8 +112,9 @@ def _validate(
             **{f"cer_{name}": rate for name, rate in rates.items()},
         }
     )
+    trainer.validated_step = trainer.step
     if not rates or mean < trainer.best:
-        trainer.best, trainer.stale = mean, 0
+        trainer.best, trainer.stale = mean if rates else math.inf, 0
         best = trainer.checkpoint()
         best.training = {}
         best.save(trainer.out / "best.pt")

@@ -113,14 +113,15 @@ def main() -> int:
     others = options.processes if options.rank == 0 else 1
     meeting_point = options.out / "meeting_point"
     signals = StopSignals()
-    if options.rank == 0:
-        signals.install()
     try:
         _make_writable(options.out)
         if others > 1:
             meeting_point.unlink(missing_ok=True)
         with others_started(others, "longhand_training.train", sys.argv[1:], os.environ):
-            return _train(options, Replicas(options.rank, options.processes, meeting_point), signals)
+            replicas = Replicas(options.rank, options.processes, meeting_point)
+            if options.rank == 0:
+                signals.install()  # not while it waits for the others, where nothing could be heeded
+            return _train(options, replicas, signals)
     except (ValueError, ArithmeticError, InvalidModelError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
@@ -241,19 +242,20 @@ def _device(name: str) -> torch.device:
 def _trainer(options: argparse.Namespace, device: torch.device, replicas: Replicas) -> Trainer:
     """A run that goes on from its ``last.pt`` where there is one, or else begins, from ``--init`` if named."""
     characters = DEFAULT_CHARACTERS if options.characters is None else read_characters(options.characters)
-    if options.init is None:
-        saved = None
-        config = TrainingConfig.from_options(options)
-    else:
+    last = options.out / "last.pt"
+    stopped = Checkpoint.load(last) if last.exists() else None
+    defaults = {"learning_rate": FINE_TUNING_RATE} if options.init is not None else {}
+    if stopped is not None:
+        defaults = {"learning_rate": stopped.settings["learning_rate"]}
+    config = TrainingConfig.from_options(options, **defaults)
+    saved = None
+    if options.init is not None:
         saved = (Checkpoint.from_bundle if options.init.is_dir() else Checkpoint.load)(options.init)
         characters = saved.characters
-        config = TrainingConfig.from_options(options, learning_rate=FINE_TUNING_RATE)
         config = sized_like(config, saved.network)
     trainer = Trainer(config, Alphabet(characters), device, options.out, replicas)
     trainer.sources = {"init": options.init and str(options.init), **source_options(options)}
-    last = options.out / "last.pt"
-    if last.exists():
-        stopped = Checkpoint.load(last)
+    if stopped is not None:
         trainer.resume(stopped)
         if options.init is None:
             trainer.sources["init"] = stopped.settings.get("init")
@@ -270,8 +272,8 @@ def _validation(
     sets: dict[str, list[Sample]] = {}
     if sources.data is not None:
         sets.update(validation_sets(sources.data, line, count))
-    trained = {folder.resolve() for folder in sources.folders}
-    if both := [str(folder) for folder in own if folder.resolve() in trained]:
+    trained = {_lines_of(folder) for folder in sources.folders}
+    if both := [str(folder) for folder in own if _lines_of(folder) in trained]:
         raise ValueError(f"--validate: got {', '.join(both)}, which is trained on (--folder)")
     read = [folder_samples(folder, line) for folder in own]
     if not own:
@@ -281,6 +283,12 @@ def _validation(
     if sources.iam is not None and sources.iam_ids == "aachen_train":
         sets[IAM_SET] = iam_validation_samples(sources.iam, line)
     return {name: evenly_spread(samples, count) for name, samples in sets.items() if samples}
+
+
+def _lines_of(path: Path) -> Path:
+    """One path for a folder and for its labels.tsv."""
+    path = path.resolve()
+    return path.parent if path.name == "labels.tsv" else path
 
 
 if __name__ == "__main__":

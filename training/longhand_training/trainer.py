@@ -23,7 +23,7 @@ from longhand_training.replicas import Replicas
 from longhand_training.views import disagreement, two_views
 
 # What a checkpoint keeps beside weights and optimiser.
-_COUNTERS = ("seconds", "step", "lines", "rounds", "best", "stale", "set_sizes")
+_COUNTERS = ("seconds", "step", "lines", "rounds", "best", "stale", "set_sizes", "validated_step")
 
 
 class Trainer:
@@ -67,6 +67,7 @@ class Trainer:
         self.stale = 0
         # Lines of each validation set that `best` is the mean over; empty before the first validation.
         self.set_sizes: dict[str, int] = {}
+        self.validated_step = 0
         # Whether it began from another run's weights, which it is to do better than.
         self.initialised = False
         # What the lines came from, for the record.
@@ -129,7 +130,9 @@ class Trainer:
 
     def agree(self, stop: bool) -> bool:
         """Makes the clocks of all processes one; whether any of them wants to stop."""
-        self.seconds, lines, stops = self.replicas.mean([self.seconds, self.lines, stop])
+        # The first process's clock: the others wait while it validates, which does not count.
+        clock = self.seconds * self.replicas.count if self.replicas.rank == 0 else 0.0
+        self.seconds, lines, stops = self.replicas.mean([clock, self.lines, stop])
         self.lines = round(lines)
         return stops > 0
 
@@ -188,8 +191,13 @@ class Trainer:
         self._take_weights(saved, saved.training["network"])
         self.optimiser.load_state_dict(saved.training["optimiser"])
         for name in _COUNTERS:
-            if name in saved.training:  # checkpoints before 1.7 lack `set_sizes`
+            if name in saved.training:
                 setattr(self, name, saved.training[name])
+        # Older checkpoints lack the last two, and have a best of 0 where nothing was validated on.
+        if "validated_step" not in saved.training:
+            self.validated_step = self.step
+        if not self.set_sizes and self.best == 0.0:
+            self.best = math.inf
         self.rounds += 1
 
     def initialise(self, saved: Checkpoint) -> None:

@@ -141,7 +141,7 @@ def main() -> int:
     wrong = [name for name, places in cuts.items() if places is None]
     names = f": {', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}" if wrong else ""
     print(f"{len(cuts) - len(wrong)} lines cut into words; {len(wrong)} whose label does not fit{names}")
-    if left_out := len(images) - len(cuts):
+    if left_out := len({image.name for image in images}) - len(cuts):
         print(f"{left_out} lines left out: damaged, or with characters that the model does not write")
     return 0
 

@@ -127,7 +127,7 @@ def test_texts_are_looked_at_before_anything_is_estimated(
     latin.write_bytes(b"Plain.\n" * 9 + "caf\u00e9\n".encode("latin-1"))
     base = ["--data", tmp_path, "--out", tmp_path / "out"]
     for arguments, message in (
-        ([], f"no text to learn from: {tmp_path} holds no corpus, and --text names none"),
+        ([], f"no text to learn from: {tmp_path} holds no corpus, and no --text is named"),
         (["--text", good, "--text", latin], f"{latin}: not a readable text: 'utf-8' codec"),
         (["--text", tmp_path / "absent.txt"], "absent.txt: not a readable text: [Errno 2]"),
         (
