@@ -227,7 +227,7 @@ def _files(directory: Path, entries: Mapping[str, Any]) -> dict[str, Path | None
             raise InvalidModelError(f"{path}: {error.strerror or error}") from error
         except ValueError as error:  # no file can have that name
             raise InvalidModelError(
-                f"{directory / MANIFEST}: files.{role}: {ascii(entry['path'])}: {error}"
+                f"{directory / MANIFEST}: files.{role}: {entry['path']!a}: {error}"
             ) from error
         if found["bytes"] != entry.get("bytes") or found["sha256"] != entry.get("sha256"):
             raise InvalidModelError(
