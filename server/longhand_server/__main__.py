@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.logs import set_up_logging
+from longhand_server.memory import keep_freed_memory
 from longhand_server.settings import parse_arguments, to_toml
 from longhand_server.supervisor import SUPERVISED, Supervisor
 
@@ -29,6 +30,7 @@ def main() -> int:
         sys.setswitchinterval(0.001)
         if config.listen.workers > 1:
             return asyncio.run(Supervisor(sys.argv[1:], config).run())
+        keep_freed_memory()
         # Imported late: --help and --print-config need no gRPC, OpenCV or ONNX Runtime.
         choose_poller()
         from longhand_server.server import serve

@@ -12,6 +12,7 @@ from typing import Any
 from longhand_server.bulk_plan import Chunk, Plan, import_parquet, read_chunk, tar_images, write_whole
 from longhand_server.config import ServerConfig
 from longhand_server.errors import InvalidImageError, InvalidRequestError, LonghandError
+from longhand_server.memory import keep_freed_memory
 from longhand_server.metrics import Metrics
 from longhand_server.options import RecognitionOptions
 from longhand_server.registry import ModelRegistry
@@ -54,6 +55,7 @@ class ChunkReader:
     """
 
     def __init__(self, plan: Plan, config: ServerConfig, options: RecognitionOptions) -> None:
+        keep_freed_memory()
         self._plan = plan
         self._config = config
         self._options = options

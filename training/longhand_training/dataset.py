@@ -105,6 +105,7 @@ class SourceConfig:
         hold_out: share of the lines of each folder that are not trained on, but validated.
         pen, font, copiste, historical, folder: share of each kind, relative to their sum.
         recompose: whether pen lines are joined and recomposed, or taken as written only.
+        other_hands: whether pen lines are changed as if others had written them (:mod:`longhand_training.hands`).
         cuts: file of word places (:mod:`longhand_training.word_cuts`): scans are recomposed, too, and those
             whose label does not fit are left out.
     """
@@ -121,6 +122,7 @@ class SourceConfig:
     historical: float = 0.13
     folder: float = 1.0
     recompose: bool = True
+    other_hands: bool = True
     cuts: Path | None = None
 
 
@@ -143,7 +145,7 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
         sources.append(("historical", config.historical, ScanSource(lines, data / SCAN_PACKS[1], cuts)))
     if data is not None and config.pen > 0:
         pen, _ = pen_lines(data)
-        sources.append(("pen", config.pen, PenSource(pen, config.recompose)))
+        sources.append(("pen", config.pen, PenSource(pen, config.recompose, config.other_hands)))
     if data is not None and config.fonts is not None and config.font > 0:
         phrases = PhraseSource.from_folder(data / "text", extra=extra)
         sources.append(("font", config.font, FontSource(FontBank(config.fonts), phrases)))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from longhand_training.strokes import PenText
+from longhand_training.strokes import PenText, ends_of_points
 
 Grey = NDArray[np.uint8]
 Mask = NDArray[np.float32]
@@ -84,20 +84,10 @@ def draw_ink(pen: PenText, rng: np.random.Generator, body: float) -> Mask:
 
 def _steady(values: NDArray[np.int_], starts: NDArray[np.intp]) -> NDArray[np.int_]:
     """The median of each value and the two at either side within its stroke: single odd points go."""
-    first, last, lengths = _ends_of_points(starts, len(values))
+    first, last, lengths = ends_of_points(starts, len(values))
     around = np.arange(len(values)) + np.arange(-2, 3)[:, np.newaxis]
     medians = np.sort(values[np.clip(around, first, last)], axis=0)[2]
     return np.where(lengths > 4, medians, values)
-
-
-def _ends_of_points(
-    starts: NDArray[np.intp], count: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """For each of ``count`` points the first and last point and the length of its stroke."""
-    lengths = np.diff(np.append(starts, count))
-    first = np.repeat(starts, lengths)
-    of_each = np.repeat(lengths, lengths)
-    return first, first + of_each - 1, of_each
 
 
 def _draw_runs(
@@ -151,7 +141,7 @@ def _shaped(pen: PenText, rng: np.random.Generator) -> NDArray[np.float32]:
 
 def _smoothed(noise: NDArray[np.float64], starts: NDArray[np.intp]) -> NDArray[np.float64]:
     """The mean of each value and the two at either side; beyond a stroke's ends counts as 0."""
-    first, last, lengths = _ends_of_points(starts, len(noise))
+    first, last, lengths = ends_of_points(starts, len(noise))
     around = np.arange(len(noise)) + np.arange(-2, 3)[:, np.newaxis]
     within = ((around >= first) & (around <= last))[..., np.newaxis]
     mean = np.where(within, noise[np.clip(around, first, last)], 0.0).sum(0) / 5

@@ -11,6 +11,7 @@ import numpy as np
 from longhand_server.alphabet import Alphabet
 from longhand_training.augment import augment_scan, elastic
 from longhand_training.fonts import FontBank
+from longhand_training.hands import another_hand
 from longhand_training.ink import Grey, draw_ink, on_paper
 from longhand_training.packs import LabelledImage, Skipped, report_skipped
 from longhand_training.scan_words import ScanWordBank
@@ -104,8 +105,9 @@ class ScanSource:
 class PenSource:
     """Pen lines rendered as ink on paper."""
 
-    def __init__(self, lines: Sequence[PenLine], recompose: bool = True) -> None:
+    def __init__(self, lines: Sequence[PenLine], recompose: bool = True, other_hands: bool = True) -> None:
         self._lines = list(lines)
+        self._other_hands = other_hands
         self._bank = WriterBank(self._lines) if recompose else None
 
     def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
@@ -114,6 +116,8 @@ class PenSource:
             pen = self._bank.compose(rng)
         else:
             pen = self._lines[int(rng.integers(len(self._lines)))].line
+        if self._other_hands:
+            pen = another_hand(pen, rng)
         body = float(rng.uniform(48, 84))
         mask = draw_ink(pen, rng, body)
         neighbour = None

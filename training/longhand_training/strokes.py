@@ -37,6 +37,16 @@ class PenText:
         return float(left), float(top), float(right), float(bottom)
 
 
+def ends_of_points(
+    starts: NDArray[np.intp], count: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """For each of ``count`` points the first and last point and the length of its stroke."""
+    lengths = np.diff(np.append(starts, count))
+    first = np.repeat(starts, lengths)
+    of_each = np.repeat(lengths, lengths)
+    return first, first + of_each - 1, of_each
+
+
 @dataclass(frozen=True, eq=False)
 class PenLine:
     """A written line, and its words where the strokes could be told apart (else empty).

@@ -183,6 +183,7 @@ def _prepared(
         historical=options.historical_share,
         folder=options.folder_share,
         recompose=not options.no_recompose,
+        other_hands=not options.no_other_hands,
         cuts=options.word_cuts,
     )
     sources = make_sources(source_config)

@@ -106,6 +106,21 @@ async def test_one_image_that_breaks_the_network_fails_alone(model: SimulatedMod
     await pipeline.close()
 
 
+async def test_a_bad_image_fails_alone_among_those_that_one_thread_opens() -> None:
+    model = SimulatedModel("cuda:0")
+    pipeline = build(model)
+    texts = ["" if n % 3 == 1 else "a" * (1 + n % 8) for n in range(40)]
+    calls = (pipeline.recognize(draw_image(text) if text else b"text", _OPTIONS) for text in texts)
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for text, result in zip(texts, results, strict=True):
+        if text:
+            assert isinstance(result, Transcription)
+            assert result.text == width_of(text)
+        else:
+            assert isinstance(result, InvalidImageError)
+    await pipeline.close()
+
+
 async def test_bad_images_expired_and_cancelled_ones_never_reach_the_network(model: SimulatedModel) -> None:
     pipeline = build(model)
     with pytest.raises(InvalidImageError):
