@@ -136,6 +136,14 @@ class Build(build):
 
     sub_commands: ClassVar = [("build_stubs", None), *build.sub_commands]
 
+    def run(self) -> None:
+        # What an earlier build left there would go into the wheel, also where its source is gone. What was compiled
+        # stays: it takes minutes.
+        for path in Path(self.build_lib).rglob("*"):
+            if path.is_file() and path.suffix != ".so":
+                path.unlink()
+        super().run()
+
 
 setup(
     packages=_packages(),

@@ -7,7 +7,7 @@ from longhand_client import DEFAULT_ADDRESS, RecognitionOptions, RecognizerClien
 from longhand_client.command.scoring import Score
 
 labels = Path(sys.argv[1])
-rows = [line.split("\t")[:2] for line in labels.read_text(encoding="utf-8").splitlines() if line.strip()]
+rows = [line.split("\t")[:2] for line in labels.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 settings = {"greedy": RecognitionOptions(decoder="greedy"), "beam + language models": RecognitionOptions()}
 with RecognizerClient(sys.argv[2] if len(sys.argv) > 2 else DEFAULT_ADDRESS) as client:
     for name, options in settings.items():

@@ -7,7 +7,7 @@
 # the alphabets differ).
 set -euo pipefail
 folder=$1 start=$2 out=$3 minutes=${4:-20}
-python=${PYTHON:-python}
+python=${PYTHON:-python3}
 shipped=$(dirname "$0")/../server/longhand_server/models/en
 if [ -d "$start" ]; then like=${LIKE-$start}; else like=${LIKE-$shipped}; fi
 

@@ -14,6 +14,7 @@ from longhand_client.client import RecognizerClient
 from longhand_client.connection import DEFAULT_ADDRESS, Tls
 from longhand_client.errors import (
     AuthenticationError,
+    ClientClosedError,
     DeadlineExceededError,
     InvalidImageError,
     InvalidRequestError,
@@ -33,6 +34,7 @@ __all__ = [
     "Alternative",
     "AsyncRecognizerClient",
     "AuthenticationError",
+    "ClientClosedError",
     "DeadlineExceededError",
     "ImageSource",
     "InvalidImageError",

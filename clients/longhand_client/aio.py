@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,9 +14,9 @@ from grpc_health.v1 import health_pb2
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
 from longhand_client.aio_stream import AsyncRecognitionStream
-from longhand_client.batch import fill_batch, place_outcomes
+from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
 from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls
-from longhand_client.errors import from_rpc_error
+from longhand_client.errors import client_closed, from_rpc_error
 from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
@@ -56,7 +56,7 @@ class AsyncRecognizerClient:
         max_image_bytes: larger image files are refused before they are sent.
 
     Raises:
-        ValueError: an address that makes no sense.
+        ValueError: an address or a token that makes no sense.
 
     Example:
         >>> import asyncio
@@ -84,6 +84,8 @@ class AsyncRecognizerClient:
         )
         self._timeout_s = timeout_s
         self._max_image_bytes = max_image_bytes
+        self._closed = False
+        self._streams: set[AsyncRecognitionStream] = set()
         self._channel = open_channel(self._connection)
         self._stub = rpc.RecognitionServiceStub(self._channel)
 
@@ -109,7 +111,8 @@ class AsyncRecognizerClient:
         request = pb.BatchRecognizeRequest(options=options_to_proto(options))
         outcomes = await asyncio.to_thread(fill_batch, request, images, self._max_image_bytes)
         if request.items:
-            place_outcomes(outcomes, await self._call(self._stub.BatchRecognize, request))
+            with named_as_batch():
+                place_outcomes(outcomes, await self._call(self._stub.BatchRecognize, request))
         return outcomes
 
     async def recognize_stream(
@@ -119,7 +122,7 @@ class AsyncRecognizerClient:
         *,
         ordered: bool = True,
         look_ahead: int = 64,
-    ) -> AsyncIterator[Outcome]:
+    ) -> AsyncGenerator[Outcome, None]:
         """Reads any number of images over one stream; see `RecognizerClient.recognize_stream`.
 
         Args:
@@ -131,6 +134,8 @@ class AsyncRecognizerClient:
         Yields:
             One outcome for each image.
         """
+        if self._closed:
+            raise client_closed()
         config = pb.StreamingRecognizeConfig(options=options_to_proto(options), group_answers=True)
         settings = StreamSettings(
             config=pb.StreamingRecognizeRequest(config=config),
@@ -144,9 +149,13 @@ class AsyncRecognizerClient:
         stream = AsyncRecognitionStream(
             lambda: self._stub.StreamingRecognize(metadata=self._connection.metadata), images, settings
         )
-        async with aclosing(stream.outcomes()) as outcomes:
-            async for outcome in outcomes:
-                yield outcome
+        self._streams.add(stream)
+        try:
+            async with aclosing(stream.outcomes()) as outcomes:
+                async for outcome in outcomes:
+                    yield outcome
+        finally:
+            self._streams.discard(stream)
 
     async def models(self) -> list[Model]:
         """The models that the server serves, the default one first."""
@@ -170,6 +179,10 @@ class AsyncRecognizerClient:
 
     async def close(self) -> None:
         """Closes the connection; calls in progress fail."""
+        self._closed = True
+        # A channel that closes forgets its streams, and whoever waits for them would wait for ever.
+        for stream in self._streams:
+            stream.fail(client_closed())
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -181,7 +194,15 @@ class AsyncRecognizerClient:
         await self.close()
 
     async def _call(self, method: Callable[..., Awaitable[_Answer]], request: object) -> _Answer:
+        if self._closed:
+            raise client_closed()
         try:
             return await method(request, timeout=self._timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
+        except asyncio.CancelledError:
+            # gRPC raises it, too, where the channel is closed; nobody wanted the caller's task to end.
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                raise client_closed() from None
+            raise

@@ -10,22 +10,21 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
-from typing import Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import grpc
 
 from longhand.v1 import recognition_pb2 as pb
-from longhand_client.errors import LonghandError, ServerUnavailableError, from_rpc_error
+from longhand_client.errors import LonghandError, from_rpc_error
 from longhand_client.images import ImageSource, image_bytes
 from longhand_client.outbox import Outbox
 from longhand_client.results import Outcome, outcome_from_proto
 from longhand_client.stream import (
-    FIRST_BACKOFF_S,
-    LONGEST_BACKOFF_S,
     StreamSettings,
     ended_early,
     never_answered,
     no_answer,
+    pause_before_retry,
 )
 
 _Item = TypeVar("_Item")
@@ -51,8 +50,20 @@ class AsyncStreamCall(Protocol):
 
 
 OpenCall: TypeAlias = Callable[[], AsyncStreamCall]
+
+
+class _LostStatusError(LonghandError):
+    """The server ended the call with a status that nobody knows any more."""
+
+
+class _SourceFailed(NamedTuple):
+    """The caller's iterable raised."""
+
+    error: BaseException
+
+
 # An answer or a local failure; the error that ended the call; or None where the call ended well.
-_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | BaseException | None"
+_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | _SourceFailed | LonghandError | None"
 
 
 class AsyncRecognitionStream:
@@ -71,6 +82,9 @@ class AsyncRecognitionStream:
         self._slots = asyncio.Semaphore(settings.look_ahead)
         self._outbox = Outbox(settings.look_ahead)
         self._ready = asyncio.Event()
+        # Set once the call has brought an answer, or where that need not be waited for.
+        self._heard = asyncio.Event()
+        self._heard.set()
 
     async def outcomes(self) -> AsyncGenerator[Outcome, None]:
         """Yields one outcome for each image; closing the generator ends the stream."""
@@ -93,17 +107,26 @@ class AsyncRecognitionStream:
             puller.cancel()
             await asyncio.wait({puller})
 
+    def fail(self, error: LonghandError) -> None:
+        """Ends the stream with that error, of which gRPC tells it nothing."""
+        self._events.put_nowait(error)
+
     async def _as_they_come(self) -> AsyncGenerator[Outcome, None]:
         failures = 0
+        source_error: BaseException | None = None
         while True:
             self._outbox.restart()
             call = self._open_call()
             tasks = [asyncio.create_task(self._send(call)), asyncio.create_task(self._receive(call))]
             try:
-                while not isinstance(event := await self._next_event(), BaseException | None):
+                while not isinstance(event := await self._next_event(), LonghandError | None):
                     if isinstance(event, Outcome):
                         yield event
                         continue
+                    if isinstance(event, _SourceFailed):
+                        source_error = event.error  # what came before it is answered first
+                        continue
+                    self._heard.set()
                     arrived = self._outbox.arrived(event)
                     self._wake_sender()
                     for pending, answer in arrived:
@@ -113,14 +136,19 @@ class AsyncRecognitionStream:
                 await _stop(call, tasks)
             if event is None and self._outbox.complete():
                 break
-            if event is None:
+            if isinstance(event, _LostStatusError) and self._heard.is_set():
+                # With nothing to write while the server ends the call, its status arrives: worth one more try.
+                self._heard.clear()
+                if not self._settings.retries:
+                    continue
+            if event is None or isinstance(event, _LostStatusError):
                 event = ended_early(self._settings.address)
-            if not isinstance(event, ServerUnavailableError) or failures >= self._settings.retries:
-                raise event
-            await asyncio.sleep(min(FIRST_BACKOFF_S * 2**failures, LONGEST_BACKOFF_S))
+            await asyncio.sleep(pause_before_retry(event, failures, self._settings))
             failures += 1
         for pending in self._outbox.give_up():
             yield never_answered(pending)
+        if source_error is not None:
+            raise source_error
 
     async def _pull(self) -> None:
         try:
@@ -131,10 +159,12 @@ class AsyncRecognitionStream:
                 except StopAsyncIteration:
                     break
                 self._add(index, source)
-            self._outbox.close()
-            self._wake_sender()
-        except Exception as error:  # the caller's iterable failed: the caller gets its exception
-            self._events.put_nowait(error)
+        except BaseException as error:  # the caller's iterable failed: the caller gets its exception
+            if _is_being_cancelled():
+                raise
+            self._events.put_nowait(_SourceFailed(error))
+        self._outbox.close()
+        self._wake_sender()
 
     def _add(self, index: int, source: ImageSource) -> None:
         try:
@@ -161,6 +191,7 @@ class AsyncRecognitionStream:
                 if request is None:
                     break
                 await call.write(request)
+                await self._heard.wait()
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
             return  # the receiver learns why the call ended
@@ -173,20 +204,27 @@ class AsyncRecognitionStream:
         except grpc.RpcError as error:
             end = from_rpc_error(error, self._settings.address)
             if end.message == _LOST_STATUS:
-                end = ended_early(self._settings.address)
+                end = _LostStatusError(_LOST_STATUS)
         self._events.put_nowait(end)
 
     async def _next_event(self) -> _Event:
         while True:
             if not self._events.empty():
                 return self._events.get_nowait()
+            # Without images on their way it is the source that is slow, and that is its right.
+            left_s = self._settings.timeout_s - self._outbox.silence_s()
             try:
-                async with asyncio.timeout(self._settings.timeout_s):
+                async with asyncio.timeout(max(left_s, 0.0)):
                     return await self._events.get()
             except TimeoutError:
-                # Without images on their way it is the source that is slow, and that is its right.
-                if self._outbox:
+                if left_s <= 0:
                     raise no_answer(self._settings, len(self._outbox)) from None
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody wants this task to end, where CancelledError can have come from what it awaits, too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _stop(call: AsyncStreamCall, tasks: list[asyncio.Task[None]]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from longhand.v1 import recognition_pb2 as pb
-from longhand_client.errors import InvalidImageError, LonghandError, ServerError
+from longhand_client.errors import InvalidImageError, InvalidRequestError, LonghandError, ServerError
 from longhand_client.images import ImageSource, image_bytes
 from longhand_client.results import Outcome, outcome_from_proto
 
@@ -34,6 +35,17 @@ def fill_batch(
             error = unreadable
         outcomes.append(Outcome(index, None, error, source))
     return outcomes
+
+
+@contextlib.contextmanager
+def named_as_batch() -> Iterator[None]:
+    """Where the call as a whole is too large, it is the batch that is, and no image."""
+    try:
+        yield
+    except InvalidImageError as error:
+        raise InvalidRequestError(
+            f"the batch is too large; send fewer images in one call, or a stream ({error})", code=error.code
+        ) from error
 
 
 def place_outcomes(outcomes: list[Outcome], answer: pb.BatchRecognizeResponse) -> None:

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("rich") is None:
         # Better now than after minutes of measuring.
-        raise LonghandError("the benchmark's table needs rich: pip install 'longhand[client]'")
+        raise LonghandError("the benchmark's table needs rich: pip install '.[client]' in Longhand's folder")
     earlier = None if options.compare is None else read_points(Path(options.compare))
     images = load_images(options.images) if options.images else _drawn(options)
     tls, token = options.secrets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -11,9 +11,9 @@ from grpc_health.v1 import health_pb2
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
-from longhand_client.batch import fill_batch, place_outcomes
+from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
 from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls
-from longhand_client.errors import from_rpc_error
+from longhand_client.errors import client_closed, from_rpc_error
 from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
@@ -43,7 +43,7 @@ class RecognizerClient:
             and encryption, keepalive and the retries of single calls are its own affair. Closed with the client.
 
     Raises:
-        ValueError: an address that makes no sense.
+        ValueError: an address or a token that makes no sense.
 
     Example:
         >>> from longhand_client import RecognizerClient
@@ -69,6 +69,7 @@ class RecognizerClient:
         )
         self._timeout_s = timeout_s
         self._max_image_bytes = max_image_bytes
+        self._closed = False
         self._channel = _open_channel(self._connection) if channel is None else channel
         self._stub = rpc.RecognitionServiceStub(self._channel)
 
@@ -116,8 +117,8 @@ class RecognizerClient:
         request = pb.BatchRecognizeRequest(options=options_to_proto(options))
         outcomes = fill_batch(request, images, self._max_image_bytes)
         if request.items:
-            answer = self._call(self._stub.BatchRecognize, request)
-            place_outcomes(outcomes, answer)
+            with named_as_batch():
+                place_outcomes(outcomes, self._call(self._stub.BatchRecognize, request))
         return outcomes
 
     def recognize_stream(
@@ -127,7 +128,7 @@ class RecognizerClient:
         *,
         ordered: bool = True,
         look_ahead: int = 64,
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome, None, None]:
         """Reads any number of images over one stream, in constant memory.
 
         A stream that breaks because the server goes away is opened again; the unanswered images go with it.
@@ -164,6 +165,9 @@ class RecognizerClient:
             max_image_bytes=self._max_image_bytes,
             timeout_s=self._timeout_s,
         )
+
+        if self._closed:
+            raise client_closed()
 
         def open_call(requests: Iterator[pb.StreamingRecognizeRequest]) -> StreamCall:
             return self._stub.StreamingRecognize(requests, metadata=self._connection.metadata)
@@ -212,6 +216,7 @@ class RecognizerClient:
 
     def close(self) -> None:
         """Closes the connection; calls in progress fail."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -223,6 +228,8 @@ class RecognizerClient:
         self.close()
 
     def _call(self, method: Callable[..., _Answer], request: object) -> _Answer:
+        if self._closed:
+            raise client_closed()
         try:
             return method(request, timeout=self._timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as error:

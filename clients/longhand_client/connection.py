@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
 HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:")
+_TOKEN = re.compile("[!-~]+")
 _SERVICE = "longhand.v1.RecognitionService"
+# Requests up to this are kept for being sent again, which is what the server takes unless it is told otherwise.
+_RETRY_BUFFER_BYTES = 32 * 1024 * 1024
 # A stream is opened again by the client itself, which knows what is still unanswered.
 _RETRIED_METHODS = ("Recognize", "BatchRecognize", "ListModels", "GetModel")
 
@@ -43,7 +47,7 @@ class Connection:
     Attributes:
         address: "host", "host:port", "unix:path", or several of the former, among which calls take turns.
         tls: encryption; None = plain text.
-        token: sent as "authorization: Bearer TOKEN"; None = nothing.
+        token: sent as "authorization: Bearer TOKEN", without space round it; None = nothing.
         retries: how often a call is tried again while the server is unavailable or full; 0 = never.
         keepalive_s: seconds of silence after which a call in progress pings the server.
         max_message_bytes: largest message accepted and sent.
@@ -55,6 +59,13 @@ class Connection:
     retries: int = 3
     keepalive_s: float = 30.0
     max_message_bytes: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        # The end of the line that a token was read from is no part of it.
+        token = None if self.token is None else self.token.strip()
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise ValueError("token: got an empty one, or one with spaces or other than ASCII characters")
+        object.__setattr__(self, "token", token)
 
     @property
     def name(self) -> str:
@@ -105,6 +116,8 @@ class Connection:
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 3_000),
             ("grpc.enable_retries", int(self.retries > 0)),
+            # By default a larger one than 256 KiB is sent once only.
+            ("grpc.per_rpc_retry_buffer_size", min(self.max_message_bytes, _RETRY_BUFFER_BYTES)),
             ("grpc.service_config", json.dumps(self._service_config())),
         ]
         if self.tls is not None and self.tls.server_name is not None:

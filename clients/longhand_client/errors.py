@@ -9,7 +9,8 @@ LonghandError
 ├── AuthenticationError        no token, or one that the server refuses
 ├── UnsupportedError           this server does not offer it
 ├── ServerUnavailableError     nobody answers at that address, or the server is stopping
-└── ServerError                the server failed
+├── ServerError                the server failed
+└── ClientClosedError          this client was closed, before the call or while it was open
 """
 
 from __future__ import annotations
@@ -101,6 +102,10 @@ class ServerError(LonghandError):
     """The server failed; its log says why."""
 
 
+class ClientClosedError(LonghandError):
+    """This client was closed, before the call or while it was open."""
+
+
 _CLASSES: dict[grpc.StatusCode, type[LonghandError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
@@ -125,6 +130,11 @@ def from_status(status: status_pb2.Status) -> LonghandError:
         The error, ready to raise.
     """
     return _error(_CODES.get(status.code, grpc.StatusCode.UNKNOWN), status.message, status.details)
+
+
+def client_closed() -> ClientClosedError:
+    """The error of a call on a client that was closed."""
+    return ClientClosedError("the client is closed", code="CANCELLED")
 
 
 def from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
@@ -157,6 +167,8 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         # gRPC itself refuses a message over the size limit; waiting would not help.
         return InvalidImageError(f"the image is too large for the server: {message}", code=code.name)
+    if code is grpc.StatusCode.CANCELLED and "hannel closed" in message:
+        return client_closed()
     return _error(code, message, details)
 
 

@@ -28,7 +28,9 @@ ImageSource: TypeAlias = "bytes | bytearray | memoryview | str | os.PathLike[str
 
 An array is (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8, row 0 at the top, 0 = black.
 """
-_PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+# What Pillow writes into no PNG, and the mode that loses nothing that one can see.
+_CLOSEST_MODES = {"I": "I;16", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
 
 
@@ -64,7 +66,10 @@ def _content(source: ImageSource, limit: int) -> bytes:
     if hasattr(source, "__array_interface__") and hasattr(source, "dtype"):
         return _array_to_png(cast("np.ndarray[Any, Any]", source))
     if hasattr(source, "read"):
-        content = source.read(limit + 1)
+        try:
+            content = source.read(limit + 1)
+        except (OSError, ValueError) as error:  # closed, or no longer to be reached
+            raise InvalidImageError(f"open file: {error}", code="INVALID_ARGUMENT") from error
         if not isinstance(content, bytes):
             raise InvalidImageError("the open file gives text: open it in binary mode ('rb')")
         return content
@@ -101,7 +106,7 @@ def _pillow_to_png(image: _PillowImage) -> bytes:
     try:
         shown = ImageOps.exif_transpose(cast("Any", image))
         if shown.mode not in _PNG_MODES:
-            shown = shown.convert("RGB")
+            shown = shown.convert(_CLOSEST_MODES.get(shown.mode, "RGB"))
         shown.save(buffer, "PNG")
     except (OSError, ValueError, SyntaxError) as error:
         # Pillow reads files late, and says so in these ways when one is damaged.

@@ -39,7 +39,9 @@ class LocalServer:
     def __enter__(self) -> Self:
         if importlib.util.find_spec("longhand_server") is None:
             self._folder.cleanup()
-            raise LonghandError("the server is not installed here: pip install 'longhand[server]'")
+            raise LonghandError(
+                "the server is not installed here: pip install '.[server]' in Longhand's folder"
+            )
         self._stop_when_terminated()
         port_file = Path(self._folder.name) / "port"
         command = [sys.executable, "-m", "longhand_server", "--port", "0", "--port-file", str(port_file)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client.errors import InvalidRequestError
 
+_Value = TypeVar("_Value")
 _KINDS = {"greedy": pb.DECODER_KIND_GREEDY, "beam": pb.DECODER_KIND_BEAM}
 _PRIORITIES = {"low": pb.PRIORITY_LOW, "normal": pb.PRIORITY_NORMAL, "high": pb.PRIORITY_HIGH}
 _DECODER_FIELDS = (
@@ -35,7 +36,7 @@ class RecognitionOptions:
         word_bonus: added for each finished word, natural log units.
         character_weight: factor of the character model's natural log-probability; 0 switches it off.
         character_bonus: added for each character, natural log units.
-        unknown_word_penalty: added for each word that the word model does not know, natural log units.
+        unknown_word_penalty: subtracted for each word that the word model does not know, natural log units.
         temperature: divisor of the network's log-probabilities; above 1 trusts it less.
         hotwords: words that are likelier here than in general, each with its boost in natural log units
             (None = the server's usual boost).
@@ -75,7 +76,7 @@ def options_to_proto(options: RecognitionOptions | None) -> pb.RecognitionOption
     message = pb.RecognitionOptions()
     try:
         _fill(message, options)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise InvalidRequestError(f"options: {error}", code="INVALID_ARGUMENT", field="options") from error
     return message
 
@@ -88,12 +89,24 @@ def _fill(message: pb.RecognitionOptions, options: RecognitionOptions) -> None:
     message.include_characters = options.characters
     message.allowed_characters = options.allowed_characters
     if options.priority is not None:
-        message.priority = _PRIORITIES[options.priority]
+        message.priority = _one_of("priority", options.priority, _PRIORITIES)
     if options.decoder is not None:
-        message.decoder.kind = _KINDS[options.decoder]
+        message.decoder.kind = _one_of("decoder", options.decoder, _KINDS)
     for name in _DECODER_FIELDS:
         value = getattr(options, name)
         if value is not None:
             setattr(message.decoder, name, value)
+    hotwords: object = options.hotwords
+    if not isinstance(hotwords, Mapping):
+        kind = type(hotwords).__name__
+        raise TypeError(
+            f"hotwords: got {kind}, need a mapping from words to boosts, such as {{'Anna': None}}"
+        )
     for text, boost in options.hotwords.items():
         message.hotwords.add(text=text, boost=boost)
+
+
+def _one_of(name: str, value: str, known: Mapping[str, _Value]) -> _Value:
+    if value not in known:
+        raise ValueError(f"{name}: got {value!r}, need one of {', '.join(known)}")
+    return known[value]

@@ -6,6 +6,7 @@ them, which its first answer shows with what a group may be.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Outbox:
         self._unsent: deque[Pending] = deque()
         self._unsent_bytes = 0
         self._closed = False
+        self._waiting_since = 0.0
         self._one_by_one()
 
     def _one_by_one(self) -> None:
@@ -52,6 +54,10 @@ class Outbox:
     def __len__(self) -> int:
         """The number of images without an outcome."""
         return len(self._unanswered)
+
+    def silence_s(self) -> float:
+        """Seconds for which images have waited without any answer; 0 where none waits."""
+        return time.monotonic() - self._waiting_since if self._unanswered else 0.0
 
     def complete(self) -> bool:
         """Whether every image there will be has been taken."""
@@ -71,6 +77,8 @@ class Outbox:
 
     def add(self, index: int, source: ImageSource, image: bytes) -> None:
         """Takes one more image to send."""
+        if not self._unanswered:
+            self._waiting_since = time.monotonic()
         pending = Pending(index, source, image)
         self._unanswered[str(index)] = pending
         self._unsent.append(pending)
@@ -83,6 +91,7 @@ class Outbox:
     def restart(self) -> None:
         """Sends everything unanswered once more, over a new call, whose server may not know groups."""
         self._one_by_one()
+        self._waiting_since = time.monotonic()
         self._unsent = deque(self._unanswered.values())
         self._unsent_bytes = sum(len(one.image) for one in self._unsent)
 
@@ -106,6 +115,7 @@ class Outbox:
         self, response: pb.StreamingRecognizeResponse
     ) -> list[tuple[Pending, pb.StreamingRecognizeResponse]]:
         """The images that a message answers, each with its answer; none of them is pending any longer."""
+        self._waiting_since = time.monotonic()
         answers: Collection[pb.StreamingRecognizeResponse] = (response,)
         if response.HasField("answers"):
             answers = response.answers.answers

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -20,6 +20,7 @@ from longhand.v1 import recognition_pb2 as pb
 from longhand_client.errors import (
     DeadlineExceededError,
     LonghandError,
+    OverloadedError,
     ServerError,
     ServerUnavailableError,
     from_rpc_error,
@@ -108,6 +109,17 @@ def ended_early(address: str) -> ServerUnavailableError:
     return ServerUnavailableError(f"the server at {address} ended the stream early", code="UNAVAILABLE")
 
 
+def pause_before_retry(error: LonghandError, failures: int, settings: StreamSettings) -> float:
+    """Seconds to wait before a stream that ended with that error is opened again.
+
+    Raises:
+        LonghandError: The error itself, where trying again would not help or was done often enough.
+    """
+    if not isinstance(error, ServerUnavailableError | OverloadedError) or failures >= settings.retries:
+        raise error
+    return max(min(FIRST_BACKOFF_S * 2.0**failures, LONGEST_BACKOFF_S), error.retry_after_s or 0.0)
+
+
 class RecognitionStream:
     """Sends images and yields their outcomes; see `RecognizerClient.recognize_stream`."""
 
@@ -123,7 +135,7 @@ class RecognitionStream:
         self._changed = threading.Condition()  # guards the outbox and the generation
         self._call: StreamCall | None = None
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Generator[Outcome, None, None]:
         """Yields one outcome for each image; closing the generator ends the stream."""
         waiting: dict[int, Outcome] = {}
         next_index = 0
@@ -146,6 +158,7 @@ class RecognitionStream:
     def _as_they_come(self) -> Iterator[Outcome]:
         self._start()
         failures = 0
+        source_error: BaseException | None = None
         while True:
             event = self._next_event()
             if isinstance(event, Outcome):
@@ -158,25 +171,27 @@ class RecognitionStream:
                     failures = 0
                     yield outcome_from_proto(pending.index, answer, pending.source)
             elif isinstance(event, _SourceFailed):
-                raise event.error
+                source_error = event.error  # what came before it is answered first
             elif event.generation == self._generation:
                 if event.error is None and self._outbox.complete():
                     yield from self._unanswered()
+                    if source_error is not None:
+                        raise source_error
                     return
                 error = event.error or ended_early(self._settings.address)
-                if not isinstance(error, ServerUnavailableError) or failures >= self._settings.retries:
-                    raise error
-                time.sleep(min(FIRST_BACKOFF_S * 2**failures, LONGEST_BACKOFF_S))
+                time.sleep(pause_before_retry(error, failures, self._settings))
                 failures += 1
                 self._start()
 
     def _next_event(self) -> _Event:
         while True:
+            # Without images on their way it is the source that is slow, and that is its right.
+            with self._changed:
+                left_s = self._settings.timeout_s - self._outbox.silence_s()
             try:
-                return self._events.get(timeout=self._settings.timeout_s)
+                return self._events.get(timeout=max(left_s, 0.0))
             except queue.Empty:
-                # Without images on their way it is the source that is slow, and that is its right.
-                if self._outbox:
+                if left_s <= 0:
                     raise no_answer(self._settings, len(self._outbox)) from None
 
     def _start(self) -> None:
@@ -239,7 +254,6 @@ class RecognitionStream:
                     self._wake_sender()
         except BaseException as error:  # the caller's iterable failed: the caller gets its exception
             self._events.put(_SourceFailed(error))
-            return
         with self._changed:
             self._outbox.close()
             self._wake_sender()

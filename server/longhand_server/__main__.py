@@ -42,7 +42,7 @@ def main() -> int:
         sys.stderr.write(f"longhand_server: {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"longhand_server: {error}: pip install 'longhand[server]'\n")
+        sys.stderr.write(f"longhand_server: {error}: pip install '.[server]' in Longhand's folder\n")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -19,6 +19,7 @@ from longhand_server.config import ImageLimits, ModelsConfig, RuntimeConfig, Ser
 from longhand_server.errors import ConfigurationError, InvalidModelError, InvalidRequestError, LonghandError
 from longhand_server.options import RecognitionOptions
 from longhand_server.registry import find_bundles
+from longhand_server.runtime import choose_device
 
 _EPILOG = """\
 Output is a folder of files part-NNNNNNNN.parquet or .jsonl with one row for every image: number, name, text,
@@ -128,16 +129,19 @@ def _run(given: argparse.Namespace) -> int:
     options = RecognitionOptions(greedy=given.decoder == "greedy", beam_width=given.beam_width)
     if given.format == "parquet":
         import_parquet()
-    find_bundles(config)  # a wrong model is told before anything is written
+    # A wrong model or device is told before anything is written.
+    bundle = find_bundles(config)[0]
+    if given.address is None:
+        choose_device(given.device)
     folder = Path(given.out)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        plan = _plan(given, folder)
+        plan = _plan(given, folder, f"{bundle.name} {bundle.version}")
         left = [
             (offset, count) for number, offset, count in plan.offsets() if not plan.output(number).exists()
         ]
         offsets = [offset for offset, _ in left]
-        progress = _Progress(plan.images, plan.images - sum(count for _, count in left))
+        progress = _Progress(plan.images, plan.images - sum(count for _, count in left), plan.errors())
         if not offsets:
             done: Iterable[tuple[int, int]] = ()
         elif given.address is None:
@@ -164,7 +168,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _plan(given: argparse.Namespace, folder: Path) -> Plan:
+def _plan(given: argparse.Namespace, folder: Path, bundle: str) -> Plan:
     settings = {
         "inputs": given.inputs,
         "format": given.format,
@@ -173,6 +177,9 @@ def _plan(given: argparse.Namespace, folder: Path) -> Plan:
         "model": given.model,
         "decoder": given.decoder,
         "beam_width": given.beam_width,
+        "bundle": bundle,
+        "precision": given.precision,
+        "max_image_bytes": given.max_image_bytes,
     }
     plan = read_plan(folder)
     if plan is None:
@@ -182,7 +189,7 @@ def _plan(given: argparse.Namespace, folder: Path) -> Plan:
     if not given.resume:
         raise ConfigurationError(f"--out: {folder} holds a run already; --resume goes on with it")
     for name, value in settings.items():
-        if plan.settings.get(name) != value:
+        if plan.settings.get(name, value) != value:  # older plans lack some
             was, now = json.dumps(plan.settings.get(name)), json.dumps(value)
             raise ConfigurationError(f"--resume: the run in {folder} has {name} {was}, this one {now}")
     return plan
@@ -202,13 +209,14 @@ def _read_here(
 class _Progress:
     """Says on standard error how far a run is, at most once a second on a terminal and every 10 s elsewhere."""
 
-    def __init__(self, images: int, before: int) -> None:
-        self.errors = 0
+    def __init__(self, images: int, before: int, errors: int) -> None:
+        self.errors = errors
         self._images, self._before, self._done = images, before, 0
         self._begun = self._said = time.monotonic()
         self._terminal = sys.stderr.isatty()
         if before:
-            print(f"{before:,} of {images:,} images were read by an earlier run", file=sys.stderr)
+            unread = f", {errors:,} of which could not be read" if errors else ""
+            print(f"{before:,} of {images:,} images were done by an earlier run{unread}", file=sys.stderr)
 
     def add(self, images: int, errors: int) -> None:
         """A chunk is done."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ class Chunk:
         kind: ``"files"``, ``"parquet"`` or ``"tar"``.
         path: The Parquet file or the tar; empty for files.
         start: Parquet: the first row within the row group. Tar: the offset of the first member, bytes.
+        place: The first image's place among those of the file.
         row_group: Parquet: the row group.
         entries: Files: each image's name and path, and what is wrong with the row where it names none.
     """
@@ -44,6 +46,7 @@ class Chunk:
     kind: str
     path: str = ""
     start: int = 0
+    place: int = 0
     row_group: int = 0
     entries: tuple[tuple[str, str, str], ...] = ()
 
@@ -69,7 +72,7 @@ class Plan:
         with (self.folder / FOLDER / _CHUNKS).open("rb") as file:
             offset = 0
             for line in file:
-                head = json.loads(line)
+                head = _chunk_fields(line, self.folder)
                 yield head["number"], offset, head["count"]
                 offset += len(line)
 
@@ -77,14 +80,36 @@ class Plan:
         """The file that holds a chunk's rows."""
         return self.folder / f"part-{number:08d}.{self.settings['format']}"
 
+    def note_errors(self, number: int, errors: int) -> None:
+        """Remembers how many images of a chunk were not read, for a run that goes on later."""
+        note = self.folder / FOLDER / f"errors-{number:08d}"
+        if errors:
+            write_whole(note, str(errors).encode())
+        else:
+            note.unlink(missing_ok=True)
+
+    def errors(self) -> int:
+        """Images of the chunks done so far that were not read."""
+        notes = (self.folder / FOLDER).glob("errors-????????")
+        return sum(int(note.read_text()) for note in notes if self.output(int(note.name[7:])).exists())
+
 
 def read_chunk(folder: Path, offset: int) -> Chunk:
     """The chunk at that place in the plan of an output folder."""
     with (folder / FOLDER / _CHUNKS).open("rb") as file:
         file.seek(offset)
-        fields = json.loads(file.readline())
+        fields = _chunk_fields(file.readline(), folder)
     fields["entries"] = tuple(tuple(entry) for entry in fields["entries"])
     return Chunk(**fields)
+
+
+def _chunk_fields(line: bytes, folder: Path) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        path = folder / FOLDER / _CHUNKS
+        raise ConfigurationError(f"{path}: damaged ({error}); begin again in another folder") from error
+    return fields
 
 
 def make_plan(
@@ -113,7 +138,7 @@ def make_plan(
     if not images:
         raise InvalidRequestError(f"no image in {', '.join(inputs)}")
     head = {"settings": dict(settings), "chunks": chunks, "images": images}
-    write_whole(inner / _HEAD, json.dumps(head, ensure_ascii=False, indent=1).encode())
+    write_whole(inner / _HEAD, json.dumps(head, indent=1).encode())
     return Plan(folder, settings, chunks, images)
 
 
@@ -168,9 +193,12 @@ def _chunks(inputs: Sequence[str], size: int, column: str) -> Iterator[Chunk]:
             number, first = number + 1, first + chunk.count
         if kind == "image":
             continue
+        place = 0
         for start, group, count in (_parquet if kind == "parquet" else _tar)(path, size, column):
-            yield Chunk(number, first, count, kind, path, start, group)
-            number, first = number + 1, first + count
+            yield Chunk(number, first, count, kind, path, start, place, group)
+            number, first, place = number + 1, first + count, place + count
+        if not place:
+            _warn(f"{name}: holds no image")
     if waiting:
         yield files()
 
@@ -180,13 +208,14 @@ def _sources(inputs: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
     for argument in inputs:
         path = Path(argument)
         if path.is_dir():
-            for parent, folders, names in os.walk(argument):
-                folders.sort()
-                for name in sorted(names):
-                    kind = _kind(name)
-                    if kind not in ("", "manifest"):
-                        found = str(Path(parent) / name)
-                        yield kind, found, found, ""
+            empty = True
+            for found in _files_below(argument):
+                kind = _kind(found)
+                if kind not in ("", "manifest"):
+                    empty = False
+                    yield kind, found, found, ""
+            if empty:
+                _warn(f"{argument}: holds no image")
         elif not path.exists():
             raise InvalidRequestError(f"{argument}: there is no such file or folder")
         elif _kind(argument) == "manifest":
@@ -198,6 +227,32 @@ def _sources(inputs: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
             raise InvalidRequestError(
                 f"{argument}: got a file of unknown kind {path.suffix!r}, need a folder or one of {known}"
             )
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """The files in a folder and in those below it, also where links lead, by name.
+
+    Raises:
+        InvalidRequestError: A folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise InvalidRequestError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        place = os.stat(parent)  # noqa: PTH116 -- of every folder
+        if (place.st_dev, place.st_ino) in seen:  # a link to where it has been
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        folders.sort()
+        for name in sorted(names):
+            yield str(Path(parent) / name)
+
+
+def _warn(text: str) -> None:
+    print(f"longhand batch: {text}", file=sys.stderr)
 
 
 def _kind(name: str) -> str:
@@ -220,7 +275,8 @@ def _manifest(path: Path) -> Iterator[tuple[str, str, str, str]]:
                 yield "image", place, "", "the row is not UTF-8 text"
                 continue
             if name and "\0" not in name:
-                yield "image", name, str(path.parent / name), ""
+                found = str(path.parent / name)
+                yield "image", found, found, ""
             elif line.strip():
                 yield "image", place, "", "the row names no file"
 
@@ -254,7 +310,7 @@ def _tar(path: str, size: int, column: str) -> Iterator[tuple[int, int, int]]:
 
 
 def tar_images(path: str, offset: int) -> Iterator[tarfile.TarInfo]:
-    """The images of a tar from an offset of a member on, in its order.
+    """The images of a tar from an offset of a member on, in its order; links to images count.
 
     Raises:
         InvalidRequestError: It is no tar, or ends early.
@@ -265,8 +321,15 @@ def tar_images(path: str, offset: int) -> Iterator[tarfile.TarInfo]:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]  # otherwise it remembers every one
-                    if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
+                    there = member.isfile() or member.islnk() or member.issym()
+                    if there and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
                         yield member
+                # A damaged header, and a file that was cut off between two members, look like the end.
+                file.seek(tar.offset)
+                if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError(
+                        f"no end of the archive where its last member ends, byte {tar.offset}"
+                    )
     except (tarfile.TarError, OSError) as error:
         raise InvalidRequestError(f"{path}: no webdataset tar, or a damaged one: {error}") from error
 
@@ -282,6 +345,6 @@ def import_parquet() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigurationError(
-            "Parquet needs pyarrow: pip install 'longhand[bulk]' (or write --format jsonl)"
+            "Parquet needs pyarrow: pip install '.[bulk]' in Longhand's folder (or write --format jsonl)"
         ) from error
     return pyarrow, pyarrow.parquet

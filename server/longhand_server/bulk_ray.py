@@ -63,7 +63,7 @@ def read_on_ray(
         import ray.data
     except ImportError as error:
         raise ConfigurationError(
-            f"--address needs Ray Data: pip install 'longhand[bulk]' ({error})"
+            f"--address needs Ray Data: pip install '.[bulk]' in Longhand's folder ({error})"
         ) from error
     _join(ray, address)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,8 +77,10 @@ class ChunkReader:
         rows = self._runner.run(self._read(chunk))
         if len(rows) != chunk.count:
             raise RuntimeError(f"chunk {chunk.number}: {chunk.count} images gave {len(rows)} rows")
+        errors = sum(row.error is not None for row in rows)
+        self._plan.note_errors(chunk.number, errors)
         write_whole(output, encode_rows(rows, output.suffix))
-        return chunk.count, sum(row.error is not None for row in rows)
+        return chunk.count, errors
 
     def close(self) -> None:
         """Ends the model's workers."""
@@ -144,15 +147,13 @@ def images_of(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes
     # A file that was changed or damaged after the plan was made still gives a row for each of its images.
     error = error or InvalidImageError(f"{chunk.path}: it held more images when the run began")
     for missing in range(found, chunk.count):
-        yield f"{chunk.path}#{chunk.start + missing}", error
+        yield f"{chunk.path}#{chunk.place + missing}", error
 
 
 def encode_rows(rows: list[Row], suffix: str) -> bytes:
     """The rows as a file: ``.jsonl`` or ``.parquet``."""
     if suffix == ".jsonl":
-        return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows).encode(
-            errors="backslashreplace"  # file names need not be UTF-8; in JSON, \udcff says so, too
-        )
+        return "".join(json.dumps(_in_utf_8(row), ensure_ascii=False) + "\n" for row in rows).encode()
     pyarrow, parquet = import_parquet()
     schema = pyarrow.schema(
         [
@@ -170,7 +171,7 @@ def encode_rows(rows: list[Row], suffix: str) -> bytes:
 
 
 def _in_utf_8(row: Row) -> dict[str, Any]:
-    """The row's fields; file names need not be UTF-8, and get the escapes that they have in JSON."""
+    """The row's fields; file names need not be UTF-8, and then have escapes for their odd bytes."""
     fields = asdict(row)
     return {key: _escaped(value) if isinstance(value, str) else value for key, value in fields.items()}
 
@@ -185,8 +186,11 @@ def _from_files(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, byt
             yield name, InvalidImageError(problem)
             continue
         try:
-            size = Path(path).stat().st_size
-            yield name, _too_large(size, most) or Path(path).read_bytes()
+            about = Path(path).stat()
+            if not stat.S_ISREG(about.st_mode):
+                yield name, InvalidImageError(f"{path}: no regular file")
+                continue
+            yield name, _too_large(about.st_size, most) or Path(path).read_bytes()
         except OSError as error:
             yield name, InvalidImageError(f"{path}: {error.strerror or error}")
 
@@ -222,6 +226,12 @@ def _from_tar(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes
     with Path(chunk.path).open("rb") as file:
         for member in tar_images(chunk.path, chunk.start):
             name = f"{chunk.path}/{member.name}"
+            if not member.isfile():
+                yield (
+                    name,
+                    InvalidImageError(f"{member.name}: a link to {member.linkname}, which is not followed"),
+                )
+                continue
             refused = _too_large(member.size, most)
             if refused is not None:
                 yield name, refused

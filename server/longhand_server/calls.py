@@ -22,6 +22,8 @@ from longhand_server.tracing import CallSpan, Tracer
 _LOG = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("longhand_server.access")
 REQUEST_ID_KEY = "x-request-id"
+# The client's clock runs ahead of ours by the time that the call took to come here.
+_DEADLINE_TOLERANCE_S = 0.1
 # When a place among the open calls may be free again.
 _RETRY_MS = 1000
 # What others may write into our log.
@@ -59,6 +61,24 @@ class Call:
         if self._holder is not None:
             self._holder.spend(images, time.monotonic())
 
+    async def await_turn(self, images: int = 1) -> None:
+        """Counts images of a stream against the caller's rate limit, and waits until they may be read."""
+        self.images += images
+        if self._holder is None:
+            return
+        seconds = self._holder.reserve(images, time.monotonic())
+        if seconds > 0:
+            try:
+                await asyncio.sleep(seconds)
+            except asyncio.CancelledError:
+                self._holder.give_back(images)
+                raise
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the client's deadline has passed, or all but."""
+        return asyncio.get_running_loop().time() >= self.deadline - _DEADLINE_TOLERANCE_S
+
 
 class _OpenCall:
     """What surrounds a call; a class, since contextlib's generators take several times as long."""
@@ -90,7 +110,9 @@ class _OpenCall:
                 code, reason = known.code, known.reason
                 await _abort(self._context, known, self.request_id)  # raises what ends the call
             elif error is not None:  # asyncio.CancelledError, GeneratorExit
-                code = reason = "CANCELLED"
+                # gRPC cancels a call whose deadline has passed, too.
+                late = self.call is not None and self.call.has_expired
+                code = reason = "DEADLINE_EXCEEDED" if late else "CANCELLED"
         finally:
             self._gate.end(self, code, reason)
 

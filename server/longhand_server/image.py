@@ -154,7 +154,7 @@ def _ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     paper = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)
     paper = cv2.blur(paper, (9, 9))[8:-8, 8:-8]
     paper = cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR)
-    ink = np.asarray(cv2.divide(grey, cv2.max(paper, 24), dtype=cv2.CV_32F), np.float32)
+    ink = np.asarray(cv2.divide(grey, np.maximum(paper, 24), dtype=cv2.CV_32F), np.float32)
     np.subtract(1.0, ink, out=ink)
     np.maximum(ink, 0.0, out=ink)
 

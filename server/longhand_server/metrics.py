@@ -49,11 +49,16 @@ class _Distribution:
         return self._sum
 
 
+# Counted at 0 from the start, so that the first fault is a rise.
+_READING = ("Recognize", "BatchRecognize", "StreamingRecognize", "ModelInfer", "ModelStreamInfer")
+_FAULTS = ("INTERNAL", "RECOGNITION_FAILED")
+
+
 class _ModelCounts:
     """The counts of one model."""
 
     def __init__(self) -> None:
-        self.outcomes: Counter[str] = Counter()
+        self.outcomes = Counter(dict.fromkeys(_FAULTS, 0))
         self.confidence = _Distribution(_SHARES)
         self.stages = tuple(_Distribution(_SECONDS) for _ in _STAGES)
         self.batch_size = _Distribution(_SIZES)
@@ -65,7 +70,7 @@ class Metrics(Collector):
     """The metrics of one server, in a registry of their own. For one event loop, except where it says otherwise."""
 
     def __init__(self) -> None:
-        self._calls: Counter[tuple[str, str, str]] = Counter()
+        self._calls = Counter({(method, "INTERNAL", reason): 0 for method in _READING for reason in _FAULTS})
         self._call_seconds: defaultdict[str, _Distribution] = defaultdict(lambda: _Distribution(_SECONDS))
         self._in_progress = 0
         self._models: defaultdict[str, _ModelCounts] = defaultdict(_ModelCounts)

@@ -62,6 +62,9 @@ def read_parameters(parameters: Mapping[str, oip.InferParameter]) -> Wishes:
     timeout_us = settings.pop("timeout", 0)
     if timeout_us < 0:
         raise _wrong("parameters[timeout]", str(timeout_us), "microseconds, at least 0 (0 = no limit)")
+    settings["alternatives"] = (
+        settings.get("alternatives") or 1
+    )  # 0 is the default here as in our own service
     settings["greedy"] = settings.pop("decoder", False)
     return Wishes(RecognitionOptions(**settings), DEFAULT_PRIORITY - priority, timeout_us / 1e6)
 

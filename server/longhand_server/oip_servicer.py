@@ -203,7 +203,10 @@ class InferenceServicer(RefusingServicer):
         outputs = oip_tensors.read_outputs(request)
         with named_as_here():
             wishes = read_parameters(request.parameters)
-            call.spend(len(images))
+            if wait:
+                await call.await_turn(len(images))
+            else:
+                call.spend(len(images))
             wanted = (request.model_name, request.model_version)
             if request.model_version:
                 model = oip_models.find_model(self._registry, *wanted)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from longhand_server.errors import ConfigurationError
+
 
 def write_port(path: Path, port: int) -> None:
-    """Writes a port number to a file, which appears at once and whole."""
+    """Writes a port number to a file, which appears at once and whole.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(f"{port}\n", encoding="ascii")
-    partial.replace(path)
+    try:
+        partial.write_text(f"{port}\n", encoding="ascii")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"port_file: cannot write {path}: {error.strerror}") from error

@@ -19,7 +19,7 @@ from longhand_server.settings import check_tree, config_from_tree
 IMPORT_PATH = "longhand_server.ray_app:build_app"
 SERVICES = "longhand_server.ray_proxy.add_services"
 DEPLOYMENTS = ("Gateway", "Recognition")
-NEEDED = "pip install 'longhand[ray]'"
+NEEDED = "pip install '.[ray]' in Longhand's folder"
 # What a server process decides for itself but Ray decides here, and where.
 _ELSEWHERE = {
     "listen": {

@@ -213,7 +213,7 @@ def choose_device(wanted: str) -> str:
         return "cpu"
     if importlib.util.find_spec("torch") is None:
         raise ConfigurationError(
-            f"device: got {wanted!r}, but PyTorch is not installed; pip install 'longhand[gpu]'"
+            f"device: got {wanted!r}, but PyTorch is not installed; pip install '.[gpu]' in Longhand's folder"
         )
     raise ConfigurationError(f"device: got {wanted!r}, but PyTorch finds {count} CUDA devices")
 

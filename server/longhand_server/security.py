@@ -50,9 +50,7 @@ class Caller:
         if self.lines_per_s == math.inf:
             return
         burst = max(1.0, self.lines_per_s)
-        grown = self._allowance + max(0.0, now - self._counted_at) * self.lines_per_s
-        self._allowance = min(burst, grown)
-        self._counted_at = now
+        self._grow(now)
         # A batch larger than the burst may pass when the allowance is full, and is paid for afterwards.
         needed = min(float(images), burst)
         if self._allowance < needed - _ROUNDING:
@@ -63,6 +61,23 @@ class Caller:
                 metadata={"lines_per_s": f"{self.lines_per_s:g}"},
             )
         self._allowance -= images
+
+    def reserve(self, images: int, now: float) -> float:
+        """Takes images off the allowance, also of times to come; gives the seconds until they may be read."""
+        if self.lines_per_s == math.inf:
+            return 0.0
+        self._grow(now)
+        self._allowance -= images
+        return max(0.0, -self._allowance / self.lines_per_s)
+
+    def give_back(self, images: int) -> None:
+        """Of reserved images that are not read after all."""
+        self._allowance += images
+
+    def _grow(self, now: float) -> None:
+        burst = max(1.0, self.lines_per_s)
+        self._allowance = min(burst, self._allowance + max(0.0, now - self._counted_at) * self.lines_per_s)
+        self._counted_at = now
 
 
 class TokenStore:

@@ -212,7 +212,8 @@ async def _read(
 
 async def _read_streamed(work: Work, image: _StreamedImage) -> pb.StreamingRecognizeResponse:
     response = pb.StreamingRecognizeResponse(request_id=image.request_id)
-    await _fill_outcome(response, work, image, "image", spend=1)
+    await work.call.await_turn()
+    await _fill_outcome(response, work, image, "image")
     return response
 
 
@@ -221,13 +222,14 @@ async def _fill_outcome(
     work: Work,
     item: pb.BatchRecognizeItem | _StreamedImage,
     field: str,
-    *,
-    spend: int = 0,
 ) -> None:
     """Reads one of several images; what goes wrong becomes its own status."""
     try:
-        work.call.spend(spend)
-        _check_request_id(item.request_id, f"{field}.request_id")
+        try:
+            _check_request_id(item.request_id, f"{field}.request_id")
+        except InvalidRequestError as error:
+            work.failed(error)
+            raise
         # One call or stream holds a bounded number of images, so they may wait for room in the queue.
         await _read(work, item.image, f"{field}.image", outcome.result, wait=True)
     except Exception as error:

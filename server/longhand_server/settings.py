@@ -89,8 +89,10 @@ def to_toml(config: ServerConfig) -> str:
         value = getattr(getattr(config, section), item.name)
         bounds = f" ({allowed(item)})" if allowed(item) else ""
         lines.append(f"# {item.metadata['description']}{bounds}")
-        # JSON's text, numbers and booleans are TOML's.
-        lines.append(f"{item.name} = {json.dumps(value)}")
+        # JSON's text, numbers and booleans are TOML's, but for two things: TOML has no pairs of surrogates, and
+        # wants U+007F escaped.
+        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines.append(f"{item.name} = {text}")
     return "\n".join(lines) + "\n"
 
 

@@ -102,7 +102,7 @@ def make_tracer(endpoint: str) -> Tracer:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise ConfigurationError(
-            "otlp_endpoint: OpenTelemetry is not installed; pip install 'longhand[tracing]'"
+            "otlp_endpoint: OpenTelemetry is not installed; pip install '.[tracing]' in Longhand's folder"
         ) from error
     return Tracer(
         BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://")))

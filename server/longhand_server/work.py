@@ -64,14 +64,22 @@ class Work:
         try:
             reading = await self._read(image, wait)
         except LonghandError as error:
-            self._metrics.line_failed(self.model.name, error.reason)
+            self.failed(error)
             if isinstance(error, InvalidImageError):
                 error.field = field
+            raise
+        except Exception as error:
+            self.failed(error)
             raise
         self._metrics.line_read(reading.model.name, reading.result)
         reading.model.statistics.image_read(reading.result)
         self.call.span.line(reading.result)
         return reading
+
+    def failed(self, error: Exception) -> None:
+        """Counts an image that is not read for that reason; :meth:`read` does so itself."""
+        reason = error.reason if isinstance(error, LonghandError) else LonghandError.reason
+        self._metrics.line_failed(self.model.name, reason)
 
     async def _read(self, image: bytes, wait: bool) -> Reading:
         while True:

@@ -48,6 +48,7 @@ class FakeServicer(rpc.RecognitionServiceServicer):
     stream_breaks: int = 0
     stream_break_after: int = 0
     stream_breaks_silently: bool = False
+    stream_break_code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, image: bytes) -> pb.RecognitionResult | status_pb2.Status:
@@ -115,7 +116,7 @@ class FakeServicer(rpc.RecognitionServiceServicer):
             if breaks and self.stream_breaks_silently:
                 return
             if breaks:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
+                context.abort(self.stream_break_code, "stopping")
             if image.image == b"lost":
                 continue
             held.insert(0, self._stream_answer(image))

@@ -52,7 +52,7 @@ async def channel(server: ServerProcess) -> AsyncIterator[grpc.aio.Channel]:
 def ray_server(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayProcess]:
     """Ray Serve with the toy model: two gateways, two replicas that read."""
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed here: make test-scale brings it (pip install 'longhand[ray]')")
+        pytest.skip("Ray is not installed here: make test-scale brings it")
     config = ray_config(toy_bundle, free_port(), replicas=2)
     with RayProcess(config, tmp_path_factory.mktemp("ray")) as running:
         yield running

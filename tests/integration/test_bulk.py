@@ -52,7 +52,7 @@ def run(
     *arguments: object, environment: Mapping[str, str] = _ENVIRONMENT
 ) -> subprocess.CompletedProcess[str]:
     if "--address" in arguments and importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed here: make test-scale brings it (pip install 'longhand[bulk]')")
+        pytest.skip("Ray is not installed here: make test-scale brings it")
     return subprocess.run(
         [*CLI, *map(str, arguments)],
         capture_output=True,
@@ -142,6 +142,93 @@ def test_webdataset_tars(toy_bundle: Path, tmp_path: Path) -> None:
     assert "image file of 1048580 bytes, at most 1048576" in rows[11]["error"]
 
 
+@pytest.mark.parametrize("damage", ["header", "zeros", "cut between members", "cut in a header"])
+def test_a_tar_with_a_damaged_middle_is_refused(damage: str, toy_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    write_tar(path, {str(n): draw_image(some_text(n)) for n in range(6)})
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        middle = tar.getmembers()[6].offset
+    if damage == "header":
+        content[middle : middle + 8] = b"\xff" * 8
+    elif damage == "zeros":
+        content[middle : middle + 512] = bytes(512)
+    else:
+        del content[middle + (100 if damage == "cut in a header" else 0) :]
+    path.write_bytes(content)
+    outcome = run(path, "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle)
+    assert outcome.returncode == 2
+    assert "no webdataset tar, or a damaged one" in outcome.stderr
+
+
+def test_links_in_a_tar_are_told(toy_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        image = draw_image("abc")
+        info = tarfile.TarInfo("a.png")
+        info.size = len(image)
+        tar.addfile(info, io.BytesIO(image))
+        link = tarfile.TarInfo("b.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.png"
+        tar.addfile(link)
+    outcome = run(path, "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle)
+    assert outcome.returncode == 1
+    rows = rows_in(tmp_path / "out")
+    check_rows(rows, [("a.tar/a.png", "abc"), ("a.tar/b.png", None)])
+    assert "a link to a.png, which is not followed" in rows[1]["error"]
+
+
+def test_folders_behind_links_and_odd_files(toy_bundle: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "shard"
+    shard.mkdir()
+    (shard / "a.png").write_bytes(draw_image("abc"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link").symlink_to(shard)
+    (shard / "round").symlink_to(folder)  # and round again
+    os.mkfifo(folder / "pipe.png")
+    (tmp_path / "empty").mkdir()
+    outcome = run(
+        folder, tmp_path / "empty", "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle
+    )
+    assert outcome.returncode == 1
+    assert "empty: holds no image" in outcome.stderr
+    rows = rows_in(tmp_path / "out")
+    check_rows(rows, [("pipe.png", None), ("link/a.png", "abc")])
+    assert "no regular file" in rows[0]["error"]
+
+
+def test_going_on_remembers_what_was_not_read(toy_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "good.png").write_bytes(draw_image("abc"))
+    images = [tmp_path / "bad.png", tmp_path / "good.png"]
+    command = [*images, "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle, "--chunk", 1]
+    assert run(*command).returncode == 1
+    again = run(*command, "--resume")
+    assert again.returncode == 1
+    assert "2 of 2 images were done by an earlier run, 1 of which could not be read" in again.stderr
+    (tmp_path / "out" / "part-00000000.jsonl").unlink()
+    (tmp_path / "bad.png").write_bytes(draw_image("abc"))
+    assert [run(*command, "--resume").returncode for _ in range(2)] == [0, 0]
+
+
+def test_another_precision_does_not_go_on(toy_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(draw_image("abc"))
+    command = [tmp_path / "a.png", "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle]
+    assert run(*command).returncode == 0
+    outcome = run(*command, "--resume", "--precision", "full")
+    assert outcome.returncode == 2
+    assert 'has precision "auto", this one "full"' in outcome.stderr
+
+
+def test_names_that_are_not_utf_8(toy_bundle: Path, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    Path(path).write_bytes(draw_image("abc"))
+    outcome = run(path, "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle)
+    assert outcome.returncode == 0, outcome.stderr
+    check_rows(rows_in(tmp_path / "out"), [("caf\\udce9.png", "abc")])
+
+
 def test_parquet_in_and_out(toy_bundle: Path, tmp_path: Path) -> None:
     pyarrow = pytest.importorskip(
         "pyarrow", reason="pyarrow is not installed here: make test-scale brings it"
@@ -180,7 +267,7 @@ def test_killed_and_resumed_every_row_is_there_once(
     out = tmp_path / "out"
     command = [manifest, "--out", out, "--format", "jsonl", "--model", toy_bundle, "--chunk", 20, *place]
     if place and importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed here: make test-scale brings it (pip install 'longhand[bulk]')")
+        pytest.skip("Ray is not installed here: make test-scale brings it")
     done: dict[Path, int] = {}
     for round_number, parts in enumerate((5, 20, 40)):
         process = subprocess.Popen(
@@ -200,7 +287,7 @@ def test_killed_and_resumed_every_row_is_there_once(
         done = {path: path.stat().st_mtime_ns for path in out.glob("part-*.jsonl")}
     outcome = run(*command, "--resume")
     assert outcome.returncode == 0, outcome.stderr
-    assert "images were read by an earlier run" in outcome.stderr
+    assert "images were done by an earlier run" in outcome.stderr
     check_rows(rows_in(out), [(path.name, images[path]) for path in wanted])
     assert not list(out.glob("*.tmp"))
     assert all(path.stat().st_mtime_ns == modified for path, modified in done.items())
@@ -321,9 +408,9 @@ def test_wrong_arguments_say_what_is_wrong(toy_bundle: Path, images: dict[Path, 
         (
             "ray",
             ("--address", "auto", "--format", "jsonl"),
-            "--address needs Ray Data: pip install 'longhand[bulk]'",
+            "--address needs Ray Data: pip install '.[bulk]' in Longhand's folder",
         ),
-        ("pyarrow", (), "Parquet needs pyarrow: pip install 'longhand[bulk]'"),
+        ("pyarrow", (), "Parquet needs pyarrow: pip install '.[bulk]' in Longhand's folder"),
     ],
 )
 def test_a_missing_extra_says_what_to_install(

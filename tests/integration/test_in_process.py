@@ -130,7 +130,7 @@ def test_leaving_a_stream_ends_its_threads(local: RecognizerClient) -> None:
 
     stream = local.recognize_stream(endless(), look_ahead=4)
     assert next(stream).result().text == "a"
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     deadline = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -277,7 +277,7 @@ def test_without_the_servers_packages_it_says_what_to_install(
     monkeypatch.setattr(builtins, "__import__", without)
     assert cli.main(["x.png", "--local"]) == 1
     message = capsys.readouterr().err
-    assert "pip install 'longhand[server]'" in message
+    assert "pip install '.[server]' in Longhand's folder" in message
     assert "onnxruntime" in message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from helpers.server_process import ServerProcess, run_server
 from helpers.toy_model import draw_image
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
+from longhand_client import OverloadedError, RecognizerClient
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
 
@@ -117,6 +119,34 @@ def test_the_probe_speaks_tls(toy_bundle: Path, tmp_path: Path) -> None:
         trust = ["--tls-ca", str(authority[0]), "--tls-name", "localhost"]
         assert subprocess.run([*probe, *trust], check=False).returncode == 0
         assert subprocess.run(probe, check=False).returncode == 2
+        # As in a container, whose settings say that it encrypts, but not whom to trust. A proxy is not asked.
+        inside = {**os.environ, "LONGHAND_TLS_CERT": str(certificate), "http_proxy": "http://127.0.0.1:9"}
+        assert subprocess.run(probe, check=False, env=inside).returncode == 0
+    assert subprocess.run(probe, check=False, env=inside).returncode == 2
+
+
+def test_the_probe_asks_no_proxy(toy_bundle: Path, tmp_path: Path) -> None:
+    with ServerProcess(toy_bundle, tmp_path / "run") as server:
+        probe = [sys.executable, "-m", "longhand_server.probe", server.address]
+        environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+        assert subprocess.run(probe, check=False, env=environment).returncode == 0
+
+
+def test_rates_of_batches_and_streams(toy_bundle: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"me {hashlib.sha256(b'secret').hexdigest()} 5\n")
+    image = draw_image("bad")
+    with ServerProcess(toy_bundle, tmp_path / "run", "--token-file", str(tokens)) as server:
+        time.sleep(1.0)  # the allowance is full
+        with RecognizerClient(server.address, token="secret", retries=0) as client:
+            # A batch beyond the allowance is read, and paid for afterwards.
+            assert [outcome.result().text for outcome in client.recognize_batch([image] * 8)] == ["bad"] * 8
+            with pytest.raises(OverloadedError, match="may send 5 images a second"):
+                client.recognize(image)
+            # A stream waits for its turns.
+            begun = time.monotonic()
+            assert [outcome.result().text for outcome in client.recognize_stream([image] * 6)] == ["bad"] * 6
+            assert 1.0 < time.monotonic() - begun < 10.0
 
 
 def test_tokens_rate_limits_and_their_reload(toy_bundle: Path, tmp_path: Path) -> None:

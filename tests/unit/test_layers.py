@@ -38,6 +38,7 @@ SERVER_ORDER = [
     "settings",
     "logs",
     "ports",
+    "memory",
     "probe",
     "gpus",
     "supervisor",

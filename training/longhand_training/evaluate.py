@@ -26,6 +26,7 @@ from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLangu
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import LonghandError
 from longhand_server.runtime import choose_device
+from longhand_training.config import number
 from longhand_training.dataset import (
     IAM_SET,
     VALIDATION_SETS,
@@ -240,7 +241,7 @@ def main() -> int:
         help=f"its lines: {', '.join((*IAM_PARTITIONS, EVERY_LINE))} or a file of ids (default: aachen_test)",
     )
     parser.add_argument("--sets", nargs="+", help="only these sets (pen ink copiste hooker, or folder names)")
-    parser.add_argument("--every", type=int, default=1, help="take every N-th line")
+    parser.add_argument("--every", type=number(int, 1), default=1, help="take every N-th line")
     parser.add_argument(
         "--decoder",
         nargs="+",

@@ -33,7 +33,7 @@ def another_hand(pen: PenText, rng: np.random.Generator) -> PenText:
     if rng.random() < 0.6:
         points[:, 1] = _long_parts(points[:, 1], *np.exp(rng.normal(-0.05, 0.3, 2)))
     if rng.random() < 0.5:
-        points[:, 0] = _uneven(points[:, 0], np.ptp(points[:, 1]), rng)
+        points[:, 0] = _uneven(points[:, 0], float(np.ptp(points[:, 1])), rng)
     if rng.random() < 0.35:
         of_a_letter = len(points) / max(len(pen.text.replace(" ", "")), 1)
         reach = round(float(rng.uniform(0.06, 0.2)) * of_a_letter)
@@ -54,9 +54,8 @@ def _uneven(x: NDArray[np.float32], height: float, rng: np.random.Generator) -> 
     """Places along the line with letters now narrower, now wider, by two fifths at most."""
     length = float(rng.uniform(0.7, 5.0)) * max(height, 1.0)
     swing = float(rng.uniform(0.1, 0.4)) * length / (2 * np.pi)
-    return x + np.float32(swing) * np.sin(
-        x * np.float32(2 * np.pi / length) + np.float32(rng.uniform(0, 6.28))
-    )
+    angles = x * (2 * np.pi / length) + float(rng.uniform(0, 6.28))
+    return np.asarray(x + swing * np.sin(angles), np.float32)
 
 
 def _rounded(places: NDArray[np.float32], starts: NDArray[np.intp], reach: int) -> NDArray[np.float32]:
@@ -77,4 +76,5 @@ def _joined(
     near = np.hypot(way[:, 0], way[:, 1]) < _NEAR * np.ptp(points[:, 1])
     rightwards = way[:, 0] > -0.3 * np.abs(way[:, 1])
     joins = near & rightwards & long[1:] & long[:-1] & (rng.random(len(way)) < share)
-    return starts[np.append(True, ~joins)]
+    kept: NDArray[np.intp] = starts[np.append(True, ~joins)]
+    return kept

@@ -30,7 +30,7 @@ def iam_ids(name: str) -> frozenset[str] | None:
         Path(__file__).with_name("iam_partitions") / f"{name}.txt" if name in IAM_PARTITIONS else Path(name)
     )
     try:
-        return frozenset(path.read_text("utf-8").split())
+        return frozenset(path.read_text("utf-8-sig").split())
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join((*IAM_PARTITIONS, EVERY_LINE))
         raise ValueError(f"--iam-ids {name}: need {known} or a file of ids ({error})") from error
@@ -78,6 +78,7 @@ def read_iam(
         raise ValueError(f"{root}: neither lines.txt nor ascii/lines.txt is there")
     images: list[LabelledImage] = []
     skipped: list[Skipped] = []
+    rows, matched = 0, False
     for number, row in enumerate(table.read_text("utf-8", errors="replace").splitlines(), 1):
         if not row.strip() or row.startswith("#"):
             continue
@@ -88,9 +89,11 @@ def read_iam(
         except ValueError as error:
             skipped.append(Skipped(f"row {number}", str(error)))
             continue
+        rows += 1
         form = line_id.rsplit("-", 1)[0]
         if line_ids is not None and line_id not in line_ids and form not in line_ids:
             continue
+        matched = True
         file = root / "lines" / form.split("-")[0] / form / f"{line_id}.png"
         if line_id in IAM_DAMAGED:
             skipped.append(Skipped(line_id, "known to be damaged"))
@@ -100,5 +103,9 @@ def read_iam(
             skipped.append(Skipped(line_id, f"{file} is missing or empty"))
         else:
             images.append(LabelledImage(line_id, file.read_bytes(), text))
+    if line_ids is not None and not matched:
+        raise ValueError(
+            f"{table}: none of its {rows} lines is among the {len(line_ids)} ids wanted (--iam-ids)"
+        )
     report_skipped(table, len(images), skipped)
     return images

@@ -149,9 +149,15 @@ def read_folder(path: Path) -> list[LabelledImage]:
     else:
         pairs, skipped = _beside(path)
     images = []
+    seen: set[str] = set()
     for file, text in pairs:
+        name = _own_name(file, table.parent)
+        if name in seen:  # it could be trained on and validated on
+            skipped.append(Skipped(str(file), "its file stands further up already"))
+            continue
+        seen.add(name)
         try:
-            images.append(LabelledImage(_own_name(file, table.parent), file.read_bytes(), text))
+            images.append(LabelledImage(name, file.read_bytes(), text))
         except OSError as error:
             skipped.append(Skipped(str(file), error.strerror or str(error)))
     report_skipped(path, len(images), skipped)

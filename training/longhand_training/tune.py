@@ -229,7 +229,7 @@ def main() -> int:
             print(f"{name}: {len(sets[name].texts)} lines", flush=True)
         bundle = dataclasses.replace(bundle, label_priors=mean_posteriors(sets))
         objective = Objective(bundle, sets, options.threads)
-        start = {name: value for name, value in bundle.decoder.items() if name in RANGES}
+        start = dict(bundle.decoder)  # also what is not sought: the settings are tuned for it
         best, _ = search(objective, start, 60 * options.minutes)
         best = calibrate(objective, narrow(objective, best))
         update_decoder(options.bundle, {**bundle.decoder, **best}, bundle.label_priors)

@@ -1,4 +1,4 @@
-"""Where the words of scanned training lines lie: ``python -m longhand_training.word_cuts --data ../shared/data``.
+"""Where the words of scanned training lines lie: ``python -m longhand_training.word_cuts MODEL --out cuts.json``.
 
 A model that reads the lines already is aligned with their labels (the best CTC path that writes the label), and the
 space between two words is cut where there is least ink. Training then makes new lines from the words of a

@@ -46,7 +46,7 @@ def draw_lines(count: int, *, median_width: int, spread: float, seed: int = 0) -
         from PIL import Image, ImageDraw
     except ImportError as error:
         raise LonghandError(
-            "drawing lines needs Pillow: pip install 'longhand[client]', or name images"
+            "drawing lines needs Pillow: pip install '.[client]' in Longhand's folder, or name images"
         ) from error
     generator = random.Random(seed)
     lines: list[bytes] = []

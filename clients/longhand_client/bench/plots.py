@@ -24,7 +24,9 @@ def draw_plots(points: list[Point], folder: Path) -> list[Path]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise LonghandError("--plots needs Matplotlib: pip install 'longhand[bench]'") from error
+        raise LonghandError(
+            "--plots needs Matplotlib: pip install '.[bench]' in Longhand's folder"
+        ) from error
     points = [point for point in points if point.lines]
     if not points:
         raise LonghandError("no line was read, so there is nothing to draw")

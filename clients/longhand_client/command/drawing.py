@@ -35,7 +35,7 @@ def draw_reading(image: bytes, transcription: Transcription) -> bytes:
     try:
         from PIL import Image, ImageDraw, ImageOps
     except ImportError as error:
-        raise LonghandError("--show needs Pillow: pip install 'longhand[client]'") from error
+        raise LonghandError("--show needs Pillow: pip install '.[client]' in Longhand's folder") from error
     try:
         with Image.open(io.BytesIO(image)) as opened:
             line = ImageOps.exif_transpose(opened).convert("RGBA")

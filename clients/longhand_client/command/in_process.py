@@ -25,7 +25,8 @@ def in_process_client(folder: str, timeout_s: float) -> RecognizerClient:
         from longhand_server.in_process import InProcessChannel
     except ImportError as error:
         raise LonghandError(
-            f"reading with --local needs the server's packages: pip install 'longhand[server]' ({error})"
+            "reading with --local needs the server's packages: "
+            f"pip install '.[server]' in Longhand's folder ({error})"
         ) from error
     # The command itself says which images failed; unexpected failures still go to standard error.
     logging.getLogger("longhand_server").setLevel(logging.ERROR)

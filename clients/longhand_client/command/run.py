@@ -115,7 +115,7 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.format in ("alto", "page") and options.out is None and _several(options):
         usage.error(f"--format {options.format} of several images needs --out FOLDER")
     if options.show is not None and importlib.util.find_spec("PIL") is None:
-        usage.error("--show needs Pillow: pip install 'longhand[client]'")
+        usage.error("--show needs Pillow: pip install '.[client]' in Longhand's folder")
     if options.show is not None and options.show.lower().endswith(".png") and _several(options):
         usage.error("--show of several images needs a folder, not one PNG file")
 

@@ -36,7 +36,7 @@ def batch(arguments: Sequence[str]) -> NoReturn:
 def _become(module: str, arguments: Sequence[str], missing: str) -> NoReturn:
     """Takes the module's place in this process, so that signals and exit codes are the module's own."""
     if importlib.util.find_spec("longhand_server") is None:
-        raise LonghandError(f"{missing}: pip install 'longhand[server]'")
+        raise LonghandError(f"{missing}: pip install '.[server]' in Longhand's folder")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from longhand_web.gateway import GatewayConfig, build_app
     except ModuleNotFoundError as error:
-        print(f"longhand_web: {error}: pip install 'longhand[web]'", file=sys.stderr)
+        print(f"longhand_web: {error}: pip install '.[web]' in Longhand's folder", file=sys.stderr)
         return 1
     try:
         with ExitStack() as resources:

@@ -116,6 +116,12 @@ def test_oversized_image_is_no_overload(client: RecognizerClient) -> None:
         client.recognize(b"x" * (2 << 20))
 
 
+def test_a_batch_that_is_too_large_is_no_image_that_is(client: RecognizerClient) -> None:
+    with pytest.raises(InvalidRequestError, match="the batch is too large; send fewer images") as caught:
+        client.recognize_batch([b"text:" + b"x" * (1 << 19)] * 4)
+    assert not isinstance(caught.value, InvalidImageError)
+
+
 @pytest.mark.parametrize("kind", ["bytes", "path", "file"])
 def test_oversized_images_are_never_sent(fake: FakeServer, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "large.png"
@@ -204,10 +210,14 @@ def test_options_travel(client: RecognizerClient, fake: FakeServer) -> None:
         RecognitionOptions(decoder="best"),  # type: ignore[arg-type]
         RecognitionOptions(beam_width=-1),
         RecognitionOptions(beam_width="wide"),  # type: ignore[arg-type]
+        RecognitionOptions(hotwords=["Anna"]),  # type: ignore[arg-type]
+        RecognitionOptions(priority="first"),  # type: ignore[arg-type]
     ],
 )
 def test_options_that_fit_no_message(client: RecognizerClient, options: RecognitionOptions) -> None:
-    with pytest.raises(InvalidRequestError, match="options"):
+    with pytest.raises(
+        InvalidRequestError, match=r"options: (decoder: got 'best', need one of|hotwords|priority|.)"
+    ):
         client.recognize(b"text:ab", options)
 
 

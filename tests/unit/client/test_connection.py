@@ -42,3 +42,21 @@ def test_calls_take_turns_among_several_servers(fake: FakeServer, second: FakeSe
     counts = len(fake.servicer.requests), len(second.servicer.requests)
     assert sum(counts) == 20
     assert min(counts) >= 5
+
+
+def test_a_token_is_taken_without_the_end_of_its_line() -> None:
+    assert Connection(token="abc\n").metadata == (("authorization", "Bearer abc"),)
+
+
+@pytest.mark.parametrize("token", ["", " \n", "a b", "a\nb", "\u00e9"])
+def test_tokens_that_make_no_sense(token: str) -> None:
+    with pytest.raises(ValueError, match="token: got"):
+        RecognizerClient(token=token)
+
+
+@pytest.mark.parametrize("size", [300_000, 900_000])
+def test_large_images_are_tried_again_too(fake: FakeServer, size: int) -> None:
+    fake.servicer.failures_left = 2
+    with RecognizerClient(fake.address) as client:
+        assert client.recognize(b"text:" + b"a" * size).text == "a" * size
+    assert len(fake.servicer.requests) == 3

@@ -50,7 +50,7 @@ def test_what_is_missing_is_named(module: str, arguments: list[str], code: int, 
     command = [sys.executable, "-c", SCRIPT, ",".join(HIDDEN), module, *arguments]
     outcome = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert outcome.returncode == code, outcome.stderr
-    assert f"pip install 'longhand[{extra}]'" in outcome.stderr.splitlines()[-1]
+    assert f"pip install '.[{extra}]' in Longhand's folder" in outcome.stderr.splitlines()[-1]
     assert "Traceback" not in outcome.stderr
 
 

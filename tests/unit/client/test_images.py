@@ -59,6 +59,16 @@ def test_pillow_images_in_modes_that_are_not_png_s(mode: str) -> None:
         assert read.size == (9, 4)
 
 
+def test_pillow_images_of_whole_numbers_keep_their_shades() -> None:
+    shades = Image.new("I", (3, 1))
+    for x, shade in enumerate((0, 30_000, 65_535)):
+        shades.putpixel((x, 0), shade)
+    with Image.open(io.BytesIO(image_bytes(shades))) as read:
+        assert [read.getpixel((x, 0)) for x in range(3)] == [0, 30_000, 65_535]
+    with Image.open(io.BytesIO(image_bytes(Image.new("LA", (9, 4)).convert("La")))) as read:
+        assert read.size == (9, 4)
+
+
 def test_pillow_images_are_sent_upright() -> None:
     stored = Image.new("L", (9, 4), 255)
     stored.putpixel((0, 3), 0)

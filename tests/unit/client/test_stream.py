@@ -13,13 +13,16 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import grpc
 import pytest
 
 from longhand_client import AsyncRecognizerClient, Outcome, RecognitionOptions, RecognizerClient
 from longhand_client.errors import (
+    ClientClosedError,
     DeadlineExceededError,
     InvalidImageError,
     InvalidRequestError,
+    ModelNotFoundError,
     ServerError,
     ServerUnavailableError,
 )
@@ -258,7 +261,7 @@ def test_no_threads_stay_behind(fake: FakeServer) -> None:
         for _ in range(3):
             stream = client.recognize_stream(endless_after(iter(())), look_ahead=3)
             next(stream)
-            stream.close()  # type: ignore[attr-defined]
+            stream.close()
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline and any("longhand-stream" in t.name for t in threading.enumerate()):
         time.sleep(0.02)
@@ -302,3 +305,137 @@ def test_memory_stays_constant(fake: FakeServer, kind: str) -> None:
     assert (count_sync() if kind == "sync" else asyncio.run(count_async())) == 2000
     # Eight on their way, and one each in the hands of the source, the sender and the caller.
     assert most <= 8 + 3
+
+
+def test_a_source_that_fails_fails_after_what_came_before_it(fake: FakeServer, read_all: ReadAll) -> None:
+    def failing() -> Iterator[bytes]:
+        yield from lines(20)
+        raise OSError("disk gone")
+
+    seen: list[str] = []
+
+    def read_sync() -> None:
+        with RecognizerClient(fake.address) as client:
+            seen.extend(
+                outcome.result().text for outcome in client.recognize_stream(failing(), look_ahead=64)
+            )
+
+    async def read_async() -> None:
+        async with AsyncRecognizerClient(fake.address) as client:
+            async for outcome in client.recognize_stream(failing(), look_ahead=64):
+                seen.append(outcome.result().text)  # noqa: PERF401 -- those before the failure count
+
+    with pytest.raises(OSError, match="disk gone"):
+        asyncio.run(read_async()) if read_all is read_all_async else read_sync()
+    assert seen == [str(index) for index in range(20)]
+
+
+def test_an_open_file_that_cannot_be_read_touches_no_other(
+    fake: FakeServer, read_all: ReadAll, tmp_path: Path
+) -> None:
+    (tmp_path / "image").write_bytes(b"text:1")
+    closed = (tmp_path / "image").open("rb")
+    closed.close()
+    outcomes = read_all(fake.address, [b"text:0", closed, b"text:2"])
+    assert [outcome.transcription is not None for outcome in outcomes] == [True, False, True]
+    with pytest.raises(InvalidImageError, match="closed file"):
+        outcomes[1].result()
+
+
+def test_a_slow_source_is_no_silent_server(fake: FakeServer, read_all: ReadAll) -> None:
+    def slow() -> Iterator[bytes]:
+        yield b"text:0"
+        time.sleep(0.96)  # just before the end of the time that starts with the first answer
+        yield b"text:1"
+
+    async def slow_async() -> AsyncIterator[bytes]:
+        yield b"text:0"
+        await asyncio.sleep(0.96)
+        yield b"text:1"
+
+    for _ in range(3):
+        source: Any = slow_async() if read_all is read_all_async else slow()
+        assert texts(read_all(fake.address, source, timeout_s=1.0)) == ["0", "1"]
+
+
+def test_a_full_server_is_asked_again(fake: FakeServer, read_all: ReadAll) -> None:
+    fake.servicer.stream_breaks = 2
+    fake.servicer.stream_break_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert texts(read_all(fake.address, lines(5), look_ahead=2)) == [str(index) for index in range(5)]
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_an_error_of_the_whole_stream_keeps_its_name(fake: FakeServer, retries: int) -> None:
+    """gRPC loses the status of a call that ends while much is being written; it is asked for again."""
+    fake.servicer.stream_breaks = 1000
+    fake.servicer.stream_break_code = grpc.StatusCode.NOT_FOUND
+
+    async def read() -> None:
+        async with AsyncRecognizerClient(fake.address, retries=retries) as client:
+            async for _ in client.recognize_stream(lines(100)):
+                pass
+
+    for _ in range(15):
+        with pytest.raises(ModelNotFoundError):
+            asyncio.run(read())
+
+
+def test_a_source_that_is_cancelled_ends_its_stream(fake: FakeServer) -> None:
+    async def cancelled() -> AsyncIterator[bytes]:
+        yield b"text:0"
+        raise asyncio.CancelledError
+
+    async def read() -> list[str]:
+        seen = []
+        async with AsyncRecognizerClient(fake.address) as client:
+            try:
+                async for outcome in client.recognize_stream(cancelled()):
+                    seen.append(outcome.result().text)  # noqa: PERF401 -- those before the end count
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(read(), 10)) == ["0", "cancelled"]
+
+
+def test_closing_the_client_ends_what_is_open(fake: FakeServer) -> None:
+    async def read() -> list[str]:
+        client = AsyncRecognizerClient(fake.address)
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield b"text:0"
+            await asyncio.sleep(60)
+
+        async def stream() -> str:
+            try:
+                async for _ in client.recognize_stream(endless()):
+                    pass
+            except ClientClosedError as error:
+                return str(error)
+            return "ended"
+
+        async def call() -> str:
+            try:
+                await client.recognize(b"slow")
+            except ClientClosedError as error:
+                return str(error)
+            return "answered"
+
+        tasks = [asyncio.create_task(stream()), asyncio.create_task(call())]
+        await asyncio.sleep(0.3)
+        await client.close()
+        results = await asyncio.wait_for(asyncio.gather(*tasks), 10)
+        with pytest.raises(ClientClosedError):
+            await client.recognize(b"text:0")
+        return results
+
+    assert asyncio.run(read()) == ["the client is closed"] * 2
+
+
+def test_a_closed_client_says_so(fake: FakeServer) -> None:
+    client = RecognizerClient(fake.address)
+    client.close()
+    with pytest.raises(ClientClosedError, match="the client is closed"):
+        client.recognize(b"text:0")
+    with pytest.raises(ClientClosedError):
+        client.recognize_stream([b"text:0"])

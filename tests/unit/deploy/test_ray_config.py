@@ -107,11 +107,11 @@ def test_without_ray_it_says_what_to_install() -> None:
     checked = f"{blocked} sys.argv[1:] = [{str(SHIPPED[0])!r}]; sys.exit(main())"
     outcome = subprocess.run([sys.executable, "-c", checked], capture_output=True, text=True, check=False)
     assert outcome.returncode == 2
-    assert "pip install 'longhand[ray]'" in outcome.stderr
+    assert "pip install '.[ray]' in Longhand's folder" in outcome.stderr
     started = subprocess.run(
         [sys.executable, "-c", f"{blocked} import longhand_server.ray_app"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "pip install 'longhand[ray]'" in started.stderr
+    assert "pip install '.[ray]' in Longhand's folder" in started.stderr

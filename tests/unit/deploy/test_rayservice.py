@@ -31,7 +31,7 @@ def test_nothing_is_wrong() -> None:
 
 def test_without_ray_it_says_that_the_serve_configuration_is_not_checked() -> None:
     found = list(rayservice_problems(yaml.safe_load(FILE.read_text()), manifests.schema_problems))
-    assert any("pip install 'longhand[ray]'" in line for line in found) == (
+    assert any("pip install '.[ray]' in Longhand's folder" in line for line in found) == (
         importlib.util.find_spec("ray") is None
     )
 

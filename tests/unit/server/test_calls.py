@@ -7,6 +7,7 @@ import gc
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
@@ -15,9 +16,12 @@ import pytest_asyncio
 from helpers.toy_model import draw_image, write_bundle
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
+from longhand_server.calls import CallGate, Context
 from longhand_server.config import ListenConfig, ModelsConfig, SecurityConfig, ServerConfig
 from longhand_server.errors import LonghandError
+from longhand_server.metrics import Metrics
 from longhand_server.server import build_server
+from longhand_server.tracing import Tracer
 
 
 @pytest_asyncio.fixture(params=[False, True], ids=["open", "with tokens"])
@@ -69,3 +73,45 @@ async def _refuse(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Recognize(request)
     assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED)
+
+
+class _Context:
+    """What gRPC tells of a call whose deadline is so many seconds away."""
+
+    def __init__(self, remaining: float | None) -> None:
+        self._remaining = remaining
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def time_remaining(self) -> float | None:
+        return self._remaining
+
+    def peer(self) -> str:
+        return "somebody"
+
+    def set_trailing_metadata(self, metadata: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("remaining", "code"), [(0.15, "DEADLINE_EXCEEDED"), (60.0, "CANCELLED"), (None, "CANCELLED")]
+)
+async def test_a_call_that_its_deadline_ends_is_counted_as_such(remaining: float | None, code: str) -> None:
+    metrics = Metrics()
+    gate = CallGate(metrics, Tracer())
+
+    async def call() -> None:
+        async with gate.call("Recognize", cast(Context, _Context(remaining))):
+            await asyncio.sleep(0.1)
+            raise asyncio.CancelledError  # as gRPC does in both cases
+
+    with pytest.raises(asyncio.CancelledError):
+        await call()
+    labels = {"method": "Recognize", "code": code, "reason": code}
+    assert metrics.registry.get_sample_value("longhand_calls_total", labels) == 1
+
+
+def test_faults_are_counted_at_zero_before_the_first() -> None:
+    labels = {"method": "Recognize", "code": "INTERNAL", "reason": "RECOGNITION_FAILED"}
+    assert Metrics().registry.get_sample_value("longhand_calls_total", labels) == 0

@@ -35,7 +35,9 @@ def test_command_line_wins_over_environment_over_file(tmp_path: Path) -> None:
 
 
 def test_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
-    config, _ = parse_arguments(["--port", "0", "--max-delay-ms", "2.5", "--model", 'a "b" \\ ü'], {})
+    config, _ = parse_arguments(
+        ["--port", "0", "--max-delay-ms", "2.5", "--model", 'a "b" \\ ü \U0001f600 \x7f'], {}
+    )
     file = tmp_path / "printed.toml"
     file.write_text(to_toml(config), encoding="utf-8")
     tomllib.loads(to_toml(config))

@@ -88,8 +88,10 @@ def test_an_iam_partition_is_a_list_of_lines_or_forms(tmp_path: Path) -> None:
     _iam(tmp_path)
     assert len(read_iam(tmp_path, frozenset({"a01-000u"}))) == 1
     assert len(read_iam(tmp_path, frozenset({"a01-000u-00"}))) == 1
-    with pytest.raises(ValueError, match="no usable line image"):
+    with pytest.raises(ValueError, match=r"none of its \d+ lines is among the 1 ids wanted"):
         read_iam(tmp_path, frozenset({"z99"}))
+    (tmp_path / "ids.txt").write_text("\ufeffa01-000u\r\n", encoding="utf-8")
+    assert iam_ids(str(tmp_path / "ids.txt")) == frozenset({"a01-000u"})
 
 
 def test_the_partition_of_iam_is_whole_and_without_overlap(tmp_path: Path) -> None:
@@ -130,6 +132,13 @@ def test_a_folder_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "row 2" in said
     assert "gone.png" in said
     assert [i.text for i in read_folder(tmp_path / "labels.tsv")] == ['first "line"']
+
+
+def test_a_file_that_stands_twice_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(b"image")
+    (tmp_path / "labels.tsv").write_text("a.png\tone\n./a.png\tanother\n")
+    assert [image.text for image in read_folder(tmp_path)] == ["one"]
+    assert "stands further up already" in capsys.readouterr().err
 
 
 def test_a_folder_with_a_text_beside_each_image(tmp_path: Path) -> None:
@@ -229,9 +238,10 @@ def test_own_lines_have_the_same_names_however_their_folder_is_spelled(
     monkeypatch.chdir(mine)
     paths = [mine, Path(), Path("../mine"), mine / "page" / ".."]
     assert {image.name for path in paths for image in read_folder(path)} == {"mine/page/1.png"}
-    (mine / "labels.tsv").write_text(f"./page/1.png\tone\n{folder / '1.png'}\tone\n")
-    for path in (mine, mine / "labels.tsv", Path("labels.tsv")):
-        assert [image.name for image in read_folder(path)] == ["mine/page/1.png"] * 2
+    for spelling in ("./page/1.png", folder / "1.png"):
+        (mine / "labels.tsv").write_text(f"{spelling}\tone\n")
+        for path in (mine, mine / "labels.tsv", Path("labels.tsv")):
+            assert [image.name for image in read_folder(path)] == ["mine/page/1.png"]
 
 
 def test_names_of_sets_are_distinct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

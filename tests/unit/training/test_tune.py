@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
-from longhand_server.bundle import load_bundle
+from longhand_server.bundle import load_bundle, update_decoder
 from longhand_server.config import NetworkConfig
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint
@@ -122,6 +122,25 @@ def test_a_model_is_tuned_on_lines_of_ones_own_without_the_packs(
     bundle = load_bundle(model)
     assert bundle.label_priors is not None
     assert {*RANGES, "confidence_scale"} <= set(bundle.decoder)
+
+    # Settings that are not sought are those of the bundle, also while the others are.
+    used: list[dict[str, object]] = []
+
+    def search(
+        objective: object, start: dict[str, object], seconds: float
+    ) -> tuple[dict[str, object], float]:
+        used.append(start)
+        return start, 0.0
+
+    monkeypatch.setattr("longhand_training.tune.search", search)
+    update_decoder(
+        model, {**bundle.decoder, "figures_weight": 0.35, "fold_capitals": True}, bundle.label_priors
+    )
+    assert tune(monkeypatch, *arguments) == 0
+    assert (used[0]["figures_weight"], used[0]["fold_capitals"]) == (0.35, True)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
 
     # Of six lines training with --hold-out 0.5 keeps back three; with 0.1 none.
     assert tune(monkeypatch, model, "--folder", "lines", "--minutes", "0", "--hold-out", "0.5") == 0
