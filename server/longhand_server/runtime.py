@@ -127,7 +127,7 @@ class TorchLineModel:
             raise InvalidModelError(
                 f"model {bundle.name}: the weights in {bundle.weights_path} do not fit ({_first_line(error)})"
             ) from error
-        # The shortcut head serves training only and may be left out of a bundle.
+        # The shortcut head serves training only, and older bundles lack it.
         missing = [name for name in missing if not name.startswith("shortcut.")]
         if missing or unexpected:
             raise InvalidModelError(

@@ -77,10 +77,10 @@ def _halve(model: onnx.ModelProto) -> None:
 
 
 def export_weights(network: LineNetwork, path: Path) -> None:
-    """Writes the weights by parameter name as a NumPy archive, half precision, without the shortcut head."""
+    """Writes the weights by parameter name as a NumPy archive, half precision; the shortcut head is for training on."""
     arrays = {}
     for name, tensor in network.state_dict().items():
-        if name.startswith("shortcut.") or name.endswith("num_batches_tracked"):
+        if name.endswith("num_batches_tracked"):
             continue
         array = tensor.detach().cpu().numpy()
         # Variances can be too small for half precision.

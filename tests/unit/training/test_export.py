@@ -87,6 +87,16 @@ def test_onnx_and_pytorch_agree(which: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
+def test_fine_tuning_gets_every_weight_back_the_shortcut_heads_too(tmp_path: Path) -> None:
+    checkpoint = small_checkpoint()
+    export_bundle(checkpoint, tmp_path / "model", name="x", version="1", description="")
+    back = Checkpoint.from_bundle(tmp_path / "model")
+    assert back.weights.keys() == checkpoint.weights.keys()
+    for name, tensor in checkpoint.weights.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(back.weights[name], tensor, atol=2e-3, rtol=2e-3)
+
+
 def test_the_configuration_travels_with_the_weights(tmp_path: Path) -> None:
     bundle = exported(tmp_path)
     assert '"seed": 3' in (tmp_path / "bundle.json").read_text("utf-8")
