@@ -62,7 +62,7 @@ class Checkpoint:
 
     @classmethod
     def from_bundle(cls, directory: Path) -> Checkpoint:
-        """The weights of an exported model, to fine-tune from. Models exported before 1.7.0 lack a shortcut head; it starts anew.
+        """The weights of an exported model, to fine-tune from; a shortcut head that an older one lacks starts anew.
 
         Raises:
             InvalidModelError: not a whole bundle (what is wrong is named).
