@@ -77,7 +77,7 @@ def _halve(model: onnx.ModelProto) -> None:
 
 
 def export_weights(network: LineNetwork, path: Path) -> None:
-    """Writes the weights by parameter name as a NumPy archive, half precision; the shortcut head serves fine-tuning."""
+    """Writes the weights by parameter name as a NumPy archive, half precision; the shortcut head for fine-tuning."""
     arrays = {}
     for name, tensor in network.state_dict().items():
         if name.endswith("num_batches_tracked"):
