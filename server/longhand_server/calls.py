@@ -24,6 +24,8 @@ ACCESS_LOG = logging.getLogger("longhand_server.access")
 REQUEST_ID_KEY = "x-request-id"
 # The client's clock runs ahead of ours by the time that the call took to come here.
 _DEADLINE_TOLERANCE_S = 0.1
+# How long an image of a stream is held back at most, so that a stop need not wait for ever.
+_LONGEST_TURN_S = 60.0
 # When a place among the open calls may be free again.
 _RETRY_MS = 1000
 # What others may write into our log.
@@ -62,11 +64,15 @@ class Call:
             self._holder.spend(images, time.monotonic())
 
     async def await_turn(self, images: int = 1) -> None:
-        """Counts images of a stream against the caller's rate limit, and waits until they may be read."""
+        """Counts images of a stream against the caller's rate limit, and waits until they may be read.
+
+        Raises:
+            RateLimitedError: That would take more than a minute.
+        """
         self.images += images
         if self._holder is None:
             return
-        seconds = self._holder.reserve(images, time.monotonic())
+        seconds = self._holder.reserve(images, time.monotonic(), _LONGEST_TURN_S)
         if seconds > 0:
             try:
                 await asyncio.sleep(seconds)

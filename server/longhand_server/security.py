@@ -54,25 +54,34 @@ class Caller:
         # A batch larger than the burst may pass when the allowance is full, and is paid for afterwards.
         needed = min(float(images), burst)
         if self._allowance < needed - _ROUNDING:
-            wait_ms = math.ceil((needed - self._allowance) / self.lines_per_s * 1000)
-            raise RateLimitedError(
-                f"caller {self.name} may send {self.lines_per_s:g} images a second",
-                retry_after_ms=wait_ms,
-                metadata={"lines_per_s": f"{self.lines_per_s:g}"},
-            )
+            raise self._used_up((needed - self._allowance) / self.lines_per_s)
         self._allowance -= images
 
-    def reserve(self, images: int, now: float) -> float:
-        """Takes images off the allowance, also of times to come; gives the seconds until they may be read."""
+    def reserve(self, images: int, now: float, longest_s: float) -> float:
+        """Takes images off the allowance, also of times to come; gives the seconds until they may be read.
+
+        Raises:
+            RateLimitedError: That would be more than ``longest_s``; nothing is taken.
+        """
         if self.lines_per_s == math.inf:
             return 0.0
         self._grow(now)
+        seconds = max(0.0, (images - self._allowance) / self.lines_per_s)
+        if seconds > longest_s:
+            raise self._used_up(seconds - longest_s)
         self._allowance -= images
-        return max(0.0, -self._allowance / self.lines_per_s)
+        return seconds
 
     def give_back(self, images: int) -> None:
         """Of reserved images that are not read after all."""
         self._allowance += images
+
+    def _used_up(self, seconds: float) -> RateLimitedError:
+        return RateLimitedError(
+            f"caller {self.name} may send {self.lines_per_s:g} images a second",
+            retry_after_ms=math.ceil(seconds * 1000),
+            metadata={"lines_per_s": f"{self.lines_per_s:g}"},
+        )
 
     def _grow(self, now: float) -> None:
         burst = max(1.0, self.lines_per_s)

@@ -100,14 +100,17 @@ def test_a_large_batch_passes_and_is_paid_for_afterwards() -> None:
 
 def test_images_of_a_stream_take_their_turns() -> None:
     caller = Caller("web", b"", 10.0)
-    waits = [caller.reserve(1, now=100.0) for _ in range(13)]
+    waits = [caller.reserve(1, 100.0, 60.0) for _ in range(13)]
     assert waits[:10] == [0.0] * 10
     assert waits[10:] == pytest.approx([0.1, 0.2, 0.3])
     caller.give_back(2)
-    assert caller.reserve(1, now=100.0) == pytest.approx(0.2)
+    assert caller.reserve(1, 100.0, 60.0) == pytest.approx(0.2)
     with pytest.raises(RateLimitedError):
         caller.spend(1, now=100.1)
-    assert Caller("any", b"").reserve(1000, now=100.0) == 0.0
+    assert Caller("any", b"").reserve(1000, 100.0, 60.0) == 0.0
+    with pytest.raises(RateLimitedError, match="may send 10 images a second"):
+        caller.reserve(700, 100.1, 60.0)
+    assert caller.reserve(1, 100.1, 60.0) == pytest.approx(0.2)  # nothing was taken for those
 
 
 def test_a_clock_that_jumps_back_locks_nobody_out_for_long() -> None:
