@@ -85,6 +85,7 @@ class AsyncRecognitionStream:
         # Set once the call has brought an answer, or where that need not be waited for.
         self._heard = asyncio.Event()
         self._heard.set()
+        self._failure: LonghandError | None = None
 
     async def outcomes(self) -> AsyncGenerator[Outcome, None]:
         """Yields one outcome for each image; closing the generator ends the stream."""
@@ -109,12 +110,15 @@ class AsyncRecognitionStream:
 
     def fail(self, error: LonghandError) -> None:
         """Ends the stream with that error, of which gRPC tells it nothing."""
+        self._failure = error
         self._events.put_nowait(error)
 
     async def _as_they_come(self) -> AsyncGenerator[Outcome, None]:
         failures = 0
         source_error: BaseException | None = None
         while True:
+            if self._failure is not None:  # it came between two calls
+                raise self._failure
             self._outbox.restart()
             call = self._open_call()
             tasks = [asyncio.create_task(self._send(call)), asyncio.create_task(self._receive(call))]

@@ -432,6 +432,27 @@ def test_closing_the_client_ends_what_is_open(fake: FakeServer) -> None:
     assert asyncio.run(read()) == ["the client is closed"] * 2
 
 
+def test_closing_the_client_while_its_stream_waits_for_a_retry(fake: FakeServer) -> None:
+    fake.servicer.stream_breaks = 1000
+
+    async def read() -> None:
+        client = AsyncRecognizerClient(fake.address, retries=8)
+
+        async def stream() -> None:
+            async for _ in client.recognize_stream(lines(1)):
+                pass
+
+        task = asyncio.create_task(stream())
+        while len(fake.servicer.requests) < 4:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)  # of the 0.8 s before the next try
+        await client.close()
+        with pytest.raises(ClientClosedError):
+            await asyncio.wait_for(task, 10)
+
+    asyncio.run(read())
+
+
 def test_a_closed_client_says_so(fake: FakeServer) -> None:
     client = RecognizerClient(fake.address)
     client.close()
