@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
@@ -147,7 +148,12 @@ class AsyncRecognitionStream:
                     continue
             if event is None or isinstance(event, _LostStatusError):
                 event = ended_early(self._settings.address)
-            await asyncio.sleep(pause_before_retry(event, failures, self._settings))
+            try:
+                await asyncio.sleep(pause_before_retry(event, failures, self._settings))
+            except LonghandError:
+                if source_error is not None:
+                    raise source_error from event
+                raise
             failures += 1
         for pending in self._outbox.give_up():
             yield never_answered(pending)
@@ -212,11 +218,14 @@ class AsyncRecognitionStream:
         self._events.put_nowait(end)
 
     async def _next_event(self) -> _Event:
+        begun = time.monotonic()
         while True:
             if not self._events.empty():
                 return self._events.get_nowait()
-            # Without images on their way it is the source that is slow, and that is its right.
-            left_s = self._settings.timeout_s - self._outbox.silence_s()
+            # Without images on their way it is the source that is slow, and that is its right; and who takes outcomes
+            # slowly has not waited.
+            silence_s = min(self._outbox.silence_s(), time.monotonic() - begun)
+            left_s = self._settings.timeout_s - silence_s
             try:
                 async with asyncio.timeout(max(left_s, 0.0)):
                     return await self._events.get()

@@ -170,6 +170,8 @@ class RecognizerClient:
             raise client_closed()
 
         def open_call(requests: Iterator[pb.StreamingRecognizeRequest]) -> StreamCall:
+            if self._closed:
+                raise client_closed()
             return self._stub.StreamingRecognize(requests, metadata=self._connection.metadata)
 
         return RecognitionStream(open_call, images, settings).outcomes()

@@ -179,15 +179,23 @@ class RecognitionStream:
                         raise source_error
                     return
                 error = event.error or ended_early(self._settings.address)
-                time.sleep(pause_before_retry(error, failures, self._settings))
+                try:
+                    time.sleep(pause_before_retry(error, failures, self._settings))
+                except LonghandError:
+                    if source_error is not None:
+                        raise source_error from error
+                    raise
                 failures += 1
                 self._start()
 
     def _next_event(self) -> _Event:
+        begun = time.monotonic()
         while True:
-            # Without images on their way it is the source that is slow, and that is its right.
+            # Without images on their way it is the source that is slow, and that is its right; and who takes outcomes
+            # slowly has not waited.
             with self._changed:
-                left_s = self._settings.timeout_s - self._outbox.silence_s()
+                silence_s = min(self._outbox.silence_s(), time.monotonic() - begun)
+            left_s = self._settings.timeout_s - silence_s
             try:
                 return self._events.get(timeout=max(left_s, 0.0))
             except queue.Empty:

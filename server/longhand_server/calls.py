@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias, cast
 import grpc
 
 from longhand_server import messages
-from longhand_server.errors import LonghandError, OverloadedError, ShuttingDownError
+from longhand_server.errors import LonghandError, OverloadedError, RateLimitedError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.security import Caller, TokenStore
 from longhand_server.tracing import CallSpan, Tracer
@@ -24,8 +25,6 @@ ACCESS_LOG = logging.getLogger("longhand_server.access")
 REQUEST_ID_KEY = "x-request-id"
 # The client's clock runs ahead of ours by the time that the call took to come here.
 _DEADLINE_TOLERANCE_S = 0.1
-# How long an image of a stream is held back at most, so that a stop need not wait for ever.
-_LONGEST_TURN_S = 60.0
 # When a place among the open calls may be free again.
 _RETRY_MS = 1000
 # What others may write into our log.
@@ -45,13 +44,22 @@ class Call:
         span: Its place in a trace.
     """
 
-    def __init__(self, request_id: str, caller: str, holder: Caller | None, deadline: float) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        caller: str,
+        holder: Caller | None,
+        deadline: float,
+        draining: asyncio.Event,
+    ) -> None:
         self.request_id = request_id
         self.caller = caller
         self.deadline = deadline
         self.images = 0
         self.span = CallSpan()
         self._holder = holder
+        self._turn = asyncio.Lock()
+        self._draining = draining
 
     def spend(self, images: int) -> None:
         """Counts images against the caller's rate limit.
@@ -66,19 +74,24 @@ class Call:
     async def await_turn(self, images: int = 1) -> None:
         """Counts images of a stream against the caller's rate limit, and waits until they may be read.
 
+        A stream waits for one thing at a time, the streams of a caller take turns, and single calls come first.
+
         Raises:
-            RateLimitedError: That would take more than a minute.
+            ShuttingDownError: The server stops meanwhile.
         """
         self.images += images
         if self._holder is None:
             return
-        seconds = self._holder.reserve(images, time.monotonic(), _LONGEST_TURN_S)
-        if seconds > 0:
-            try:
-                await asyncio.sleep(seconds)
-            except asyncio.CancelledError:
-                self._holder.give_back(images)
-                raise
+        async with self._turn, self._holder.turn:
+            while True:
+                try:
+                    self._holder.spend(images, time.monotonic(), leave=1)
+                    return
+                except RateLimitedError as error:
+                    seconds = (error.retry_after_ms or 0) / 1000
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._draining.wait(), seconds)
+                    raise ShuttingDownError("the server is stopping; send the image elsewhere")
 
     @property
     def has_expired(self) -> bool:
@@ -154,11 +167,11 @@ class CallGate:
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._draining = False
+        self._draining = asyncio.Event()
 
     async def drain(self) -> None:
         """Lets no more calls in and returns once those that are in have ended."""
-        self._draining = True
+        self._draining.set()
         await self._idle.wait()
 
     def call(self, method: str, context: Context) -> _OpenCall:
@@ -194,7 +207,7 @@ class CallGate:
             self._log(opened.method, code, reason, seconds, opened.request_id, call)
 
     def _let_in(self, metadata: dict[str, Any], request_id: str, context: Context) -> Call:
-        if self._draining:
+        if self._draining.is_set():
             raise ShuttingDownError("the server is stopping; ask another one", retry_after_ms=100)
         if self._open > self._max_open:
             raise OverloadedError(
@@ -206,7 +219,8 @@ class CallGate:
         # Its stubs do not say so, but without a deadline gRPC gives None.
         remaining = cast(float | None, context.time_remaining())
         deadline = math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
-        return Call(request_id, holder.name if holder else context.peer(), holder, deadline)
+        name = holder.name if holder else context.peer()
+        return Call(request_id, name, holder, deadline, self._draining)
 
     def _request_id(self, given: str | bytes | None) -> str:
         if isinstance(given, str) and _REQUEST_ID.fullmatch(given):

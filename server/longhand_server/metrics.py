@@ -119,6 +119,7 @@ class Metrics(Collector):
     def watch_queue(self, owner: object, model: str, waiting: Callable[[], int]) -> None:
         """Lets the length of a queue be asked for when Prometheus asks; all queues of a model count together."""
         self._queues[owner] = model, waiting
+        self._models[model]  # its faults are counted from 0 on
 
     def unwatch_queue(self, owner: object) -> None:
         """The owner's queue is no more."""

@@ -203,9 +203,7 @@ class InferenceServicer(RefusingServicer):
         outputs = oip_tensors.read_outputs(request)
         with named_as_here():
             wishes = read_parameters(request.parameters)
-            if wait:
-                await call.await_turn(len(images))
-            else:
+            if not wait:
                 call.spend(len(images))
             wanted = (request.model_name, request.model_version)
             if request.model_version:
@@ -219,6 +217,8 @@ class InferenceServicer(RefusingServicer):
             try:
                 # Here, since no deadline of gRPC's ends the call.
                 async with asyncio.timeout_at(work.deadline if wishes.timeout_s else None):
+                    if wait:
+                        await call.await_turn(len(images))
                     outcomes = await _read_all(work, images, wait)
             except TimeoutError:
                 raise DeadlineExceededError(

@@ -295,15 +295,17 @@ class StagedPipeline(LocalPipeline):
         return [await self._queued(job, line) for job, line in zip(jobs, opened, strict=True)]
 
     def _open(self, jobs: Sequence[Job]) -> list[LineImage | Exception]:
-        """Lines, or what is wrong with an image, which is nothing to the others."""
-        opened: list[LineImage | Exception] = []
-        for job in jobs:
-            try:
-                job.check_wanted()  # the others before it took their time
-                opened.append(self._load(job))
-            except Exception as error:
-                opened.append(error)
-        return opened
+        return [self._opened(job) for job in jobs]
+
+    def _opened(self, job: Job) -> LineImage | Exception:
+        """A line, or what is wrong with its image, which is nothing to the others."""
+        # A function of its own: an exception knows the variables of the functions that it went through, and among
+        # those may not be the list that it is in, or image and lines stay until a full garbage collection.
+        try:
+            job.check_wanted()  # the others before it took their time
+            return self._load(job)
+        except Exception as error:
+            return error
 
     async def _queued(
         self, job: Job, line: LineImage | Exception

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -40,9 +41,16 @@ class Caller:
     lines_per_s: float = math.inf
     _allowance: float = field(default=0.0, init=False)
     _counted_at: float = field(default=-math.inf, init=False)
+    # Its streams wait for their turns one after the other.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, compare=False, repr=False)
 
-    def spend(self, images: int, now: float) -> None:
+    def spend(self, images: int, now: float, *, leave: int = 0) -> None:
         """Takes images off the allowance.
+
+        Args:
+            images: How many.
+            now: Of a clock that never goes back, seconds.
+            leave: Images that must still be allowed afterwards: who can wait leaves some to those who cannot.
 
         Raises:
             RateLimitedError: It is used up; the error says when to come back.
@@ -50,43 +58,19 @@ class Caller:
         if self.lines_per_s == math.inf:
             return
         burst = max(1.0, self.lines_per_s)
-        self._grow(now)
-        # A batch larger than the burst may pass when the allowance is full, and is paid for afterwards.
-        needed = min(float(images), burst)
-        if self._allowance < needed - _ROUNDING:
-            raise self._used_up((needed - self._allowance) / self.lines_per_s)
-        self._allowance -= images
-
-    def reserve(self, images: int, now: float, longest_s: float) -> float:
-        """Takes images off the allowance, also of times to come; gives the seconds until they may be read.
-
-        Raises:
-            RateLimitedError: That would be more than ``longest_s``; nothing is taken.
-        """
-        if self.lines_per_s == math.inf:
-            return 0.0
-        self._grow(now)
-        seconds = max(0.0, (images - self._allowance) / self.lines_per_s)
-        if seconds > longest_s:
-            raise self._used_up(seconds - longest_s)
-        self._allowance -= images
-        return seconds
-
-    def give_back(self, images: int) -> None:
-        """Of reserved images that are not read after all."""
-        self._allowance += images
-
-    def _used_up(self, seconds: float) -> RateLimitedError:
-        return RateLimitedError(
-            f"caller {self.name} may send {self.lines_per_s:g} images a second",
-            retry_after_ms=math.ceil(seconds * 1000),
-            metadata={"lines_per_s": f"{self.lines_per_s:g}"},
-        )
-
-    def _grow(self, now: float) -> None:
-        burst = max(1.0, self.lines_per_s)
-        self._allowance = min(burst, self._allowance + max(0.0, now - self._counted_at) * self.lines_per_s)
+        grown = self._allowance + max(0.0, now - self._counted_at) * self.lines_per_s
+        self._allowance = min(burst, grown)
         self._counted_at = now
+        # A batch larger than the burst may pass when the allowance is full, and is paid for afterwards.
+        needed = min(float(images + leave), burst)
+        if self._allowance < needed - _ROUNDING:
+            wait_ms = math.ceil((needed - self._allowance) / self.lines_per_s * 1000)
+            raise RateLimitedError(
+                f"caller {self.name} may send {self.lines_per_s:g} images a second",
+                retry_after_ms=wait_ms,
+                metadata={"lines_per_s": f"{self.lines_per_s:g}"},
+            )
+        self._allowance -= images
 
 
 class TokenStore:

@@ -13,7 +13,7 @@ from longhand.v1 import recognition_pb2_grpc
 from longhand_server import messages
 from longhand_server.calls import Call, CallGate, Context, as_known
 from longhand_server.config import ListenConfig
-from longhand_server.errors import InvalidRequestError, LonghandError, RateLimitedError, ShuttingDownError
+from longhand_server.errors import InvalidRequestError, LonghandError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.registry import ModelRegistry
 from longhand_server.streaming import AnswerStream
@@ -212,13 +212,8 @@ async def _read(
 
 async def _read_streamed(work: Work, image: _StreamedImage) -> pb.StreamingRecognizeResponse:
     response = pb.StreamingRecognizeResponse(request_id=image.request_id)
-    try:
-        await work.call.await_turn()
-    except RateLimitedError as error:
-        work.failed(error)
-        response.error.CopyFrom(messages.write_status(error))
-    else:
-        await _fill_outcome(response, work, image, "image")
+    await work.call.await_turn()
+    await _fill_outcome(response, work, image, "image")
     return response
 
 

@@ -6,6 +6,7 @@ And each runs against a server that knows groups of images and one, older, that 
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 import weakref
@@ -358,6 +359,40 @@ def test_a_slow_source_is_no_silent_server(fake: FakeServer, read_all: ReadAll) 
         assert texts(read_all(fake.address, source, timeout_s=1.0)) == ["0", "1"]
 
 
+def test_a_caller_that_takes_its_time_is_no_silent_server(fake: FakeServer, read_all: ReadAll) -> None:
+    seen = []
+
+    def read_sync() -> None:
+        with RecognizerClient(fake.address, timeout_s=1.0) as client:
+            for outcome in client.recognize_stream(lines(20), look_ahead=4):
+                seen.append(outcome.result().text)
+                if len(seen) == 2:
+                    time.sleep(1.5)
+
+    async def read_async() -> None:
+        async with AsyncRecognizerClient(fake.address, timeout_s=1.0) as client:
+            async for outcome in client.recognize_stream(lines(20), look_ahead=4):
+                seen.append(outcome.result().text)
+                if len(seen) == 2:
+                    time.sleep(1.5)
+
+    asyncio.run(read_async()) if read_all is read_all_async else read_sync()
+    assert seen == [str(index) for index in range(20)]
+
+
+def test_the_sources_own_failure_is_told_where_the_server_fails_too(read_all: ReadAll) -> None:
+    def failing() -> Iterator[bytes]:
+        yield b"text:0"
+        raise OSError("disk gone")
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    with pytest.raises(OSError, match="disk gone") as caught:
+        read_all(address, failing())
+    assert isinstance(caught.value.__cause__, ServerUnavailableError)
+
+
 def test_a_full_server_is_asked_again(fake: FakeServer, read_all: ReadAll) -> None:
     fake.servicer.stream_breaks = 2
     fake.servicer.stream_break_code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -460,3 +495,8 @@ def test_a_closed_client_says_so(fake: FakeServer) -> None:
         client.recognize(b"text:0")
     with pytest.raises(ClientClosedError):
         client.recognize_stream([b"text:0"])
+    client = RecognizerClient(fake.address)
+    stream = client.recognize_stream([b"text:0"])
+    client.close()
+    with pytest.raises(ClientClosedError):
+        next(stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
@@ -16,10 +17,11 @@ import pytest_asyncio
 from helpers.toy_model import draw_image, write_bundle
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
-from longhand_server.calls import CallGate, Context
+from longhand_server.calls import Call, CallGate, Context
 from longhand_server.config import ListenConfig, ModelsConfig, SecurityConfig, ServerConfig
-from longhand_server.errors import LonghandError
+from longhand_server.errors import LonghandError, ShuttingDownError
 from longhand_server.metrics import Metrics
+from longhand_server.security import Caller
 from longhand_server.server import build_server
 from longhand_server.tracing import Tracer
 
@@ -113,5 +115,34 @@ async def test_a_call_that_its_deadline_ends_is_counted_as_such(remaining: float
 
 
 def test_faults_are_counted_at_zero_before_the_first() -> None:
-    labels = {"method": "Recognize", "code": "INTERNAL", "reason": "RECOGNITION_FAILED"}
-    assert Metrics().registry.get_sample_value("longhand_calls_total", labels) == 0
+    metrics = Metrics()
+    metrics.watch_queue(object(), "en", lambda: 0)  # as a model does that is loaded
+    calls = {"method": "Recognize", "code": "INTERNAL", "reason": "RECOGNITION_FAILED"}
+    assert metrics.registry.get_sample_value("longhand_calls_total", calls) == 0
+    lines = {"model": "en", "reason": "RECOGNITION_FAILED"}
+    assert metrics.registry.get_sample_value("longhand_lines_total", lines) == 0
+
+
+async def test_streams_of_one_caller_take_turns_and_leave_something_to_single_calls() -> None:
+    holder = Caller("me", b"", 20.0)
+    draining = asyncio.Event()
+    streams = [Call("", "me", holder, math.inf, draining) for _ in "ab"]
+    single = Call("", "me", holder, math.inf, draining)
+    turns: list[int] = []
+
+    async def image(number: int) -> None:
+        await streams[number].await_turn()
+        turns.append(number)
+
+    waiting = [asyncio.create_task(image(number)) for number in (0, 1) for _ in range(40)]
+    await asyncio.sleep(0.8)
+    assert abs(turns.count(0) - turns.count(1)) <= 20  # the allowance of the start may go to one of them
+    later = turns[20:]
+    assert later, turns
+    assert abs(later.count(0) - later.count(1)) <= 1
+    single.spend(1)
+    waiting[-1].cancel()
+    draining.set()
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert any(isinstance(end, ShuttingDownError) for end in ends)
+    assert not holder.turn.locked()

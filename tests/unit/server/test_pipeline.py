@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -118,6 +120,23 @@ async def test_a_bad_image_fails_alone_among_those_that_one_thread_opens() -> No
             assert result.text == width_of(text)
         else:
             assert isinstance(result, InvalidImageError)
+    await pipeline.close()
+
+
+async def test_bad_images_leave_nothing_behind_without_a_collection() -> None:
+    pipeline = build(SimulatedModel("cuda:0"))
+    gc.collect()
+    gc.disable()
+    try:
+        calls = (pipeline.recognize(image, _OPTIONS) for image in (b"text", draw_image("a")) * 8)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        seen = [weakref.ref(result) for result in results if isinstance(result, InvalidImageError)]
+        del results
+        await asyncio.sleep(0.05)
+        assert len(seen) == 8
+        assert not [error for error in seen if error() is not None]
+    finally:
+        gc.enable()
     await pipeline.close()
 
 

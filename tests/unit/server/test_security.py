@@ -98,19 +98,17 @@ def test_a_large_batch_passes_and_is_paid_for_afterwards() -> None:
     caller.spend(1, now=104.2)
 
 
-def test_images_of_a_stream_take_their_turns() -> None:
+def test_who_can_wait_leaves_something_to_those_who_cannot() -> None:
     caller = Caller("web", b"", 10.0)
-    waits = [caller.reserve(1, 100.0, 60.0) for _ in range(13)]
-    assert waits[:10] == [0.0] * 10
-    assert waits[10:] == pytest.approx([0.1, 0.2, 0.3])
-    caller.give_back(2)
-    assert caller.reserve(1, 100.0, 60.0) == pytest.approx(0.2)
-    with pytest.raises(RateLimitedError):
-        caller.spend(1, now=100.1)
-    assert Caller("any", b"").reserve(1000, 100.0, 60.0) == 0.0
-    with pytest.raises(RateLimitedError, match="may send 10 images a second"):
-        caller.reserve(700, 100.1, 60.0)
-    assert caller.reserve(1, 100.1, 60.0) == pytest.approx(0.2)  # nothing was taken for those
+    for _ in range(9):
+        caller.spend(1, now=100.0, leave=1)
+    with pytest.raises(RateLimitedError) as caught:
+        caller.spend(1, now=100.0, leave=1)
+    assert caught.value.retry_after_ms == 100
+    caller.spend(1, now=100.0)
+    slow = Caller("slow", b"", 0.5)  # never has two at hand
+    slow.spend(1, now=100.0, leave=1)
+    slow.spend(1, now=102.0, leave=1)
 
 
 def test_a_clock_that_jumps_back_locks_nobody_out_for_long() -> None:

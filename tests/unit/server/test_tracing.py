@@ -43,5 +43,5 @@ def test_without_an_endpoint_nothing_is_traced() -> None:
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
-    with pytest.raises(ConfigurationError, match=r"pip install .longhand\[tracing\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[tracing\]'"):
         make_tracer("http://localhost:4317")

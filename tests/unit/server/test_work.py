@@ -38,7 +38,7 @@ async def test_an_image_that_the_old_model_reads_names_the_old_one() -> None:
     old, new = Model("1"), Model("2")
     served = [old]
     registry: Any = type("Registry", (), {"find": lambda *_: served[0]})()
-    call = Call("id", "me", None, 0.0)
+    call = Call("id", "me", None, 0.0, asyncio.Event())
     work = Work(RecognitionOptions(), 0, ("", ""), registry, call, Metrics())
     first = asyncio.create_task(work.read(b"1", "image"))
     await asyncio.sleep(0)
