@@ -117,7 +117,8 @@ class LonghandServer:
         self._inference.drain_streams()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
-                await asyncio.gather(self._servicer.drain(), asyncio.sleep(min(_SETTLE_S, grace_s)))
+                await self._servicer.drain()
+                await asyncio.sleep(_SETTLE_S)  # clients send on at once when they have an answer
         # What is still open watches the health service.
         await self._server.stop(min(_SETTLE_S, max(0.0, end - asyncio.get_running_loop().time())))
         await self.registry.close()
