@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
-from longhand_client.aio_stream import AsyncRecognitionStream
+from longhand_client.aio_stream import AsyncRecognitionStream, is_being_cancelled
 from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
 from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls
 from longhand_client.errors import client_closed, from_rpc_error
@@ -202,7 +202,6 @@ class AsyncRecognizerClient:
             raise from_rpc_error(error, self.address) from error
         except asyncio.CancelledError:
             # gRPC raises it, too, where the channel is closed; nobody wanted the caller's task to end.
-            task = asyncio.current_task()
-            if task is not None and not task.cancelling():
-                raise client_closed() from None
-            raise
+            if is_being_cancelled():
+                raise
+            raise client_closed() from None

@@ -148,12 +148,7 @@ class AsyncRecognitionStream:
                     continue
             if event is None or isinstance(event, _LostStatusError):
                 event = ended_early(self._settings.address)
-            try:
-                await asyncio.sleep(pause_before_retry(event, failures, self._settings))
-            except LonghandError:
-                if source_error is not None:
-                    raise source_error from event
-                raise
+            await asyncio.sleep(pause_before_retry(event, failures, self._settings, source_error))
             failures += 1
         for pending in self._outbox.give_up():
             yield never_answered(pending)
@@ -170,7 +165,7 @@ class AsyncRecognitionStream:
                     break
                 self._add(index, source)
         except BaseException as error:  # the caller's iterable failed: the caller gets its exception
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 raise
             self._events.put_nowait(_SourceFailed(error))
         self._outbox.close()
@@ -234,7 +229,7 @@ class AsyncRecognitionStream:
                     raise no_answer(self._settings, len(self._outbox)) from None
 
 
-def _is_being_cancelled() -> bool:
+def is_being_cancelled() -> bool:
     """Whether somebody wants this task to end, where CancelledError can have come from what it awaits, too."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -109,13 +109,18 @@ def ended_early(address: str) -> ServerUnavailableError:
     return ServerUnavailableError(f"the server at {address} ended the stream early", code="UNAVAILABLE")
 
 
-def pause_before_retry(error: LonghandError, failures: int, settings: StreamSettings) -> float:
+def pause_before_retry(
+    error: LonghandError, failures: int, settings: StreamSettings, source_error: BaseException | None
+) -> float:
     """Seconds to wait before a stream that ended with that error is opened again.
 
     Raises:
         LonghandError: The error itself, where trying again would not help or was done often enough.
+        BaseException: What the caller's iterable had raised before, if it had, instead.
     """
     if not isinstance(error, ServerUnavailableError | OverloadedError) or failures >= settings.retries:
+        if source_error is not None:
+            raise source_error from error
         raise error
     return max(min(FIRST_BACKOFF_S * 2.0**failures, LONGEST_BACKOFF_S), error.retry_after_s or 0.0)
 
@@ -179,12 +184,7 @@ class RecognitionStream:
                         raise source_error
                     return
                 error = event.error or ended_early(self._settings.address)
-                try:
-                    time.sleep(pause_before_retry(error, failures, self._settings))
-                except LonghandError:
-                    if source_error is not None:
-                        raise source_error from error
-                    raise
+                time.sleep(pause_before_retry(error, failures, self._settings, source_error))
                 failures += 1
                 self._start()
 
