@@ -43,7 +43,9 @@ def decode_grey(data: bytes, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> NDAr
         pixels = cv2.imdecode(np.frombuffer(header.payload, np.uint8), flags)
     except (cv2.error, MemoryError):
         pixels = None
-    if pixels is None or pixels.size == 0:
+    # A TIFF comes turned already.
+    as_told = (header.height, header.width), (header.width, header.height)
+    if pixels is None or pixels.shape[:2] not in as_told:
         raise InvalidImageError(
             f"damaged {header.kind} image: its {header.width}x{header.height} pixels cannot be decoded"
         )

@@ -72,10 +72,22 @@ def bad_images() -> dict[str, tuple[bytes, str]]:
             "TIFF",
         ),
         "TIFF of two pages": (_two_pages(), "several pages"),
-        "TIFF of 200 fields out of the file": (
+        "TIFF of 200 huge fields": (
             samples.tiff([(256 + n, 4, 0x0FFFFFFF, 8) for n in range(200)]),
+            "field 256 has 268435455 values",
+        ),
+        "TIFF with a field out of the file": (
+            samples.tiff([(256, 4, 1, 64), (257, 4, 1, 64), (273, 4, 60_000, 8)]),
             "truncated TIFF",
         ),
+        "TIFF of two widths": (samples.tiff_of_two_sizes(8_000, 16), "field 256 is there twice"),
+        "TIFF of one huge tile": (samples.tiled_tiff(3, 32_768, 1_024, 65_536), "tiles of 1024x65536"),
+        "TIFF of 2,048 thin tiles": (samples.tiled_tiff(32_768, 3, 16, 65_536), "tiles of 16x65536"),
+        "TIFF of two orders of samples": (
+            samples.plain_tiff(64, 64, tag_258=(11, 8)),
+            "field 258 has 1 values of type 11",
+        ),
+        "WebP of two pictures": (samples.webp_of_two_pictures(8_000), "two pictures"),
         "animated PNG": (_animated("PNG"), "animated"),
         "animated WebP": (_animated("WEBP"), "animated"),
         "PNG of 40,000 chunks": (

@@ -75,8 +75,8 @@ def tiff(fields: list[tuple[int, int, int, int]], tail: bytes = b"", following: 
     return b"II*\x00" + struct.pack("<IH", 8, len(fields)) + entries + struct.pack("<I", following) + tail
 
 
-def plain_tiff(width: int, height: int, **changed: int) -> bytes:
-    """A grey uncompressed TIFF; ``changed`` overrides a field: tag_256=..."""
+def plain_tiff(width: int, height: int, **changed: int | tuple[int, int]) -> bytes:
+    """A grey uncompressed TIFF; ``changed`` overrides a field's value, or type and value: tag_256=..."""
     start = 8 + 2 + 9 * 12 + 4
     values = {
         256: (4, width),
@@ -91,9 +91,79 @@ def plain_tiff(width: int, height: int, **changed: int) -> bytes:
     }
     for name, value in changed.items():
         tag = int(name.removeprefix("tag_"))
-        values[tag] = (values[tag][0], value)
+        values[tag] = value if isinstance(value, tuple) else (values[tag][0], value)
     fields = [(tag, kind, 1, value) for tag, (kind, value) in sorted(values.items())]
     return tiff(fields, bytes(min(width * height, 1 << 20)))
+
+
+def tiff_of_two_sizes(first: int, second: int) -> bytes:
+    """A deflated TIFF that states two widths and two heights; what it holds is of the first ones."""
+    pixels = zlib.compress(bytes(first * first), 9)
+    sizes = [(256, 4, 1, first), (256, 4, 1, second), (257, 4, 1, first), (257, 4, 1, second)]
+    start = 8 + 2 + 12 * 11 + 4
+    rest = [(258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, start), (277, 3, 1, 1)]
+    return tiff([*sizes, *rest, (278, 4, 1, first), (279, 4, 1, len(pixels))], pixels)
+
+
+def tiled_tiff(width: int, height: int, across: int, down: int, samples: int = 4, bits: int = 16) -> bytes:
+    """A deflated TIFF of tiles of that size, all of them the same bytes of the file."""
+    pixels = zlib.compress(bytes(across * down * samples * bits // 8), 9)
+    tiles = -(-width // across) * -(-height // down)
+    fields = 11 if samples < 4 else 12
+    start = 8 + 2 + 12 * fields + 4
+    lists = b"".join(struct.pack(f"<{tiles}I", *([value] * tiles)) for value in (start, len(pixels)))
+    at = start + len(pixels)
+    extra = [(338, 3, 1, 2)] if samples == 4 else []
+    several = samples * 2 > 4
+    depth_at = at + len(lists)
+    return tiff(
+        [
+            *((256, 4, 1, width), (257, 4, 1, height), (258, 3, samples, depth_at if several else bits)),
+            *((259, 3, 1, 8), (262, 3, 1, 2 if samples > 1 else 1), (277, 3, 1, samples), (284, 3, 1, 1)),
+            *((322, 4, 1, across), (323, 4, 1, down)),
+            (324, 4, tiles, at if tiles > 1 else start),
+            (325, 4, tiles, at + 4 * tiles if tiles > 1 else len(pixels)),
+            *extra,
+        ],
+        pixels + lists + struct.pack(f"<{samples}H", *([bits] * samples)),
+    )
+
+
+def jpeg_of_exif_bomb() -> bytes:
+    """A sound JPEG with a block of EXIF that states 256 fields of 65,000 values each, all of them in the same place."""
+    fields = [(1_000 + n, 1, 65_000, 0) for n in range(256)]
+    exif = b"Exif\x00\x00" + tiff(fields, bytes(65_400 - 12 * 256 - 14))
+    data = encode(Image.fromarray(line_pixels()), "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    return data[:2] + segment * 40 + data[2:]
+
+
+def _lossless_webp(side: int) -> bytes:
+    """The VP8L stream of a white square: every code of it has one symbol, so that a pixel takes no bits."""
+    bits, count = 0, 0
+    fields = [(0x2F, 8), (side - 1, 14), (side - 1, 14), (0, 1), (0, 3), (0, 1), (0, 1), (0, 1)]
+    for _ in range(4):
+        fields += [(1, 1), (0, 1), (1, 1), (255, 8)]
+    fields += [(1, 1), (0, 1), (0, 1), (0, 1)]
+    for value, width in fields:
+        bits |= value << count
+        count += width
+    return bits.to_bytes((count + 7) // 8, "little") + bytes(16)
+
+
+def _riff(*chunks: bytes) -> bytes:
+    body = b"WEBP" + b"".join(chunk + bytes(len(chunk) % 2) for chunk in chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _small_webp_picture() -> bytes:
+    return encode(Image.new("RGB", (8, 8), "white"), "WEBP", lossless=False)[12:]
+
+
+def webp_of_two_pictures(side: int) -> bytes:
+    """A WebP of a large picture of few bytes and, behind it, a small one."""
+    large = _lossless_webp(side)
+    return _riff(b"VP8L" + struct.pack("<I", len(large)) + large, _small_webp_picture())
 
 
 def bmp(width: int, height: int, bits: int = 24, compression: int = 0, body: bytes = b"") -> bytes:
@@ -125,5 +195,7 @@ def costly_images() -> dict[str, bytes]:
             Image.merge("RGBA", [*noise.split(), alpha]), "WEBP", lossless=False, quality=30, method=0
         ),
         "JPEG of 20 scans": progressive_jpeg_of_scans(width, height, 10),
+        "TIFF of tiles larger than the picture": tiled_tiff(2_000, 500, 1_024, 1_024),
+        "JPEG with much EXIF": jpeg_of_exif_bomb(),
         "deflated RGBA TIFF": encode(Image.merge("RGBA", [alpha] * 4), "TIFF", compression="tiff_deflate"),
     }

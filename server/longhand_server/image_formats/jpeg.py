@@ -31,11 +31,12 @@ def read(data: bytes) -> ImageHeader:
         InvalidImageError: The file is truncated, contradicts itself, or is of a rare kind.
     """
     frame: tuple[int, int, int] | None = None
-    orientation, scans, at = 1, 0, 2
+    orientation: int | None = None
+    scans, at = 0, 2
     for _ in range(_MAX_SEGMENTS):
         marker, at = _next_marker(data, at)
         if marker == _EOI:
-            return _header(data, frame, orientation, scans)
+            return _header(data, frame, orientation or 1, scans)
         if marker in _STANDALONE:
             continue
         length = unsigned(data, at, 2, "big", _KIND)
@@ -47,7 +48,7 @@ def read(data: bytes) -> ImageHeader:
             if frame is not None:
                 raise damaged(_KIND, "it has two frames")
             frame = _read_frame(data, at, length)
-        elif marker == _APP1 and data[at + 2 : at + 8] == b"Exif\x00\x00":
+        elif marker == _APP1 and orientation is None and data[at + 2 : at + 8] == b"Exif\x00\x00":
             orientation = exif_orientation(data[at + 8 : at + length])
         elif marker == _SOS:
             scans += 1

@@ -62,7 +62,7 @@ def _transparent_grey(chunks: list[bytes], depth: int) -> int | None:
 def _sift_chunks(data: bytes) -> tuple[list[bytes], int]:
     """Returns the chunks that matter, up to IEND, and the EXIF orientation."""
     kept: list[bytes] = []
-    orientation = 1
+    orientation: int | None = None
     at = len(MAGIC)
     for _ in range(_MAX_CHUNKS):
         if at >= len(data):
@@ -78,11 +78,11 @@ def _sift_chunks(data: bytes) -> tuple[list[bytes], int]:
             kept.append(data[at:end])
         elif name == b"acTL" and unsigned(data, at + 8, 4, "big", _KIND) > 1:
             raise unsupported(_KIND, "it is animated; send one picture")
-        elif name == b"eXIf":
+        elif name == b"eXIf" and orientation is None:
             orientation = exif_orientation(data[at + 8 : at + 8 + length])
         if name == b"IEND":
             if not kept:
                 break
-            return kept, orientation
+            return kept, orientation or 1
         at = end
     raise damaged(_KIND, f"it has more than {_MAX_CHUNKS} chunks")

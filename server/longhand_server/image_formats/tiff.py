@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Collection, Mapping
 
 from longhand_server.errors import InvalidImageError
 from longhand_server.image_formats.common import (
@@ -21,12 +22,20 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES = 273, 274, 277, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES = 322, 323, 324, 325
 _PLANAR, _SAMPLE_FORMAT = 284, 339
+_PARTS = frozenset((_STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES))
+_READ = _PARTS | {
+    *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _ROWS_PER_STRIP),
+    *(_TILE_WIDTH, _TILE_HEIGHT, _PLANAR, _SAMPLE_FORMAT),
+}
 
 # Bytes of one value of each field type.
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_INTEGER_TYPES = {1: 1, 3: 2, 4: 4}
+_INTEGER_FORMATS = {1: "B", 3: "H", 4: "I"}
 _MAX_ENTRIES = 256
-_MAX_VALUES = 65_536
+# Values of a field: strips and tiles can be many, anything else is one a sample.
+_MAX_PARTS, _MAX_VALUES = 65_536, 16
+# Pixels that all tiles together may have, whatever the picture's size, and per pixel of the picture.
+_MAX_TILED, _MAX_TILED_SHARE = 1 << 22, 4
 # None, CCITT (1D, group 3, group 4), LZW, deflate (both numbers), PackBits.
 _COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 8, 32946, 32773))
 
@@ -40,8 +49,7 @@ def read(data: bytes) -> ImageHeader:
         InvalidImageError: The file is truncated, has several pages, is of a rare kind, or
             contradicts itself.
     """
-    byteorder = "little" if data[:2] == b"II" else "big"
-    tags, following = _read_directory(data, unsigned(data, 4, 4, byteorder, _KIND), byteorder)
+    tags, following = _read_directory(data, _READ)
     if following:
         raise unsupported(_KIND, "it has several pages; send one page")
     width, height = _one(tags, _WIDTH), _one(tags, _HEIGHT)
@@ -85,40 +93,42 @@ def exif_orientation(exif: bytes) -> int:
         exif = exif[6:]
     if exif[:4] not in MAGICS:
         return 1
-    byteorder = "little" if exif[:2] == b"II" else "big"
     try:
-        offset = unsigned(exif, 4, 4, byteorder, "EXIF")
-        tags, _ = _read_directory(exif, offset, byteorder)
-        return _valid_orientation(tags)
+        tags, _ = _read_directory(exif, (_ORIENTATION,))
     except InvalidImageError:
         return 1
-
-
-def _valid_orientation(tags: Tags) -> int:
-    value = (tags.get(_ORIENTATION) or (1,))[0]
+    value = _one(tags, _ORIENTATION, 1)
     return value if 1 <= value <= 8 else 1
 
 
-def _read_directory(data: bytes, at: int, byteorder: str) -> tuple[Tags, int]:
-    """Returns the integer fields of the directory at ``at`` and the next directory's offset."""
+def _read_directory(data: bytes, wanted: Collection[int]) -> tuple[Tags, int]:
+    """Returns the wanted fields of the first directory, all of them integers, and the next directory's offset."""
+    order, byteorder = ("<", "little") if data[:2] == b"II" else (">", "big")
+    at = unsigned(data, 4, 4, byteorder, _KIND)
     count = unsigned(data, at, 2, byteorder, _KIND)
     if not 1 <= count <= _MAX_ENTRIES:
         raise damaged(_KIND, f"a directory of {count} fields; 1 to {_MAX_ENTRIES} are read")
+    end = at + 2 + 12 * count
+    following = unsigned(data, end, 4, byteorder, _KIND)
     tags: dict[int, tuple[int, ...]] = {}
-    for entry in range(at + 2, at + 2 + 12 * count, 12):
-        tag = unsigned(data, entry, 2, byteorder, _KIND)
-        kind = unsigned(data, entry + 2, 2, byteorder, _KIND)
-        values = unsigned(data, entry + 4, 4, byteorder, _KIND)
-        size = values * _TYPE_SIZES.get(kind, 1)
-        start = entry + 8 if size <= 4 else unsigned(data, entry + 8, 4, byteorder, _KIND)
+    entries = struct.iter_unpack(order + "HHII", data[at + 2 : end])
+    for entry, (tag, kind, values, offset) in zip(range(at + 2, end, 12), entries, strict=True):
+        if tag not in wanted:
+            continue
+        if tag in tags:
+            # Which of them counts is not agreed upon, so that what is checked could be other than what is decoded.
+            raise damaged(_KIND, f"field {tag} is there twice")
+        most = _MAX_PARTS if tag in _PARTS else _MAX_VALUES
+        if kind not in _INTEGER_FORMATS or not 1 <= values <= most:
+            raise damaged(
+                _KIND, f"field {tag} has {values} values of type {kind}; 1 to {most} integers are read"
+            )
+        size = values * _TYPE_SIZES[kind]
+        start = entry + 8 if size <= 4 else offset
         if start + size > len(data):
             raise truncated(_KIND, f"field {tag} needs {start + size} bytes, {len(data)} are there")
-        if kind in _INTEGER_TYPES and 1 <= values <= _MAX_VALUES:
-            width = _INTEGER_TYPES[kind]
-            tags[tag] = tuple(
-                unsigned(data, start + width * index, width, byteorder, _KIND) for index in range(values)
-            )
-    return tags, unsigned(data, at + 2 + 12 * count, 4, byteorder, _KIND)
+        tags[tag] = struct.unpack_from(f"{order}{values}{_INTEGER_FORMATS[kind]}", data, start)
+    return tags, following
 
 
 def _one(tags: Tags, tag: int, default: int | None = None) -> int:
@@ -135,10 +145,12 @@ def _check_pixels(data: bytes, tags: Tags, width: int, height: int) -> None:
     if _TILE_OFFSETS in tags:
         offsets, sizes = tags[_TILE_OFFSETS], tags.get(_TILE_SIZES, ())
         across, down = _one(tags, _TILE_WIDTH), _one(tags, _TILE_HEIGHT)
-        # A tile may reach past the picture, but one that dwarfs it only costs memory.
-        if not (16 <= across <= max(1024, 2 * width) and 16 <= down <= max(1024, 2 * height)):
-            raise damaged(_KIND, f"tiles of {across}x{down} for {width}x{height} pixels")
+        if min(across, down) < 16:
+            raise damaged(_KIND, f"tiles of {across}x{down} pixels; 16 on a side are the least")
         needed = -(-width // across) * -(-height // down)
+        # Tiles may reach past the picture, but where they dwarf it they only cost memory and time.
+        if needed * across * down > max(_MAX_TILED, _MAX_TILED_SHARE * width * height):
+            raise damaged(_KIND, f"{needed} tiles of {across}x{down} for {width}x{height} pixels")
     else:
         offsets, sizes = tags.get(_STRIP_OFFSETS, ()), tags.get(_STRIP_SIZES, ())
         rows = _one(tags, _ROWS_PER_STRIP, height)

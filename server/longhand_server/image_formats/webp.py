@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from longhand_server.image_formats.common import (
     ImageHeader,
     damaged,
@@ -13,7 +15,8 @@ from longhand_server.image_formats.tiff import exif_orientation
 
 _KIND = "WebP"
 _MAX_CHUNKS = 1_000
-_ANIMATION_FLAG = 0x02
+_PICTURES = (b"VP8 ", b"VP8L")
+_ANIMATION_FLAG, _ALPHA_FLAG = 0x02, 0x10
 
 
 def matches(data: bytes) -> bool:
@@ -28,11 +31,13 @@ def read(data: bytes) -> ImageHeader:
         InvalidImageError: The file is truncated, animated, or contradicts itself.
     """
     chunks = _chunks(data)
-    picture = chunks.get(b"VP8 ") or chunks.get(b"VP8L")
-    if picture is None:
+    pictures = [name for name in _PICTURES if name in chunks]
+    if not pictures:
         raise truncated(_KIND, "it holds no picture (no VP8 or VP8L chunk)")
-    lossless = b"VP8 " not in chunks
-    width, height, transparent = _lossless(picture) if lossless else _lossy(picture)
+    if len(pictures) > 1:
+        raise damaged(_KIND, "it holds two pictures")
+    picture = chunks[pictures[0]]
+    width, height, transparent = _lossless(picture) if pictures == [b"VP8L"] else _lossy(picture)
     extended = chunks.get(b"VP8X")
     if extended is not None:
         canvas = (
@@ -48,8 +53,22 @@ def read(data: bytes) -> ImageHeader:
         channels=4 if transparent or b"ALPH" in chunks else 3,
         bits=8,
         orientation=exif_orientation(chunks.get(b"EXIF", b"")),
-        payload=data,
+        payload=_payload(chunks, pictures[0]),
     )
+
+
+def _payload(chunks: Mapping[bytes, bytes], picture: bytes) -> bytes:
+    """The file with nothing but what was looked at: decoders differ in which of several chunks they take."""
+    kept = {picture: chunks[picture]}
+    if b"VP8X" in chunks:
+        canvas = chunks[b"VP8X"]
+        alpha = {b"ALPH": chunks[b"ALPH"]} if b"ALPH" in chunks else {}
+        kept = {b"VP8X": bytes((canvas[0] & _ALPHA_FLAG,)) + canvas[1:], **alpha, **kept}
+    body = b"WEBP" + b"".join(
+        name + len(content).to_bytes(4, "little") + content + bytes(len(content) % 2)
+        for name, content in kept.items()
+    )
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
 
 
 def _chunks(data: bytes) -> dict[bytes, bytes]:
@@ -69,6 +88,8 @@ def _chunks(data: bytes) -> dict[bytes, bytes]:
         body = data[at + 8 : at + 8 + length]
         if name in (b"ANIM", b"ANMF") or (name == b"VP8X" and body and body[0] & _ANIMATION_FLAG):
             raise unsupported(_KIND, "it is animated; send one picture")
+        if name in _PICTURES and name in chunks:
+            raise damaged(_KIND, "it holds two pictures")
         chunks.setdefault(name, body)
         at += 8 + length + length % 2
     raise damaged(_KIND, f"it has more than {_MAX_CHUNKS} chunks")
