@@ -18,8 +18,10 @@ from longhand_server.supervisor import SUPERVISED, Supervisor
 
 def main() -> int:
     """Runs the server; returns the exit code: 0, 1 (could not start), 2 (wrong settings)."""
-    # Until the server knows what to do about it.
+    # Until the server knows what to do about them. In a container this is process 1, for which the kernel takes
+    # signals that nobody has asked for to be of no interest.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         config, arguments = parse_arguments(sys.argv[1:], os.environ)
         if arguments.print_config:
@@ -29,10 +31,14 @@ def main() -> int:
         # A worker thread hands the interpreter back to the event loop five times sooner than by default.
         sys.setswitchinterval(0.001)
         if config.listen.workers > 1:
-            return asyncio.run(Supervisor(sys.argv[1:], config).run())
+            return asyncio.run(Supervisor(config).run())
         keep_freed_memory()
         # Imported late: --help and --print-config need no gRPC, OpenCV or ONNX Runtime.
         choose_poller()
+        # What it says of damaged images is for its own developers; clients are told by the server.
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+        if config.observe.log_format == "json":
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines are no JSON
         from longhand_server.server import serve
 
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

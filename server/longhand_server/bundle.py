@@ -39,6 +39,7 @@ class ModelBundle:
         decoder: fields of ``longhand_decoder.BeamSearchOptions``, tuned for this model.
         label_priors: how often the network says each label, on average over frames, the blank first; or None.
         directory: the folder.
+        digest: SHA-256 of ``bundle.json``, which holds that of every other file.
         onnx_path, weights_path: the network, twice.
         onnx_int8_path: the network in 8-bit integers, or None.
         word_model_path, character_model_path: KenLM files, or None.
@@ -53,6 +54,7 @@ class ModelBundle:
     decoder: Mapping[str, Any]
     label_priors: tuple[float, ...] | None
     directory: Path
+    digest: bytes
     onnx_path: Path
     onnx_int8_path: Path | None
     weights_path: Path
@@ -75,7 +77,7 @@ def load_bundle(directory: Path | str) -> ModelBundle:
         InvalidModelError: the folder, a file or a setting is missing or wrong; one line that says which.
     """
     directory = Path(directory)
-    content = _manifest(directory)
+    content, digest = _manifest(directory)
     where = directory / MANIFEST
     try:
         alphabet = Alphabet(list(_get(content, "alphabet", str, where)))
@@ -102,6 +104,7 @@ def load_bundle(directory: Path | str) -> ModelBundle:
         decoder=_get(content, "decoder", dict, where),
         label_priors=_label_priors(content, labels, where),
         directory=directory,
+        digest=digest,
         onnx_path=onnx,
         onnx_int8_path=paths["onnx_int8"],
         weights_path=weights,
@@ -162,19 +165,21 @@ def update_decoder(
     Raises:
         InvalidModelError: no readable ``bundle.json`` there.
     """
-    content = _manifest(directory)
+    content, _ = _manifest(directory)
     content["decoder"] = dict(decoder)
     content["label_priors"] = None if label_priors is None else list(label_priors)
     text = json.dumps(content, ensure_ascii=False, indent=2)
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def _manifest(directory: Path) -> dict[str, Any]:
+def _manifest(directory: Path) -> tuple[dict[str, Any], bytes]:
+    """What ``bundle.json`` says, and its SHA-256."""
     path = directory / MANIFEST
     try:
         if path.stat().st_size > _LARGEST_MANIFEST:
             raise InvalidModelError(f"{path}: larger than {_LARGEST_MANIFEST} bytes")
-        content = json.loads(path.read_text("utf-8"))
+        data = path.read_bytes()
+        content = json.loads(data.decode("utf-8"))
     except OSError as error:
         raise InvalidModelError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -182,7 +187,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         got = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise InvalidModelError(f"{path}: format {got!r}, this version reads format {FORMAT}")
-    return content
+    return content, hashlib.sha256(data).digest()
 
 
 def _get(content: Mapping[str, Any], key: str, kind: type, where: Path) -> Any:

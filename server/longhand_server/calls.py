@@ -15,7 +15,13 @@ from typing import Any, TypeAlias, cast
 import grpc
 
 from longhand_server import messages
-from longhand_server.errors import LonghandError, OverloadedError, RateLimitedError, ShuttingDownError
+from longhand_server.errors import (
+    InvalidModelError,
+    LonghandError,
+    OverloadedError,
+    RateLimitedError,
+    ShuttingDownError,
+)
 from longhand_server.metrics import Metrics
 from longhand_server.security import Caller, TokenStore
 from longhand_server.tracing import CallSpan, Tracer
@@ -27,6 +33,8 @@ REQUEST_ID_KEY = "x-request-id"
 _DEADLINE_TOLERANCE_S = 0.1
 # When a place among the open calls may be free again.
 _RETRY_MS = 1000
+# Bytes of a status message.
+_LONGEST_MESSAGE = 1_000
 # What others may write into our log.
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 # grpc's own class is not generic at run time.
@@ -103,6 +111,11 @@ class _OpenCall:
     """What surrounds a call; a class, since contextlib's generators take several times as long."""
 
     __slots__ = ("_context", "_gate", "begun", "call", "method", "request_id", "span")
+
+    @property
+    def peer(self) -> str:
+        """Address and port of the client."""
+        return self._context.peer()
 
     def __init__(self, gate: CallGate, method: str, context: Context) -> None:
         self._gate = gate
@@ -204,7 +217,7 @@ class CallGate:
         self._metrics.call_ended(opened.method, code, reason, seconds)
         opened.span.end(code, reason, call.images if call else 0)
         if self._log_calls or code != "OK":
-            self._log(opened.method, code, reason, seconds, opened.request_id, call)
+            self._log(opened, code, reason, seconds)
 
     def _let_in(self, metadata: dict[str, Any], request_id: str, context: Context) -> Call:
         if self._draining.is_set():
@@ -219,7 +232,7 @@ class CallGate:
         # Its stubs do not say so, but without a deadline gRPC gives None.
         remaining = cast(float | None, context.time_remaining())
         deadline = math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
-        name = holder.name if holder else context.peer()
+        name = holder.name if holder else _address(context.peer())
         return Call(request_id, name, holder, deadline, self._draining)
 
     def _request_id(self, given: str | bytes | None) -> str:
@@ -227,21 +240,21 @@ class CallGate:
             return given
         return f"{self._id_prefix}-{next(self._numbers)}"
 
-    def _log(
-        self, method: str, code: str, reason: str, seconds: float, request_id: str, call: Call | None
-    ) -> None:
+    def _log(self, opened: _OpenCall, code: str, reason: str, seconds: float) -> None:
+        call = opened.call
         ACCESS_LOG.log(
             logging.INFO if code in ("OK", "CANCELLED") else logging.WARNING,
             "%s %s",
-            method,
+            opened.method,
             code,
             extra={
                 "fields": {
-                    "method": method,
+                    "method": opened.method,
                     "code": code,
                     "reason": reason,
-                    "request_id": request_id,
+                    "request_id": opened.request_id,
                     "caller": call.caller if call else "",
+                    "peer": opened.peer,
                     "images": call.images if call else 0,
                     "ms": round(seconds * 1000, 3),
                 }
@@ -254,12 +267,24 @@ def as_known(error: Exception, request_id: str) -> LonghandError:
     if isinstance(error, LonghandError):
         if error.code == "INTERNAL":
             _LOG.error("%s (request %s)", error, request_id, exc_info=error.__cause__ or error)
+        if isinstance(error, InvalidModelError):  # it names files of the server's
+            _LOG.error("a model cannot be loaded (request %s): %s", request_id, error)
+            return InvalidModelError("the model cannot be loaded; the server's log says why")
         return error
     _LOG.error("unexpected failure (request %s)", request_id, exc_info=error)
     return LonghandError("unexpected failure in the server; its log says more")
 
 
+def _address(peer: str) -> str:
+    """An address without the port, which every connection has its own of."""
+    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+
+
 async def _abort(context: Context, error: LonghandError, request_id: str) -> None:
+    # Clients take 8 KiB of metadata, which hold the message twice, spelt out and encoded.
+    encoded = error.message.encode()
+    if len(encoded) > _LONGEST_MESSAGE:
+        error.message = encoded[:_LONGEST_MESSAGE].decode(errors="ignore") + "…"
     trailers: list[tuple[str, str | bytes]] = [
         ("grpc-status-details-bin", messages.write_status(error).SerializeToString()),
         (REQUEST_ID_KEY, request_id),

@@ -34,10 +34,21 @@ class _JsonFormatter(_TextFormatter):
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
+def _shorten_undecodable(record: logging.LogRecord) -> bool:
+    """Leaves one line of what gRPC says of a message that is no protobuf, which anybody can send."""
+    error = record.exc_info[1] if record.exc_info else None
+    if type(error).__name__ == "DecodeError":
+        record.msg, record.args = "a message could not be decoded: %s", (error,)
+        record.exc_info = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
 def set_up_logging(config: ObserveConfig) -> None:
     """Sends all log lines of the process to standard error."""
     # A disk that is full must not stop the service, nor fill what is left with complaints about it.
     logging.raiseExceptions = False
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if config.log_format == "json" else _TextFormatter())
+    handler.addFilter(_shorten_undecodable)
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)

@@ -13,7 +13,8 @@ Infer = Callable[[oip.ModelInferRequest], Awaitable[oip.ModelStreamInferResponse
 class OrderedInference:
     """Answers the requests of one stream, several at a time, each after those before it.
 
-    The protocol's clients may leave requests without an id and tell answers by their order.
+    The protocol's clients may leave requests without an id and tell answers by their order, so once one has failed
+    none that came after it is answered.
 
     Args:
         infer: Answers one request.
@@ -30,6 +31,7 @@ class OrderedInference:
         self._room = asyncio.Event()
         self._last = asyncio.Event()
         self._last.set()
+        self._failed: Exception | None = None
 
     async def paced(
         self, requests: AsyncIterator[oip.ModelInferRequest]
@@ -48,15 +50,20 @@ class OrderedInference:
         self._last = done
         size = self._size(request)
         try:
-            response = await self._infer(request)
-        finally:
-            self._in_flight -= size
-            self._room.set()
-            # Also where this one failed or was cancelled, its turn comes after the one before.
             try:
-                await before.wait()
+                response = await self._infer(request)
             finally:
-                done.set()
+                self._in_flight -= size
+                self._room.set()
+                # Also where this one failed or was cancelled, its turn comes after the one before.
+                await before.wait()
+            if self._failed is not None:
+                raise self._failed
+        except Exception as error:
+            self._failed = self._failed or error
+            raise
+        finally:
+            done.set()
         return response
 
     def _size(self, request: oip.ModelInferRequest) -> int:

@@ -23,7 +23,7 @@ from longhand_server.statistics import ModelStatistics
 
 _LOG = logging.getLogger(__name__)
 # Characters of a name that nobody serves which are told back: errors travel as metadata, which is bounded.
-_MAX_SHOWN = 100
+_MAX_SHOWN, _MOST_LISTED = 100, 20
 _SHIPPED = Path(__file__).parent / "models"
 
 
@@ -49,7 +49,6 @@ class ServedModel:
 
     Attributes:
         bundle: The model on disk, checked.
-        identity: Tells whether what lies on disk is still the same.
         loaded: What is known of it in memory; None until it is loaded.
         failed: Whether loading it went wrong.
         statistics: What it has done.
@@ -57,7 +56,6 @@ class ServedModel:
 
     def __init__(self, bundle: ModelBundle, config: ServerConfig, device: str, metrics: Metrics) -> None:
         self.bundle = bundle
-        self.identity = _identity(bundle)
         self.loaded: LoadedModel | None = None
         self.failed = False
         self.statistics = ModelStatistics()
@@ -191,16 +189,18 @@ class ModelRegistry:
         return list(self._models)
 
     def find(self, name: str = "", version: str = "") -> ServedModel:
-        """The model of that name and version; empty = the default name, and its newest version.
+        """The model of that name and version; without a version the newest, without a name the default one.
 
         Raises:
             ModelNotFoundError: It is not served; the message lists what is.
         """
         wanted = name or self.default.name
-        for model in self._models:
-            if model.name == wanted and version in ("", model.version):
-                return model
-        served = ", ".join(f"{model.name} {model.version}" for model in self._models)
+        found = [m for m in self._models if m.name == wanted and version in ("", m.version)]
+        if found:
+            return found[0] if not name else max(found, key=lambda model: version_key(model.version))
+        served = ", ".join(f"{model.name} {model.version}" for model in self._models[:_MOST_LISTED])
+        if len(self._models) > _MOST_LISTED:
+            served += f" and {len(self._models) - _MOST_LISTED} more"
         asked = f"{wanted[:_MAX_SHOWN]} {version[:_MAX_SHOWN]}".strip()
         raise ModelNotFoundError(
             f"model {asked} is not served here; there is: {served}",
@@ -225,7 +225,7 @@ class ModelRegistry:
             InvalidModelError: A bundle is missing or damaged.
         """
         bundles = await asyncio.to_thread(find_bundles, self._config)
-        known = {model.identity: model for model in self._models}
+        known = {_identity(model.bundle): model for model in self._models}
         models = [known.get(_identity(bundle)) or self._make_model(bundle) for bundle in bundles]
         try:
             for model in models[:1] if self._config.models.lazy else models:
@@ -259,23 +259,24 @@ def find_bundles(config: ServerConfig) -> list[ModelBundle]:
     if folder is not None:
         if not folder.is_dir():
             raise InvalidModelError(f"models: {folder} is no folder")
-        others = [load_bundle(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+        # Hidden folders are where new bundles are put together.
+        found = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}")) if path.parent.name[0] != "."]
+        others = [load_bundle(path) for path in found]
     named = [bundle for bundle in others if bundle.name == config.models.model]
     if named:
         default = max(named, key=lambda bundle: version_key(bundle.version))
     else:
         default = load_bundle(_default_folder(config.models.model))
-    rest = [bundle for bundle in others if bundle is not default]
+    rest = [bundle for bundle in others if not bundle.directory.samefile(default.directory)]
     rest.sort(key=lambda bundle: version_key(bundle.version), reverse=True)
     rest.sort(key=lambda bundle: bundle.name)
     return _distinct([default, *rest])
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
-    """Orders versions as people do: 1.10 after 1.9, numbers before words."""
-    return tuple(
-        (0, int(part)) if part.isdecimal() else (1, part) for part in re.findall(r"\d+|[^\d.]+", version)
-    )
+    """Orders versions as people do: 1.10 after 1.9, 2.0-rc1 before 2.0."""
+    parts = re.findall(r"\d+|[^\d.]+", version)
+    return (*((2, int(part)) if part.isdecimal() else (0, part) for part in parts), (1, ""))
 
 
 def _distinct(bundles: Sequence[ModelBundle]) -> list[ModelBundle]:
@@ -290,16 +291,16 @@ def _distinct(bundles: Sequence[ModelBundle]) -> list[ModelBundle]:
 
 
 def _identity(bundle: ModelBundle) -> tuple[Path, bytes]:
-    # The manifest holds the hash of every other file.
-    return bundle.directory, (bundle.directory / MANIFEST).read_bytes()
+    return bundle.directory, bundle.digest
 
 
 def _default_folder(model: str) -> Path:
     folder = Path(model)
+    shipped = _SHIPPED / model
+    # A folder of pictures may well be called "en"; ./en is a folder in any case.
+    if folder.name == model and (shipped / MANIFEST).is_file():
+        return shipped
     if folder.is_dir():
         return folder
-    shipped = _SHIPPED / model
-    if folder.name == model and shipped.is_dir():
-        return shipped
     names = ", ".join(sorted(path.parent.name for path in _SHIPPED.glob(f"*/{MANIFEST}"))) or "none"
     raise InvalidModelError(f"model {model!r}: neither a folder nor a shipped model (shipped: {names})")

@@ -39,8 +39,8 @@ class Caller:
     name: str
     digest: bytes
     lines_per_s: float = math.inf
-    _allowance: float = field(default=0.0, init=False)
-    _counted_at: float = field(default=-math.inf, init=False)
+    _allowance: float = field(default=0.0, init=False, compare=False)
+    _counted_at: float = field(default=-math.inf, init=False, compare=False)
     # Its streams wait for their turns one after the other.
     turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, compare=False, repr=False)
 
@@ -72,6 +72,10 @@ class Caller:
             )
         self._allowance -= images
 
+    def go_on_from(self, other: Caller) -> None:
+        """Takes over what another caller has left, as where its rate or token has changed."""
+        self._allowance, self._counted_at = other._allowance, other._counted_at
+
 
 class TokenStore:
     """The callers of a token file.
@@ -84,19 +88,17 @@ class TokenStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._callers: list[Caller] = []
-        self.reload()
-
-    def reload(self) -> None:
-        """Reads the file again; on an error the callers known so far stay.
-
-        Raises:
-            ConfigurationError: As the class says.
-        """
-        self.use(self.read())
+        self._callers = self.read()
 
     def use(self, callers: list[Caller]) -> None:
-        """From now on these are known."""
+        """From now on these are known; those who were known before go on with what they have left."""
+        before = {caller.name: caller for caller in self._callers}
+        for index, caller in enumerate(callers):
+            known = before.get(caller.name)
+            if known == caller:
+                callers[index] = known
+            elif known is not None:
+                caller.go_on_from(known)
         self._callers = callers
 
     def read(self) -> list[Caller]:
@@ -106,7 +108,7 @@ class TokenStore:
             ConfigurationError: As the class says.
         """
         try:
-            text = self._path.read_text(encoding="utf-8")
+            text = self._path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"token_file: cannot read {self._path}: {error}") from error
         return _parse_callers(text, self._path)
@@ -152,6 +154,9 @@ def _parse_callers(text: str, path: Path) -> list[Caller]:
             raise ConfigurationError(f"{where}: need NAME SHA256 [IMAGES-PER-SECOND]") from None
         if len(words[1]) != _HASH_DIGITS or not rate > 0:
             raise ConfigurationError(f"{where}: need 64 hexadecimal digits and a rate above 0")
+        for other in callers.values():
+            if other.digest == digest:
+                raise ConfigurationError(f"{where}: the token of {words[0]} is that of {other.name} as well")
         callers[words[0]] = Caller(words[0], digest, rate)
     if not callers:
         raise ConfigurationError(f"token_file: {path} names no caller")
@@ -234,7 +239,7 @@ class _TlsFiles:
                 context.load_verify_locations(cafile=str(self._paths[2]))
         except OSError as error:  # ssl.SSLError is one; a file may have gone meanwhile
             names = ", ".join(str(path) for path in self._paths if path is not None)
-            problem = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            problem = getattr(error, "reason", None) or error.strerror or str(error)
             self.error = f"{names}: no usable PEM certificate, key and authority: {problem}"
             return None
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)

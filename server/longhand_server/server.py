@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -18,7 +19,7 @@ from prometheus_client import start_http_server
 from longhand.oip import inference_pb2, inference_pb2_grpc
 from longhand.v1 import recognition_pb2, recognition_pb2_grpc
 from longhand_server.calls import CallGate
-from longhand_server.config import ObserveConfig, ServerConfig
+from longhand_server.config import ListenConfig, ObserveConfig, ServerConfig
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.metrics import Metrics
 from longhand_server.oip_servicer import InferenceServicer
@@ -26,6 +27,7 @@ from longhand_server.ports import write_port
 from longhand_server.registry import ModelRegistry
 from longhand_server.security import TokenStore, check_exposure, server_credentials
 from longhand_server.servicer import RecognitionServicer
+from longhand_server.token_guard import TokenGuard
 from longhand_server.tracing import make_tracer
 
 # Seconds in which calls that are on their way still arrive and are turned away properly.
@@ -33,6 +35,8 @@ _SETTLE_S = 0.3
 _LOG = logging.getLogger(__name__)
 SERVICE_NAME: str = recognition_pb2.DESCRIPTOR.services_by_name["RecognitionService"].full_name
 _INFERENCE_NAME: str = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+# The methods whose one message can be large.
+_GUARDED = (f"/{SERVICE_NAME}/Recognize", f"/{SERVICE_NAME}/BatchRecognize", f"/{_INFERENCE_NAME}/ModelInfer")
 
 
 class LonghandServer:
@@ -64,7 +68,8 @@ class LonghandServer:
         self._servicer = RecognitionServicer(self.registry, config.listen, gate, self._metrics)
         self._inference = InferenceServicer(self.registry, config, gate, self._metrics)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_channel_options(config))
+        guards = [] if self._tokens is None else [TokenGuard(self._tokens, gate, _GUARDED)]
+        self._server = grpc.aio.server(interceptors=guards, options=_channel_options(config))
         recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(self._servicer, self._server)
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -121,17 +126,28 @@ class LonghandServer:
                 await asyncio.sleep(_SETTLE_S)  # clients send on at once when they have an answer
         # What is still open watches the health service.
         await self._server.stop(min(_SETTLE_S, max(0.0, end - asyncio.get_running_loop().time())))
-        await self.registry.close()
+        # What a client no longer waits for may still be worked on; those threads do not hold the process.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(max(end, asyncio.get_running_loop().time() + _SETTLE_S)):
+                await self.registry.close()
         await asyncio.to_thread(self._tracer.close)
 
     def _bind(self) -> int:
-        address = f"{self._config.listen.host}:{self._config.listen.port}"
+        address = _address(self._config.listen)
         try:
             if self._credentials is None:
                 return self._server.add_insecure_port(address)
             return self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise ConfigurationError(f"port: cannot listen on {address}; is another server there?") from error
+
+
+def _address(listen: ListenConfig) -> str:
+    """Host and port as gRPC takes them."""
+    if listen.host.startswith("unix:"):
+        return listen.host
+    host = f"[{listen.host}]" if ":" in listen.host and listen.host[0] != "[" else listen.host
+    return f"{host}:{listen.port}"
 
 
 async def build_server(config: ServerConfig) -> LonghandServer:
@@ -160,11 +176,11 @@ async def serve(config: ServerConfig, *, supervised: bool = False) -> None:
     stop, reload = asyncio.Event(), asyncio.Event()
     # From the start: what lies on disk may have changed since it was read, and otherwise the signal would kill.
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = await build_server(config)
     # What is there now stays; the garbage collector need not look at it again and again.
     gc.freeze()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
     if supervised:
         loop.add_reader(0, lambda: None if os.read(0, 1024) else stop.set())
     print(_announcement(server, config), flush=True)
@@ -191,7 +207,7 @@ def _announcement(server: LonghandServer, config: ServerConfig) -> str:
     models = ", ".join(f"{model.name} {model.version}" for model in server.registry.all())
     noun = "model" if len(server.registry.all()) == 1 else "models"
     text = f"Longhand serving {noun} {models} ({loaded.device}, {loaded.runtime}) "
-    text += f"on {config.listen.host}:{server.port}"
+    text += f"on {_address(replace(config.listen, port=server.port))}"
     if server.metrics_port >= 0:
         text += f"\nmetrics on http://{config.observe.metrics_host}:{server.metrics_port}/metrics"
     return text

@@ -22,6 +22,8 @@ from longhand_server.work import Work
 _MAX_REQUEST_ID_BYTES = 256
 # Answers that go out in one message. More would save little, and long lines with many readings must fit in it.
 _MOST_GROUPED = 32
+# Nobody holds one of the places for calls without saying what for.
+_FIRST_MESSAGE_S = 20.0
 
 
 class _StreamedImage(NamedTuple):
@@ -118,6 +120,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
 
         Raises:
             ShuttingDownError: The server stops before it has come.
+            InvalidRequestError: It does not come.
         """
 
         async def read() -> pb.StreamingRecognizeRequest | None:
@@ -126,9 +129,14 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         loop = asyncio.get_running_loop()
         reading, draining = loop.create_task(read()), loop.create_task(self._draining.wait())
         try:
-            await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (reading, draining), return_when=asyncio.FIRST_COMPLETED, timeout=_FIRST_MESSAGE_S
+            )
             if self._draining.is_set():
                 raise ShuttingDownError("the server is stopping; open the stream again elsewhere")
+            if not reading.done():
+                problem = f"no message came within {_FIRST_MESSAGE_S:g} s; the first one must hold the config"
+                raise InvalidRequestError(problem, field="message")
             return reading.result()
         finally:
             reading.cancel()

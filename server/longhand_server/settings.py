@@ -40,7 +40,7 @@ def parse_arguments(
     parser = _parser()
     parsed = parser.parse_args(arguments)
     values: dict[tuple[str, str], object] = {}
-    path = parsed.config or environment.get(_PREFIX + "CONFIG")
+    path = environment.get(_PREFIX + "CONFIG") if parsed.config is None else parsed.config
     if path:
         values.update(_from_file(Path(path)))
     for section, item in settings():
@@ -75,7 +75,9 @@ def allowed(item: Field[Any]) -> str:
     if item.metadata["choices"]:
         return " | ".join(item.metadata["choices"])
     low, high = item.metadata["low"], item.metadata["high"]
-    return f"{low:g} to {high:g}" if math.isfinite(low) and math.isfinite(high) else ""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{low:,} to {high:,}" if isinstance(item.default, int) else f"{low:g} to {high:g}"
 
 
 def to_toml(config: ServerConfig) -> str:
@@ -94,6 +96,15 @@ def to_toml(config: ServerConfig) -> str:
         text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         lines.append(f"{item.name} = {text}")
     return "\n".join(lines) + "\n"
+
+
+def to_arguments(config: ServerConfig) -> list[str]:
+    """The command line that gives this configuration, whatever environment and file say."""
+    return [
+        f"--{flag_name(item)}={json.dumps(value) if isinstance(value, bool) else value}"
+        for section, item in settings()
+        for value in (getattr(getattr(config, section), item.name),)
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -169,10 +180,12 @@ def check_tree(
     }
     values: dict[tuple[str, str], object] = {}
     for section, entries in tree.items():
-        if section not in sections or not isinstance(entries, Mapping):
+        if section not in sections:
             raise ConfigurationError(
                 f"{source}: unknown section {section!r}, need one of {', '.join(sorted(sections))}"
             )
+        if not isinstance(entries, Mapping):
+            raise ConfigurationError(f"{source}: [{section}] must hold keys, got {entries!r}")
         for name, value in entries.items():
             if (section, name) not in known:
                 names = ", ".join(sorted(other for group, other in known if group == section))

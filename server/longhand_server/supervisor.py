@@ -12,19 +12,23 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from longhand_server.config import ListenConfig, ServerConfig
 from longhand_server.errors import ConfigurationError
 from longhand_server.gpus import count_gpus
 from longhand_server.ports import write_port
+from longhand_server.settings import to_arguments
 
 _LOG = logging.getLogger(__name__)
 SUPERVISED = "LONGHAND_SUPERVISED"
 # A worker that dies sooner than this after its start is started again later and later.
 _HEALTHY_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
+# What a worker may take beyond the time that its calls get.
+_PATIENCE_S = 10.0
 _READY_PREFIX = b"Longhand serving "
 
 
@@ -32,12 +36,11 @@ class Supervisor:
     """Runs the workers of one server.
 
     Args:
-        arguments: The command line of the server, without the program.
-        config: What it says.
+        config: What the server's command line, environment and file say; workers get all of it, so that one that is
+            started again is as the others are, whatever has become of the file.
     """
 
-    def __init__(self, arguments: Sequence[str], config: ServerConfig) -> None:
-        self._arguments = list(arguments)
+    def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -55,30 +58,35 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stopping.set)
             loop.add_signal_handler(signal.SIGHUP, self._forward, signal.SIGHUP)
-            first_lines = await asyncio.gather(*(self._start(index, port) for index in range(count)))
-            if not all(first_lines):
+            started = await asyncio.gather(*(self._start(index, port) for index in range(count)))
+            if not all(started):
                 # What is wrong stands on standard error already; it would be wrong at every further start.
-                return await self._stop()
-            print(f"{first_lines[0]} with {count} workers", flush=True)
+                return await self._stop(self._workers.values())
+            print(f"{started[0][0]} with {count} workers", flush=True)
+            for index, lines in enumerate(started):
+                for line in lines[1:]:
+                    print(f"worker {index}: {line}", flush=True)
             if self._config.listen.port_file:
                 write_port(Path(self._config.listen.port_file), port)
             watchers = [loop.create_task(self._watch(index, port)) for index in range(count)]
             await self._stopping.wait()
             for watcher in watchers:
                 watcher.cancel()
-            return await self._stop()
+            # How those ended that are being replaced is no part of how this ends.
+            return await self._stop(
+                [worker for worker in self._workers.values() if worker.returncode is None]
+            )
 
-    async def _start(self, index: int, port: int) -> str:
-        """Starts a worker; returns the line that it prints when it answers, "" if it dies before."""
-        threads = self._config.runtime.threads or max(1, (os.cpu_count() or 1) // self._config.listen.workers)
-        extra = ["--workers=1", "--reuse-port=true", f"--port={port}", "--port-file=", f"--threads={threads}"]
-        devices = count_gpus()
-        if self._config.runtime.device in ("auto", "cuda") and devices > 1:
-            extra.append(f"--device=cuda:{index % devices}")
-        if self._config.observe.metrics_port > 0:
-            extra.append(f"--metrics-port={self._config.observe.metrics_port + index}")
+    async def _start(self, index: int, port: int) -> list[str]:
+        """Starts a worker; returns the lines that it prints when it answers, none if it dies before."""
         worker = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "longhand_server", *self._arguments, *extra),
+            *(
+                sys.executable,
+                "-m",
+                "longhand_server",
+                "--config=",
+                *to_arguments(self._worker_config(index, port)),
+            ),
             preexec_fn=_ignore_reloads,
             stdin=asyncio.subprocess.PIPE,  # its end tells the worker that this process is gone
             stdout=asyncio.subprocess.PIPE,
@@ -86,10 +94,29 @@ class Supervisor:
         )
         self._workers[index] = worker
         assert worker.stdout is not None
+        lines: list[str] = []
+        expected = 2 if self._config.observe.metrics_port >= 0 else 1
         async for line in worker.stdout:
-            if line.startswith(_READY_PREFIX):
-                return line.decode().strip()
-        return ""
+            if lines or line.startswith(_READY_PREFIX):
+                lines.append(line.decode().strip())
+            if len(lines) == expected:
+                break
+        return lines
+
+    def _worker_config(self, index: int, port: int) -> ServerConfig:
+        listen, runtime, observe = self._config.listen, self._config.runtime, self._config.observe
+        devices = count_gpus() if runtime.device in ("auto", "cuda") else 0
+        return replace(
+            self._config,
+            listen=replace(listen, workers=1, reuse_port=True, port=port, port_file=""),
+            runtime=replace(
+                runtime,
+                threads=runtime.threads or max(1, (os.cpu_count() or 1) // listen.workers),
+                device=f"cuda:{index % devices}" if devices > 1 else runtime.device,
+            ),
+            # 0 is a free port, which each worker tells.
+            observe=replace(observe, metrics_port=observe.metrics_port + index * (observe.metrics_port > 0)),
+        )
 
     async def _watch(self, index: int, port: int) -> None:
         """Restarts a worker whenever it dies."""
@@ -101,8 +128,14 @@ class Supervisor:
             pause = _FIRST_PAUSE_S if loop.time() - begun > _HEALTHY_S else min(2 * pause, _LONGEST_PAUSE_S)
             _LOG.error("worker %d ended with %d; another one starts in %.1f s", index, code, pause)
             await asyncio.sleep(pause)
-            if await self._start(index, port):
-                _LOG.info("worker %d serves again", index)
+            try:
+                lines = await self._start(index, port)
+            except OSError as error:
+                # The dead one is waited for again, which takes no time, so that the pause grows.
+                _LOG.error("worker %d cannot be started: %s", index, error)
+                continue
+            if lines:
+                _LOG.info("worker %d serves again%s", index, "".join(f"; {line}" for line in lines[1:]))
 
     def _forward(self, number: signal.Signals) -> None:
         for worker in self._workers.values():
@@ -111,10 +144,19 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, number)
 
-    async def _stop(self) -> int:
+    async def _stop(self, workers: Collection[asyncio.subprocess.Process]) -> int:
+        """Ends the workers; returns the worst of these ones' exit codes."""
         self._forward(signal.SIGTERM)
-        codes = await asyncio.gather(*(worker.wait() for worker in self._workers.values()))
+        listen = self._config.listen
+        ended = asyncio.gather(*(worker.wait() for worker in self._workers.values()))
+        try:
+            await asyncio.wait_for(asyncio.shield(ended), listen.drain_delay_s + listen.grace_s + _PATIENCE_S)
+        except TimeoutError:
+            _LOG.error("a worker does not stop within the time that calls get; it is killed")
+            self._forward(signal.SIGKILL)
+            await ended
         # One that was only just starting had not yet learnt to end well.
+        codes = (worker.returncode or 0 for worker in workers)
         return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
 
 
@@ -125,9 +167,16 @@ def _ignore_reloads() -> None:
 
 def _reserve(listen: ListenConfig) -> socket.socket:
     """A socket that holds the port for the workers without listening on it."""
+    if listen.host.startswith("unix:"):
+        raise ConfigurationError(f"host: {listen.host}: several workers cannot share a Unix socket")
     host = listen.host.strip("[]")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, listen.port, type=socket.SOCK_STREAM)[0]
+        if not listen.reuse_port:
+            # Workers share the port, and would share it with another server's workers as well.
+            with socket.socket(family, kind, protocol) as alone:
+                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                alone.bind(address)
         reserved = socket.socket(family, kind, protocol)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(address)

@@ -130,7 +130,7 @@ def tiled_tiff(width: int, height: int, across: int, down: int, samples: int = 4
 
 
 def jpeg_of_exif_bomb() -> bytes:
-    """A sound JPEG with a block of EXIF that states 256 fields of 65,000 values each, all of them in the same place."""
+    """A sound JPEG with blocks of EXIF that state 256 fields of 65,000 values each, all in the same place."""
     fields = [(1_000 + n, 1, 65_000, 0) for n in range(256)]
     exif = b"Exif\x00\x00" + tiff(fields, bytes(65_400 - 12 * 256 - 14))
     data = encode(Image.fromarray(line_pixels()), "JPEG")

@@ -17,7 +17,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from helpers.server_process import ServerProcess, run_server
+from helpers import image_samples
+from helpers.server_process import ServerProcess, run_server, server_command
 from helpers.toy_model import draw_image, write_bundle
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
@@ -220,3 +221,65 @@ def test_wrong_settings_exit_with_2() -> None:
     done = run_server(["--port", "70000"])
     assert done.returncode == 2
     assert done.stderr == "longhand_server: --port: got 70000, need 0 to 65535\n"
+
+
+def test_a_server_that_is_stopped_while_it_starts_ends_well(toy_bundle: Path) -> None:
+    command = server_command("--model", str(toy_bundle), "--port", "0")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as starting:
+        status = Path(f"/proc/{starting.pid}/status")
+        # As process 1 of a container it would never see a signal that it has no handler for.
+        while not int(status.read_text().partition("SigCgt:")[2].split()[0], 16) & 1 << signal.SIGTERM - 1:
+            time.sleep(0.005)
+        starting.send_signal(signal.SIGTERM)
+        assert starting.wait(20) == 0
+
+
+def test_bare_addresses_of_ipv6_and_unix_sockets(toy_bundle: Path, tmp_path: Path) -> None:
+    with ServerProcess(toy_bundle, tmp_path, "--host", "::1") as server:
+        port = server.address.rpartition(":")[2]
+        assert f"on [::1]:{port}" in server.text()
+        with grpc.insecure_channel(f"[::1]:{port}") as channel:
+            request = pb.RecognizeRequest(image=draw_image("cab"))
+            stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+            assert stub.Recognize(request, timeout=20).result.text == "cab"
+    path = f"unix:{tmp_path}/socket"
+    with (
+        ServerProcess(toy_bundle, tmp_path, "--host", path) as server,
+        grpc.insecure_channel(path) as channel,
+    ):
+        assert f"on {path}" in server.text()
+        stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+        assert stub.Recognize(request, timeout=20).result.text == "cab"
+
+
+async def test_lines_of_a_server_that_logs_json_are_json(toy_bundle: Path, tmp_path: Path) -> None:
+    with ServerProcess(toy_bundle, tmp_path, "--log-format", "json") as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            call: Any = channel.unary_unary("/longhand.v1.RecognitionService/Recognize")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call(b"\xff\xff no message")
+            damaged = pb.RecognizeRequest(image=image_samples.plain_tiff(64, 64, tag_259=8))
+            with pytest.raises(grpc.aio.AioRpcError):
+                await recognition_pb2_grpc.RecognitionServiceStub(channel).Recognize(damaged)
+        server.stop()
+        lines = [json.loads(line) for line in server.text().splitlines() if not line.startswith("Longhand")]
+    undecodable = [line for line in lines if "could not be decoded" in line["message"]]
+    assert [(line["level"], "exception" in line) for line in undecodable] == [("warning", False)]
+    assert any(line.get("peer", "").startswith("ipv4:127.0.0.1:") for line in lines)
+
+
+async def test_a_model_that_cannot_be_loaded_is_told_without_the_server_s_files(
+    toy_bundle: Path, tmp_path: Path
+) -> None:
+    folder = write_bundle(tmp_path / "models" / "late", name="late")
+    arguments = ("--models", str(tmp_path / "models"), "--lazy")
+    with ServerProcess(toy_bundle, tmp_path, *arguments) as server:
+        (folder / "model.onnx").write_bytes(b"damaged")
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            request = pb.RecognizeRequest(
+                image=draw_image("cab"), options=pb.RecognitionOptions(model="late")
+            )
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await recognition_pb2_grpc.RecognitionServiceStub(channel).Recognize(request, timeout=20)
+        assert caught.value.details() == "the model cannot be loaded; the server's log says why"
+        assert f"): {folder}/model.onnx is no ONNX network" in server.text()

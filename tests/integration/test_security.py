@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -188,3 +189,22 @@ def test_other_machines_are_not_served_unprotected(toy_bundle: Path) -> None:
     assert done.returncode == 2
     assert "can be reached from other machines" in done.stderr
     assert "--insecure" in done.stderr
+
+
+def test_messages_of_callers_without_a_token_are_not_even_read(toy_bundle: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"archive {hashlib.sha256(b'secret').hexdigest()}\n")
+    with ServerProcess(toy_bundle, tmp_path, "--token-file", str(tokens)) as server:
+        before = server.memory()
+        with grpc.insecure_channel(server.address) as channel:
+            stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
+            large = pb.RecognizeRequest(image=bytes(30 << 20))
+            calls = [stub.Recognize.future(large, timeout=30) for _ in range(12)]
+            most = before
+            while not all(call.done() for call in calls):
+                most = max(most, server.memory())
+                time.sleep(0.01)
+            assert {call.code() for call in calls} == {grpc.StatusCode.UNAUTHENTICATED}
+            assert most - before < 60 << 20
+            assert read(server.address, token="secret") == "bad"
+        assert re.search(r"UNAUTHENTICATED .*caller= peer=ipv4:127\.0\.0\.1:\d+ ", server.text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -68,6 +69,59 @@ def test_workers_end_when_their_supervisor_is_killed(toy_bundle: Path, tmp_path:
         workers = workers_of(server)
         server.process.kill()
         wait_until(lambda: not any(worker.is_running() for worker in workers))
+
+
+def test_a_restarted_worker_is_as_it_was_whatever_has_become_of_the_file(
+    toy_bundle: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "longhand.toml"
+    config.write_text("[batching]\nmax_queue = 77\n")
+    arguments = ("--workers", "2", "--config", str(config), "--metrics-port", "0")
+    with ServerProcess(toy_bundle, tmp_path, *arguments) as server:
+        assert len(set(re.findall(r"^worker [01]: metrics on (http://\S+)", server.text(), re.M))) == 2
+        config.write_text("nonsense\n")
+        victim = workers_of(server)[0]
+        victim.kill()
+        wait_until(lambda: "serves again; metrics on" in server.text())
+        assert all("--max-queue=77" in worker.cmdline() for worker in workers_of(server))
+        assert [read(server.address) for _ in range(12)] == ["cab"] * 12
+        assert server.stop() == 0
+
+
+def test_a_worker_that_cannot_be_started_at_once_comes_back(toy_bundle: Path, tmp_path: Path) -> None:
+    with ServerProcess(toy_bundle, tmp_path, "--workers", "2") as server:
+        hard = psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+        psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE, (3, hard[1]))
+        workers_of(server)[0].kill()
+        wait_until(lambda: "cannot be started: " in server.text())
+        psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE, hard)
+        wait_until(lambda: "serves again" in server.text())
+        assert len(workers_of(server)) == 2
+        assert server.stop() == 0
+
+
+def test_a_worker_that_hangs_does_not_keep_the_server(toy_bundle: Path, tmp_path: Path) -> None:
+    with ServerProcess(toy_bundle, tmp_path, "--workers", "2", "--grace-s", "0") as server:
+        workers_of(server)[0].suspend()
+        assert server.stop() == signal.SIGKILL
+        assert "it is killed" in server.text()
+
+
+def test_a_server_that_stops_while_a_worker_is_replaced_stopped_well(
+    toy_bundle: Path, tmp_path: Path
+) -> None:
+    with ServerProcess(toy_bundle, tmp_path, "--workers", "2") as server:
+        workers_of(server)[0].kill()
+        wait_until(lambda: "another one starts" in server.text())
+        assert server.stop() == 0
+
+
+def test_two_servers_share_a_port_only_where_both_say_so(toy_bundle: Path, tmp_path: Path) -> None:
+    with ServerProcess(toy_bundle, tmp_path, "--workers", "2") as server:
+        port = server.address.rpartition(":")[2]
+        done = run_server(["--model", str(toy_bundle), "--port", port, "--workers", "2"])
+        assert done.returncode == 2
+        assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
 
 
 def test_workers_that_cannot_start_stop_everything() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
+
 from longhand.oip import inference_pb2 as oip
+from longhand_server.errors import InvalidRequestError
 from longhand_server.oip_stream import OrderedInference
 from longhand_server.streaming import AnswerStream
 
@@ -34,6 +37,21 @@ async def test_answers_come_in_the_order_of_the_requests() -> None:
     answers = [answer.infer_response.id async for answer in stream.answers()]
     assert answers == [str(number) for number in range(24)]
     assert finished != answers  # they were worked on at the same time
+
+
+async def test_nothing_is_answered_behind_a_request_that_failed() -> None:
+    async def infer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
+        await asyncio.sleep(0.02 if request.id in "02" else 0.0)
+        if request.id in "13":
+            raise InvalidRequestError(f"no {request.id}")
+        return oip.ModelStreamInferResponse(infer_response=oip.ModelInferResponse(id=request.id))
+
+    ordered = OrderedInference(infer, 8, 4)
+    stream = AnswerStream(ordered.paced(numbered(6)), ordered.answer, 8)
+    answers = stream.answers()
+    assert (await anext(answers)).infer_response.id == "0"
+    with pytest.raises(InvalidRequestError, match="no 1"):
+        await anext(answers)
 
 
 async def test_no_more_is_read_while_many_images_are_in_flight() -> None:

@@ -13,11 +13,11 @@ import pytest
 
 from helpers.toy_model import write_bundle
 from longhand_decoder import BeamSearchOptions
-from longhand_server.bundle import ModelBundle
+from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.config import ModelsConfig, ServerConfig
-from longhand_server.errors import InvalidModelError, ShuttingDownError
+from longhand_server.errors import InvalidModelError, ModelNotFoundError, ShuttingDownError
 from longhand_server.metrics import Metrics
-from longhand_server.registry import LoadedModel, ModelRegistry, ServedModel, version_key
+from longhand_server.registry import LoadedModel, ModelRegistry, ServedModel, find_bundles, version_key
 
 
 class Pipeline:
@@ -132,7 +132,66 @@ async def test_a_model_that_was_replaced_is_forgotten(tmp_path: Path) -> None:
 
 def test_versions_are_ordered_whatever_they_hold() -> None:
     assert version_key("1.10") > version_key("1.9")
-    assert sorted(["1.\u00b2", "1.1", "2"], key=version_key)[0] == "1.1"
+    assert version_key("1.10") > version_key("1") > version_key("1-rc2") > version_key("1-rc1")
+    assert sorted(["2", "1.1", "1.\u00b2"], key=version_key) == ["1.\u00b2", "1.1", "2"]
+
+
+async def test_without_a_version_the_newest_is_meant_and_without_a_name_the_default(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "old", name="toy", version="1")
+    for version in ("2", "3-rc1", "3"):
+        write_bundle(tmp_path / "all" / version, name="toy", version=version)
+    registry = registry_of(tmp_path / "all", Metrics(), model=str(tmp_path / "old"))
+    assert registry.find().version == "1"
+    assert registry.find("toy").version == "3"
+    assert registry.find(version="2").version == "2"
+
+
+def test_a_default_model_from_the_folder_of_models_is_there_once(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "a", name="toy", version="1")
+    write_bundle(tmp_path / "b", name="toy", version="2")
+    (tmp_path / ".new").mkdir()
+    (tmp_path / ".new" / "bundle.json").write_text("{")  # still being written
+    registry = registry_of(tmp_path, Metrics(), model=str(tmp_path / "a"))
+    assert [model.version for model in registry.all()] == ["1", "2"]
+
+
+def test_a_folder_called_as_a_shipped_model_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "en").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_bundles(ServerConfig())[0].name == "en"
+    with pytest.raises(InvalidModelError, match=r"en/bundle\.json: No such file"):
+        find_bundles(ServerConfig(models=ModelsConfig(model="./en/")))
+
+
+async def test_what_changes_while_it_is_read_is_found_by_the_next_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(tmp_path / "a", name="toy", version="1")
+    registry = registry_of(tmp_path, Metrics(), model="toy")
+
+    def load_and_change(folder: Path) -> ModelBundle:
+        bundle = load_bundle(folder)
+        write_bundle(folder, name="toy", version="3")
+        return bundle
+
+    write_bundle(tmp_path / "a", name="toy", version="2")
+    monkeypatch.setattr("longhand_server.registry.load_bundle", load_and_change)
+    await registry.reload()
+    assert registry.default.version == "2"
+    monkeypatch.undo()
+    await registry.reload()
+    assert registry.default.version == "3"
+
+
+def test_a_model_that_is_not_there_is_told_in_few_words(tmp_path: Path) -> None:
+    for number in range(120):
+        write_bundle(tmp_path / str(number), name=f"model-with-a-long-name-{number:03}")
+    registry = registry_of(tmp_path, Metrics(), model="model-with-a-long-name-000")
+    with pytest.raises(ModelNotFoundError, match=r"and 100 more$") as caught:
+        registry.find("none")
+    assert len(str(caught.value)) < 1_000
 
 
 @pytest.mark.parametrize("name", ["\0", "\ud800"])

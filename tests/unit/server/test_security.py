@@ -43,14 +43,30 @@ def test_anything_else_is_unauthenticated(tokens: Path, header: str | None) -> N
 def test_reload_replaces_and_a_damaged_file_keeps_the_callers(tokens: Path) -> None:
     store = TokenStore(tokens)
     tokens.write_text(f"new {digest('third')}\n")
-    store.reload()
+    store.use(store.read())
     assert store.authenticate("Bearer third").name == "new"
     with pytest.raises(UnauthenticatedError):
         store.authenticate("Bearer first")
     tokens.write_text("nonsense\n")
     with pytest.raises(ConfigurationError, match="line 1"):
-        store.reload()
+        store.read()
     assert store.authenticate("Bearer third").name == "new"
+
+
+@pytest.mark.parametrize("rate", ["5", "6"])
+def test_a_reload_forgives_no_debt(tokens: Path, rate: str) -> None:
+    tokens.write_text(f"archive {digest('first')} 5\n")
+    store = TokenStore(tokens)
+    store.authenticate("Bearer first").spend(200, 1_000.0)
+    tokens.write_text(f"archive {digest('first')} {rate}\n")
+    store.use(store.read())
+    with pytest.raises(RateLimitedError):
+        store.authenticate("Bearer first").spend(1, 1_001.0)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tokens: Path) -> None:
+    tokens.write_text(f"archive {digest('first')}\n", encoding="utf-8-sig")
+    assert TokenStore(tokens).authenticate("Bearer first").name == "archive"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +74,7 @@ def test_reload_replaces_and_a_damaged_file_keeps_the_callers(tokens: Path) -> N
     [
         ("", "names no caller"),
         ("archive\n", "line 1: need NAME SHA256"),
+        (f"a {'0' * 64}\nb {'0' * 64} 5\n", "line 2: the token of b is that of a as well"),
         ("archive 1234\n", "line 1: need 64 hexadecimal digits"),
         (f"a {digest('x')}\na {digest('y')}\n", "line 2: the name a stands twice"),
         (f"a {digest('x')} fast\n", "line 1: need NAME SHA256"),
