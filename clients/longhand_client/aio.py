@@ -15,7 +15,7 @@ from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
 from longhand_client.aio_stream import AsyncRecognitionStream, is_being_cancelled
 from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
-from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls
+from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls, checked_timeout
 from longhand_client.errors import client_closed, from_rpc_error
 from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
@@ -56,7 +56,7 @@ class AsyncRecognizerClient:
         max_image_bytes: larger image files are refused before they are sent.
 
     Raises:
-        ValueError: an address or a token that makes no sense.
+        ValueError: an address, a token or a number that makes no sense.
 
     Example:
         >>> import asyncio
@@ -82,7 +82,7 @@ class AsyncRecognizerClient:
         self._connection = Connection(
             address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
         )
-        self._timeout_s = timeout_s
+        self._timeout_s = checked_timeout(timeout_s)
         self._max_image_bytes = max_image_bytes
         self._closed = False
         self._streams: set[AsyncRecognitionStream] = set()
@@ -94,25 +94,35 @@ class AsyncRecognizerClient:
         """The address as it was given."""
         return self._connection.name
 
-    async def recognize(self, image: ImageSource, options: RecognitionOptions | None = None) -> Transcription:
+    async def recognize(
+        self,
+        image: ImageSource,
+        options: RecognitionOptions | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Transcription:
         """Reads one image of one line; see `RecognizerClient.recognize`."""
         if isinstance(image, bytes):
             content = image_bytes(image, self._max_image_bytes)
         else:  # a file may be slow to read, an array slow to pack
             content = await asyncio.to_thread(image_bytes, image, self._max_image_bytes)
         request = pb.RecognizeRequest(image=content, options=options_to_proto(options))
-        answer = await self._call(self._stub.Recognize, request)
+        answer = await self._call(self._stub.Recognize, request, timeout_s)
         return transcription_from_proto(answer.result)
 
     async def recognize_batch(
-        self, images: Iterable[ImageSource], options: RecognitionOptions | None = None
+        self,
+        images: Iterable[ImageSource],
+        options: RecognitionOptions | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> list[Outcome]:
         """Reads several images in one call; see `RecognizerClient.recognize_batch`."""
         request = pb.BatchRecognizeRequest(options=options_to_proto(options))
         outcomes = await asyncio.to_thread(fill_batch, request, images, self._max_image_bytes)
         if request.items:
             with named_as_batch():
-                place_outcomes(outcomes, await self._call(self._stub.BatchRecognize, request))
+                place_outcomes(outcomes, await self._call(self._stub.BatchRecognize, request, timeout_s))
         return outcomes
 
     async def recognize_stream(
@@ -193,11 +203,14 @@ class AsyncRecognizerClient:
     ) -> None:
         await self.close()
 
-    async def _call(self, method: Callable[..., Awaitable[_Answer]], request: object) -> _Answer:
+    async def _call(
+        self, method: Callable[..., Awaitable[_Answer]], request: object, timeout_s: float | None = None
+    ) -> _Answer:
         if self._closed:
             raise client_closed()
         try:
-            return await method(request, timeout=self._timeout_s, metadata=self._connection.metadata)
+            timeout_s = self._timeout_s if timeout_s is None else checked_timeout(timeout_s)
+            return await method(request, timeout=timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
         except asyncio.CancelledError:

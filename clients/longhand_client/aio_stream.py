@@ -17,7 +17,7 @@ import grpc
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client.errors import LonghandError, from_rpc_error
-from longhand_client.images import ImageSource, image_bytes
+from longhand_client.images import ImageSource, image_bytes, several
 from longhand_client.outbox import Outbox
 from longhand_client.results import Outcome, outcome_from_proto
 from longhand_client.stream import (
@@ -116,6 +116,7 @@ class AsyncRecognitionStream:
 
     async def _as_they_come(self) -> AsyncGenerator[Outcome, None]:
         failures = 0
+        last_answer: float | None = None
         source_error: BaseException | None = None
         while True:
             if self._failure is not None:  # it came between two calls
@@ -135,11 +136,13 @@ class AsyncRecognitionStream:
                     arrived = self._outbox.arrived(event)
                     self._wake_sender()
                     for pending, answer in arrived:
-                        failures = 0
+                        failures, last_answer = 0, time.monotonic()
                         yield outcome_from_proto(pending.index, answer, pending.source)
             finally:
                 await _stop(call, tasks)
-            if event is None and self._outbox.complete():
+            # What a server that is stopping says behind the last answer is of no interest; that this client was
+            # closed is.
+            if self._outbox.complete() and (event is None or not (len(self._outbox) or self._failure)):
                 break
             if isinstance(event, _LostStatusError) and self._heard.is_set():
                 # With nothing to write while the server ends the call, its status arrives: worth one more try.
@@ -148,7 +151,9 @@ class AsyncRecognitionStream:
                     continue
             if event is None or isinstance(event, _LostStatusError):
                 event = ended_early(self._settings.address)
-            await asyncio.sleep(pause_before_retry(event, failures, self._settings, source_error))
+            await asyncio.sleep(
+                pause_before_retry(event, failures, self._settings, source_error, last_answer)
+            )
             failures += 1
         for pending in self._outbox.give_up():
             yield never_answered(pending)
@@ -249,7 +254,7 @@ async def _as_async(images: Iterable[_Item] | AsyncIterable[_Item]) -> AsyncIter
         async for image in images:
             yield image
     else:
-        for number, image in enumerate(images):
+        for number, image in enumerate(several(images)):
             if number % _PULLED_AT_ONCE == 0:
                 await asyncio.sleep(0)
             yield image

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client.errors import InvalidImageError, InvalidRequestError, LonghandError, ServerError
-from longhand_client.images import ImageSource, image_bytes
+from longhand_client.images import ImageSource, image_bytes, several
 from longhand_client.results import Outcome, outcome_from_proto
 
 
@@ -27,7 +27,7 @@ def fill_batch(
     """
     outcomes: list[Outcome] = []
     error: LonghandError
-    for index, source in enumerate(images):
+    for index, source in enumerate(several(images)):
         try:
             request.items.add(request_id=str(index), image=image_bytes(source, max_image_bytes))
             error = ServerError(f"the server gave no answer for image {index}")

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
 from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
-from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls
+from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls, checked_timeout
 from longhand_client.errors import client_closed, from_rpc_error
 from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
@@ -43,7 +43,7 @@ class RecognizerClient:
             and encryption, keepalive and the retries of single calls are its own affair. Closed with the client.
 
     Raises:
-        ValueError: an address or a token that makes no sense.
+        ValueError: an address, a token or a number that makes no sense.
 
     Example:
         >>> from longhand_client import RecognizerClient
@@ -67,7 +67,7 @@ class RecognizerClient:
         self._connection = Connection(
             address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
         )
-        self._timeout_s = timeout_s
+        self._timeout_s = checked_timeout(timeout_s)
         self._max_image_bytes = max_image_bytes
         self._closed = False
         self._channel = _open_channel(self._connection) if channel is None else channel
@@ -78,12 +78,19 @@ class RecognizerClient:
         """The address as it was given."""
         return self._connection.name
 
-    def recognize(self, image: ImageSource, options: RecognitionOptions | None = None) -> Transcription:
+    def recognize(
+        self,
+        image: ImageSource,
+        options: RecognitionOptions | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Transcription:
         """Reads one image of one line.
 
         Args:
             image: the bytes of an image file, its path, an open file, a uint8 array or a Pillow image.
             options: how to read; None = the default model with its tuned settings.
+            timeout_s: seconds that this call may take; None = the client's own.
 
         Returns:
             What was read; a blank line gives an empty text.
@@ -96,17 +103,22 @@ class RecognizerClient:
         request = pb.RecognizeRequest(
             image=image_bytes(image, self._max_image_bytes), options=options_to_proto(options)
         )
-        answer = self._call(self._stub.Recognize, request)
+        answer = self._call(self._stub.Recognize, request, timeout_s)
         return transcription_from_proto(answer.result)
 
     def recognize_batch(
-        self, images: Iterable[ImageSource], options: RecognitionOptions | None = None
+        self,
+        images: Iterable[ImageSource],
+        options: RecognitionOptions | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> list[Outcome]:
         """Reads several images in one call.
 
         Args:
             images: see `recognize`; at most what the server takes in one call (256 unless configured).
             options: how to read all of them.
+            timeout_s: seconds that this call may take; None = the client's own.
 
         Returns:
             One outcome for each image, in the order given: a bad image does not touch the others.
@@ -118,7 +130,7 @@ class RecognizerClient:
         outcomes = fill_batch(request, images, self._max_image_bytes)
         if request.items:
             with named_as_batch():
-                place_outcomes(outcomes, self._call(self._stub.BatchRecognize, request))
+                place_outcomes(outcomes, self._call(self._stub.BatchRecognize, request, timeout_s))
         return outcomes
 
     def recognize_stream(
@@ -229,11 +241,14 @@ class RecognizerClient:
     ) -> None:
         self.close()
 
-    def _call(self, method: Callable[..., _Answer], request: object) -> _Answer:
+    def _call(
+        self, method: Callable[..., _Answer], request: object, timeout_s: float | None = None
+    ) -> _Answer:
         if self._closed:
             raise client_closed()
         try:
-            return method(request, timeout=self._timeout_s, metadata=self._connection.metadata)
+            timeout_s = self._timeout_s if timeout_s is None else checked_timeout(timeout_s)
+            return method(request, timeout=timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
 

@@ -23,6 +23,17 @@ _RETRY_BUFFER_BYTES = 32 * 1024 * 1024
 _RETRIED_METHODS = ("Recognize", "BatchRecognize", "ListModels", "GetModel")
 
 
+def checked_timeout(timeout_s: float) -> float:
+    """The seconds that a call may take.
+
+    Raises:
+        ValueError: no such time.
+    """
+    if not (isinstance(timeout_s, int | float) and timeout_s > 0):
+        raise ValueError(f"timeout_s: got {timeout_s!r}, need seconds, more than 0")
+    return timeout_s
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tls:
     """Encryption, with the files' contents in PEM form.
@@ -66,6 +77,8 @@ class Connection:
         if token is not None and not _TOKEN.fullmatch(token):
             raise ValueError("token: got an empty one, or one with spaces or other than ASCII characters")
         object.__setattr__(self, "token", token)
+        if self.retries < 0:
+            raise ValueError(f"retries: got {self.retries}, need at least 0")
 
     @property
     def name(self) -> str:
@@ -114,7 +127,9 @@ class Connection:
             ("grpc.keepalive_timeout_ms", 3_000),
             # A server that has been restarted is found again within seconds, not after gRPC's two minutes.
             ("grpc.initial_reconnect_backoff_ms", 200),
-            ("grpc.max_reconnect_backoff_ms", 3_000),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+            # Nor does a new client wait for the pause in which an older one of this process is.
+            ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_retries", int(self.retries > 0)),
             # By default a larger one than 256 KiB is sent once only.
             ("grpc.per_rpc_retry_buffer_size", min(self.max_message_bytes, _RETRY_BUFFER_BYTES)),
@@ -144,6 +159,8 @@ class Connection:
 def _split(address: str) -> tuple[str, int]:
     if not address.strip():
         raise ValueError("address: got an empty one, need HOST:PORT")
+    if "//" in address:
+        raise ValueError(f"address: got {address!r}, need HOST:PORT without http:// or the like")
     host, separator, port = address.rpartition(":")
     if not separator or address.endswith("]") or (":" in host and not host.startswith("[")):
         return address.strip("[]"), DEFAULT_PORT  # a bare name, or an IPv6 address without a port

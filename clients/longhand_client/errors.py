@@ -25,7 +25,7 @@ from google.rpc import error_details_pb2, status_pb2
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
 
-_DETAILS_KEY = "grpc-status-details-bin"
+_DETAILS_KEY, _REQUEST_ID_KEY = "grpc-status-details-bin", "x-request-id"
 _IMAGE_REASONS = frozenset({"INVALID_IMAGE"})
 # What gRPC says where no secure connection comes about, the more precise first, and what it means.
 _TLS_FAILURES = {
@@ -47,7 +47,10 @@ class LonghandError(Exception):
             about; "" where there is none.
         field: path of the request field at fault, or None.
         retry_after_s: seconds after which the server invites a retry, or None.
+        request_id: what the server's log calls the call; "" where it never got there.
     """
+
+    request_id = ""
 
     def __init__(
         self,
@@ -147,6 +150,14 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
     Returns:
         The error, ready to raise.
     """
+    known = _from_rpc_error(error, address)
+    if isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        metadata = dict(error.trailing_metadata() or ())
+        known.request_id = str(metadata.get(_REQUEST_ID_KEY, ""))
+    return known
+
+
+def _from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
     # A grpc.RpcError raised by a stub is a grpc.Call too; the class itself promises nothing.
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
     message = str(error)
@@ -167,6 +178,8 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         # gRPC itself refuses a message over the size limit; waiting would not help.
         return InvalidImageError(f"the image is too large for the server: {message}", code=code.name)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
+        message = f"no answer from {address} in the time given ({message})"
     if code is grpc.StatusCode.CANCELLED and "hannel closed" in message:
         return client_closed()
     return _error(code, message, details)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from longhand_client.errors import InvalidImageError
 
@@ -28,10 +29,22 @@ ImageSource: TypeAlias = "bytes | bytearray | memoryview | str | os.PathLike[str
 
 An array is (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8, row 0 at the top, 0 = black.
 """
+_Images = TypeVar("_Images")
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 # What Pillow writes into no PNG, and the mode that loses nothing that one can see.
 _CLOSEST_MODES = {"I": "I;16", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
+
+
+def several(images: Iterable[_Images]) -> Iterable[_Images]:
+    """The images themselves, where they are several.
+
+    Raises:
+        TypeError: it is one image, whose parts would otherwise each be taken for one.
+    """
+    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike):
+        raise TypeError(f"got {type(images).__name__}, need several images: a list of them, for example")
+    return images
 
 
 def image_bytes(source: ImageSource, limit: int = MAX_IMAGE_BYTES) -> bytes:
@@ -66,8 +79,11 @@ def _content(source: ImageSource, limit: int) -> bytes:
     if hasattr(source, "__array_interface__") and hasattr(source, "dtype"):
         return _array_to_png(cast("np.ndarray[Any, Any]", source))
     if hasattr(source, "read"):
+        content: object = None
         try:
             content = source.read(limit + 1)
+        except UnicodeDecodeError:
+            pass  # of a file opened as text
         except (OSError, ValueError) as error:  # closed, or no longer to be reached
             raise InvalidImageError(f"open file: {error}", code="INVALID_ARGUMENT") from error
         if not isinstance(content, bytes):

@@ -25,7 +25,7 @@ from longhand_client.errors import (
     ServerUnavailableError,
     from_rpc_error,
 )
-from longhand_client.images import ImageSource, image_bytes
+from longhand_client.images import ImageSource, image_bytes, several
 from longhand_client.outbox import Outbox, Pending
 from longhand_client.results import Outcome, outcome_from_proto
 
@@ -54,7 +54,8 @@ class StreamSettings:
         address: named in error messages.
         look_ahead: images that may be on their way at once.
         ordered: outcomes in the order of the images, or as they come.
-        retries: how often in a row the stream is opened again without an answer in between.
+        retries: how often in a row the stream is opened again without an answer in between; where it has had one
+            before, for as long as `timeout_s`, since a server that restarts needs that. 0 = never.
         max_image_bytes: larger images are refused before they are sent.
         timeout_s: seconds without any answer, while images wait, after which the stream has failed.
     """
@@ -110,15 +111,29 @@ def ended_early(address: str) -> ServerUnavailableError:
 
 
 def pause_before_retry(
-    error: LonghandError, failures: int, settings: StreamSettings, source_error: BaseException | None
+    error: LonghandError,
+    failures: int,
+    settings: StreamSettings,
+    source_error: BaseException | None,
+    last_answer: float | None,
 ) -> float:
     """Seconds to wait before a stream that ended with that error is opened again.
+
+    Args:
+        error: what it ended with.
+        failures: how often in a row it was opened again already.
+        settings: how it behaves.
+        source_error: what the caller's iterable has raised, if it has.
+        last_answer: when the last answer came (time.monotonic()); None where none did.
 
     Raises:
         LonghandError: The error itself, where trying again would not help or was done often enough.
         BaseException: What the caller's iterable had raised before, if it had, instead.
     """
-    if not isinstance(error, ServerUnavailableError | OverloadedError) or failures >= settings.retries:
+    retriable = settings.retries > 0 and isinstance(error, ServerUnavailableError | OverloadedError)
+    # A server that has answered is known to be one, and is back soon; one that never did may not be there at all.
+    patient = last_answer is not None and time.monotonic() - last_answer < settings.timeout_s
+    if not retriable or (failures >= settings.retries and not patient):
         if source_error is not None:
             raise source_error from error
         raise error
@@ -130,7 +145,7 @@ class RecognitionStream:
 
     def __init__(self, open_call: OpenCall, images: Iterable[ImageSource], settings: StreamSettings) -> None:
         self._open_call = open_call
-        self._source = enumerate(images)
+        self._source = enumerate(several(images))
         self._settings = settings
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._slots = threading.Semaphore(settings.look_ahead)
@@ -163,6 +178,7 @@ class RecognitionStream:
     def _as_they_come(self) -> Iterator[Outcome]:
         self._start()
         failures = 0
+        last_answer: float | None = None
         source_error: BaseException | None = None
         while True:
             event = self._next_event()
@@ -173,18 +189,19 @@ class RecognitionStream:
                     arrived = self._outbox.arrived(event)
                     self._wake_sender()
                 for pending, answer in arrived:
-                    failures = 0
+                    failures, last_answer = 0, time.monotonic()
                     yield outcome_from_proto(pending.index, answer, pending.source)
             elif isinstance(event, _SourceFailed):
                 source_error = event.error  # what came before it is answered first
             elif event.generation == self._generation:
-                if event.error is None and self._outbox.complete():
+                # What a server that is stopping says behind the last answer is of no interest.
+                if self._outbox.complete() and (event.error is None or not len(self._outbox)):
                     yield from self._unanswered()
                     if source_error is not None:
                         raise source_error
                     return
                 error = event.error or ended_early(self._settings.address)
-                time.sleep(pause_before_retry(error, failures, self._settings, source_error))
+                time.sleep(pause_before_retry(error, failures, self._settings, source_error, last_answer))
                 failures += 1
                 self._start()
 

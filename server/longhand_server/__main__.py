@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import importlib.util
 import os
 import signal
@@ -58,9 +59,12 @@ def main() -> int:
 def choose_poller() -> None:
     """Lets gRPC use its older poller, unless somebody chose already; to be called before gRPC is imported.
 
-    It hands a message over between fewer threads, which takes 0.06 ms of CPU time less.
+    It hands a message over between fewer threads, which takes 0.06 ms of CPU time less. From 1.83 on gRPC has no
+    other than the new one, and complains of who asks.
     """
-    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_poller_for_python")
+    version = importlib.metadata.version("grpcio").split(".")
+    if [int(part) for part in version[:2]] < [1, 83]:
+        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_poller_for_python")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -35,6 +35,10 @@ _FAR_STROKES = 0.38
 _PART_OF_THE_WAY = 0.5
 _MOST_STRETCH = 1.4
 _LEAST_HEIGHT = 0.5
+# A line that is too long is squeezed, up to this factor: what is squeezed more is read wrong.
+_MOST_SQUEEZE = 2.0
+# Ink in fewer rows than this is a rule or a dash, which may be as long as it likes.
+_LEAST_ROWS = 16
 # Strokes are counted in as many neighbouring rows as are this part of the height.
 _STROKE_ROWS = 0.11
 # A line is levelled when it rises by more than this part of the height, and is not steeper than 1 in 6.
@@ -87,7 +91,7 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
         line: the shape wanted.
 
     Raises:
-        InvalidImageError: smaller than 3 px on a side.
+        InvalidImageError: smaller than 3 px on a side, or the writing is far wider than a line is.
     """
     height, width = grey.shape
     if min(height, width) < MIN_SIDE:
@@ -112,6 +116,12 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
     rows = round(line.height * height_share)
     longest = line.max_width - 2 * line.margin - line.frame_stride
     columns = min(max(round(crop.shape[1] * rows / crop.shape[0] * stretch), 1), longest)
+    share = crop.shape[1] / shrink_x / (crop.shape[0] * height / work.shape[0])
+    if share * rows * stretch > _MOST_SQUEEZE * longest and crop.shape[0] >= _LEAST_ROWS:
+        raise InvalidImageError(
+            f"the writing is {share:.0f} times as wide as high, more than is read at a time "
+            f"({_MOST_SQUEEZE * longest / rows / stretch:.0f}); cut the line into parts"
+        )
     method = cv2.INTER_AREA if rows < crop.shape[0] else cv2.INTER_LINEAR
     resized = cv2.resize(crop, (columns, rows), interpolation=method)
 

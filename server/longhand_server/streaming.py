@@ -73,6 +73,8 @@ class AnswerStream(Generic[RequestT, ResponseT]):
 
     def drain(self) -> None:
         """Reads no further request; the stream ends once what was read is answered."""
+        if not self._reading:
+            return  # all of it will be answered, so that there is nothing to open again for
         self._stop_reading(ShuttingDownError("the server is stopping; open the stream again elsewhere"))
 
     def cancel(self) -> None:

@@ -84,7 +84,8 @@ class FakeServicer(rpc.RecognitionServiceServicer):
         outcome = self.answer(request.image)
         if isinstance(outcome, pb.RecognitionResult):
             return pb.RecognizeResponse(result=outcome)
-        context.set_trailing_metadata((("grpc-status-details-bin", outcome.SerializeToString()),))
+        details = ("grpc-status-details-bin", outcome.SerializeToString())
+        context.set_trailing_metadata((details, ("x-request-id", "abc-1")))
         code = next(code for code in grpc.StatusCode if code.value[0] == outcome.code)
         context.abort(code, outcome.message)
         raise AssertionError("abort raises")

@@ -133,7 +133,7 @@ def test_failures_are_listed_and_the_rest_is_read(engine: Engine, scans: Path) -
     assert outcome.returncode == 1
     assert len(outcome.stdout.splitlines()) == 3
     message = outcome.stderr.decode()
-    assert "3 images could not be read:" in message
+    assert message.endswith("3 images could not be read\n")
     for name in ("bad.png", "gone.png: No such file", "none*: no file matches"):
         assert name in message
 

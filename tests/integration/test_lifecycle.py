@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from helpers.server_process import ServerProcess, run_server, server_command
 from helpers.toy_model import draw_image, write_bundle
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
+from longhand_server.ports import write_port
 
 _SERVICE = "longhand.v1.RecognitionService"
 
@@ -258,7 +260,7 @@ async def test_lines_of_a_server_that_logs_json_are_json(toy_bundle: Path, tmp_p
             call: Any = channel.unary_unary("/longhand.v1.RecognitionService/Recognize")
             with pytest.raises(grpc.aio.AioRpcError):
                 await call(b"\xff\xff no message")
-            damaged = pb.RecognizeRequest(image=image_samples.plain_tiff(64, 64, tag_259=8))
+            damaged = pb.RecognizeRequest(image=image_samples.plain_tiff(64, 64, tag_259=4))
             with pytest.raises(grpc.aio.AioRpcError):
                 await recognition_pb2_grpc.RecognitionServiceStub(channel).Recognize(damaged)
         server.stop()
@@ -282,4 +284,16 @@ async def test_a_model_that_cannot_be_loaded_is_told_without_the_server_s_files(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await recognition_pb2_grpc.RecognitionServiceStub(channel).Recognize(request, timeout=20)
         assert caught.value.details() == "the model cannot be loaded; the server's log says why"
-        assert f"): {folder}/model.onnx is no ONNX network" in server.text()
+        assert f"): model late: {folder}/model.onnx is no ONNX network" in server.text()
+
+
+def test_a_port_file_that_is_no_file_stays_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("target")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for name in ("pipe", "link"):
+        write_port(tmp_path / name, 50051)
+    assert os.read(reader, 10) == b"50051\n"
+    os.close(reader)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "50051\n"

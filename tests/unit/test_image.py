@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -166,3 +168,15 @@ def test_encoded_bytes_and_pixels_give_the_same_line() -> None:
     np.testing.assert_array_equal(
         load_line_image(data.tobytes(), LINE).pixels, normalise_line(grey, LINE).pixels
     )
+
+
+def test_writing_far_wider_than_a_line_is_refused_and_a_rule_is_not() -> None:
+    line = cv2.imread(str(Path(__file__).parents[2] / "examples" / "sample_line.png"), cv2.IMREAD_GRAYSCALE)
+    assert line is not None
+    grey = line.astype(np.uint8)
+    assert normalise_line(np.hstack([grey] * 4), LineFormat()).pixels.shape[1] <= LineFormat().max_width
+    with pytest.raises(InvalidImageError, match=r"is \d+ times as wide as high, more than .* cut the line"):
+        normalise_line(np.hstack([grey] * 8), LineFormat())
+    rule = np.full((40, 3_000), 255, np.uint8)
+    rule[20:23, 50:2_950] = 0
+    assert not normalise_line(rule, LineFormat()).is_blank

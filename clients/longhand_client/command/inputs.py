@@ -49,6 +49,10 @@ def _expand(argument: str) -> Iterator[Item]:
     if argument == STANDARD_INPUT:
         with _standard_input() as file:
             yield Item("standard input", file.read())
+    elif "://" in argument and not Path(argument).exists():
+        yield Item(argument, None, "addresses of the web are not fetched: curl -s ADDRESS | longhand -")
+    elif not argument:
+        yield Item("''", None, "no name of a file")
     elif Path(argument).is_dir():
         yield from _first_or_problem(_folder(argument), f"{argument}: no image in this folder")
     elif not Path(argument).exists() and glob.has_magic(argument):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import TextIO
 
@@ -33,7 +34,8 @@ class Progress:
         now = time.monotonic()
         if self._enabled and now - self._shown >= self.INTERVAL_S:
             self._shown = now
-            self._stream.write(f"\r\x1b[K{self.line(now - self._started)}")
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be overwritten
+            self._stream.write(f"\r\x1b[K{self.line(now - self._started)[:width]}")
             self._stream.flush()
 
     def line(self, elapsed_s: float) -> str:

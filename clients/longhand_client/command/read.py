@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+import itertools
 import signal
 import sys
 import threading
@@ -86,6 +87,7 @@ class ArchiveWriter:
     def __init__(self, kind: str, folder: Path | None) -> None:
         self._kind = kind
         self._folder = folder
+        self._names = _FileNames()
 
     def write(self, name: str, transcription: Transcription, extra: dict[str, Any]) -> None:
         """Writes one reading."""
@@ -98,12 +100,27 @@ class ArchiveWriter:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         # A file name need not be UTF-8, XML must be.
-        (self._folder / f"{_flat_name(name)}.xml").write_text(document, encoding="utf-8", errors="replace")
+        file = self._folder / f"{self._names.take(_flat_name(name))}.xml"
+        file.write_text(document, encoding="utf-8", errors="replace")
 
 
 def _flat_name(name: str) -> str:
     """A file name made of the whole path, so that two folders may each have a 001.png."""
     return "_".join(part for part in Path(name).parts if part not in ("/", "..", "."))
+
+
+class _FileNames:
+    """File names without a suffix, none of them twice, not even where capitals are the only difference."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, *wanted: str) -> str:
+        """The first of the names that is free; if none is, the last one with a number."""
+        numbered = (f"{wanted[-1]}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain(wanted, numbered) if name.lower() not in self._taken)
+        self._taken.add(name.lower())
+        return name
 
 
 class Drawings:
@@ -115,16 +132,11 @@ class Drawings:
     def __init__(self, target: Path) -> None:
         self._target = target
         self._files: dict[str, str] = {}
-        self._taken: set[str] = set()
+        self._names = _FileNames()
 
     def announce(self, name: str) -> None:
         """Finds the drawing of an image a name: its own, or its whole path where that is another's already."""
-        stem = Path(name).stem
-        file = f"{stem}.png"
-        if file.lower() in self._taken:
-            file = f"{_flat_name(name)}.png"
-        self._taken.add(file.lower())
-        self._files[name] = file
+        self._files[name] = f"{self._names.take(Path(name).stem, _flat_name(name))}.png"
 
     def file_of(self, name: str) -> str:
         """The name of an image's drawing in the folder."""

@@ -26,6 +26,7 @@ from longhand_client.command.outputs import (
 )
 from longhand_client.command.progress import Progress
 from longhand_client.command.read import ArchiveWriter, Drawings, ReadJob, Report, read_items
+from longhand_client.errors import LonghandError
 
 EXIT_OK, EXIT_IMAGE_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -64,10 +65,17 @@ def read(arguments: Sequence[str]) -> int:
             align=print
             if references is not None and options.format == "text" and options.out is None
             else None,
-            colour=sys.stdout.isatty() or "FORCE_COLOR" in os.environ,
+            colour=_in_colour(),
             look_ahead=options.look_ahead,
         )
         return _read(client, options, job, report)
+
+
+def _in_colour() -> bool:
+    """As terminals' users say it: https://no-color.org and https://force-color.org."""
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _client(options: argparse.Namespace) -> RecognizerClient:
@@ -81,19 +89,26 @@ def _client(options: argparse.Namespace) -> RecognizerClient:
 
 
 def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, report: Report) -> int:
-    progress = Progress(sys.stderr, _total(options))
+    # Where readings come on the terminal they show how far it is, and the bar would stand among them.
+    shown = sys.stderr.isatty() and not (options.out is None and sys.stdout.isatty())
+    progress = Progress(sys.stderr, _total(options) if shown else None, enabled=shown)
     try:
         read_items(client, find_items(options.images, options.manifest), job, progress, report)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, LonghandError) as error:
         progress.clear()
         goes_on = options.out is not None and options.format in ("json", "tsv")
         hint = ", the same command goes on with --resume" if goes_on else ""
+        if isinstance(error, LonghandError):
+            if report.read:
+                print(f"longhand: {report.read} images are read{hint}", file=sys.stderr)
+            raise
         print(f"longhand: stopped; {report.read} images are read{hint}", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         progress.clear()
         _summarise(report, options)
-    return EXIT_IMAGE_FAILED if report.failures else EXIT_OK
+    unscored = job.references is not None and report.read and not report.score.lines
+    return EXIT_IMAGE_FAILED if report.failures or unscored else EXIT_OK
 
 
 def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -110,12 +125,16 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         usage.error("--resume needs --out FILE with --json or --tsv: only these say which files are done")
     if options.format == "tsv" and (options.words or options.characters):
         usage.error("--tsv has no columns for words and characters: take --json")
+    if options.decoder == "greedy" and options.alternatives > 1:
+        usage.error("--alternatives: greedy decoding knows one reading only")
+    if options.format in ("alto", "page") and options.alternatives > 1:
+        usage.error(f"--alternatives: --format {options.format} has one reading a line: take --json")
     if options.out is not None:
         _check_out(usage, options)
     if options.format in ("alto", "page") and options.out is None and _several(options):
         usage.error(f"--format {options.format} of several images needs --out FOLDER")
     if options.show is not None and importlib.util.find_spec("PIL") is None:
-        usage.error("--show needs Pillow: pip install '.[client]' in Longhand's folder")
+        usage.error("--show needs Pillow: pip install pillow")
     if options.show is not None and options.show.lower().endswith(".png") and _several(options):
         usage.error("--show of several images needs a folder, not one PNG file")
 
@@ -144,8 +163,8 @@ def find_names(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _total(options: argparse.Namespace) -> int | None:
-    """How many images there are, where a progress line will say so and it can be known."""
-    if not sys.stderr.isatty() or options.manifest == STANDARD_INPUT:
+    """How many images there are, where it can be known."""
+    if options.manifest == STANDARD_INPUT:
         return None
     return sum(1 for _ in find_names(options))
 
@@ -189,6 +208,4 @@ def _summarise(report: Report, options: argparse.Namespace) -> None:
         for name in report.score.without_reference:
             print(f"longhand: {name}: no reference", file=sys.stderr)
     if len(report.failures) > 1:
-        print(f"longhand: {len(report.failures)} images could not be read:", file=sys.stderr)
-        for name, reason in report.failures:
-            print(f"    {name}: {reason}", file=sys.stderr)
+        print(f"longhand: {len(report.failures)} images could not be read", file=sys.stderr)

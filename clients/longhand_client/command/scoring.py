@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+_OPEN_BOX = "\u2423"  # stands for a space
 RED, GREEN, PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
 
@@ -75,6 +76,8 @@ def paint(steps: Sequence[Edit], *, colour: bool) -> str:
         if step.expected != step.read:
             lost, gained = lost + step.expected, gained + step.read
             continue
+        if colour:  # a space has none
+            lost, gained = lost.replace(" ", _OPEN_BOX), gained.replace(" ", _OPEN_BOX)
         parts += [missing % lost if lost else "", extra % gained if gained else "", step.read]
         lost = gained = ""
     return "".join(parts[:-1])

@@ -14,6 +14,9 @@ from longhand_client.client import RecognizerClient
 from longhand_client.command.arguments import connection_parser, make_client
 from longhand_client.errors import LonghandError
 
+# The wheel of the client holds the server's code, too, but not what that needs.
+_NEEDED = ("longhand_server", "cv2", "onnxruntime", "prometheus_client")
+
 
 def serve(arguments: Sequence[str]) -> NoReturn:
     """`longhand serve ...`: becomes `python -m longhand_server ...`.
@@ -35,7 +38,7 @@ def batch(arguments: Sequence[str]) -> NoReturn:
 
 def _become(module: str, arguments: Sequence[str], missing: str) -> NoReturn:
     """Takes the module's place in this process, so that signals and exit codes are the module's own."""
-    if importlib.util.find_spec("longhand_server") is None:
+    if not all(importlib.util.find_spec(name) for name in _NEEDED):
         raise LonghandError(f"{missing}: pip install '.[server]' in Longhand's folder")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

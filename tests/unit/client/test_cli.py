@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 import tomllib
 from pathlib import Path
@@ -13,8 +18,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from longhand.v1 import recognition_pb2 as pb
 from longhand_client import cli
-from longhand_client.command.read import Drawings
+from longhand_client.command.read import ArchiveWriter, Drawings
+from longhand_client.results import transcription_from_proto
 
 if TYPE_CHECKING:
     from helpers.fake_service import FakeServer
@@ -106,6 +113,9 @@ def test_files_that_cannot_be_used_are_named(
         (["x.png", "--out", "x.png"], "got the name of an image"),
         (["x.png", "--reference", "r.tsv", "--out", "./r.tsv"], "is read as well"),
         (["x.png", "--tsv", "--words"], "take --json"),
+        (["x.png", "--decoder", "greedy", "--alternatives", "3"], "one reading only"),
+        (["x.png", "--format", "alto", "--alternatives", "3"], "one reading a line"),
+        (["x.png", "--address", "http://localhost:50051"], "without http://"),
         (["x.png", "--tls-key", str(SCRIPT)], "no PEM file"),
         (["x.png", "--tls-ca", os.devnull, "--token-file", str(SCRIPT)], "no PEM file"),
         (["--address", "localhost:1", "health"], "longhand health"),
@@ -152,7 +162,7 @@ def test_each_drawing_has_a_name_of_its_own() -> None:
         "b_001.png.png",
         "x.png",
         "x.tif.png",
-        "x.TIF.png",
+        "x.TIF-2.png",
     ]
 
 
@@ -207,3 +217,68 @@ def test_the_script_is_the_same_command(fake: FakeServer, lines: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(lines / "one.png"), "--address", fake.address]
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (outcome.returncode, outcome.stdout) == (0, "line one\n"), outcome.stderr
+
+
+def test_what_is_no_file_is_named(fake: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(fake.address, "http://host/x.png", "") == 1
+    errors = capsys.readouterr().err
+    assert "http://host/x.png: addresses of the web are not fetched: curl" in errors
+    assert "'': no name of a file" in errors
+    assert errors.endswith("longhand: 2 images could not be read\n")
+
+
+def test_archives_overwrite_none_of_each_other(tmp_path: Path) -> None:
+    writer = ArchiveWriter("alto", tmp_path)
+    for name in ("a/b.png", "a_b.png", "A_b.png"):
+        writer.write(name, transcription_from_proto(pb.RecognitionResult(text=name)), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "A_b.png-3.xml",
+        "a_b.png-2.xml",
+        "a_b.png.xml",
+    ]
+
+
+def test_references_of_other_images_are_a_failure(fake: FakeServer, lines: Path, tmp_path: Path) -> None:
+    references = tmp_path / "references.tsv"
+    references.write_text("other.png\ttext\n")
+    assert run(fake.address, lines / "one.png", "--reference", references) == 1
+
+
+def _on_a_terminal(arguments: list[str], **environment: str) -> str:
+    """What a person sees of the command on a terminal of 40 columns, control sequences included."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")}
+    command = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments],
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        env={**plain, "TERM": "xterm", **environment},
+    )
+    os.close(end)
+    seen = b""
+    with contextlib.suppress(OSError):  # the terminal's other end is closed
+        while part := os.read(terminal, 10_000):
+            seen += part
+    os.close(terminal)
+    command.wait(30)
+    return seen.decode()
+
+
+def test_readings_on_a_terminal_stand_alone(fake: FakeServer, lines: Path, tmp_path: Path) -> None:
+    one = str(lines / "one.png")
+    assert _on_a_terminal([one, "--address", fake.address]) == "line one\r\n"
+    out = tmp_path / "out.txt"
+    seen = _on_a_terminal([one, "--address", fake.address, "--out", str(out)])
+    assert "] 1/1 (100 %)" in seen
+    assert max(len(line.split("\x1b[K")[-1]) for line in seen.split("\r")) < 40
+
+
+def test_colours_are_for_terminals_that_want_them(fake: FakeServer, lines: Path, tmp_path: Path) -> None:
+    references = tmp_path / "references.tsv"
+    references.write_text("one.png\tlineone\n")
+    arguments = [str(lines / "one.png"), "--address", fake.address, "--reference", str(references)]
+    assert "\x1b[32m\u2423\x1b[0m" in _on_a_terminal(arguments)
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert "{+ +}" in _on_a_terminal(arguments, **environment)

@@ -12,7 +12,7 @@ import pytest
 
 import longhand_client
 from longhand.v1 import recognition_pb2 as pb
-from longhand_client import RecognitionOptions, RecognizerClient
+from longhand_client import AsyncRecognizerClient, RecognitionOptions, RecognizerClient
 from longhand_client.errors import (
     AuthenticationError,
     DeadlineExceededError,
@@ -263,3 +263,25 @@ def test_import_is_light() -> None:
 
 def test_all_names_exist() -> None:
     assert all(hasattr(longhand_client, name) for name in longhand_client.__all__)
+
+
+def test_one_call_may_have_less_time(client: RecognizerClient) -> None:
+    with pytest.raises(DeadlineExceededError, match="no answer from"):
+        client.recognize(b"slow", timeout_s=0.2)
+    with pytest.raises(ValueError, match="timeout_s: got 0, need seconds"):
+        client.recognize_batch([b"text:a"], timeout_s=0)
+
+
+@pytest.mark.parametrize(
+    "keywords", [{"timeout_s": None}, {"timeout_s": -1}, {"timeout_s": float("nan")}, {"retries": -1}]
+)
+@pytest.mark.parametrize("kind", [RecognizerClient, AsyncRecognizerClient])
+def test_numbers_that_make_no_sense(kind: Any, keywords: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="got"):
+        kind("localhost", **keywords)
+
+
+def test_errors_name_the_call_as_the_server_s_log_does(client: RecognizerClient) -> None:
+    with pytest.raises(InvalidImageError) as caught:
+        client.recognize(b"bad")
+    assert caught.value.request_id == "abc-1"

@@ -40,7 +40,6 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
     ("module", "arguments", "code", "extra"),
     [
         ("longhand_client.cli", ["x.png", "--local"], 1, "server"),
-        ("longhand_client.cli", ["x.png", "--show", "y.png"], 2, "client"),
         ("longhand_client.benchmark", [], 1, "client"),
         ("longhand_server", [], 1, "server"),
         ("longhand_web", [], 1, "web"),

@@ -500,3 +500,37 @@ def test_a_closed_client_says_so(fake: FakeServer) -> None:
     client.close()
     with pytest.raises(ClientClosedError):
         next(stream)
+
+
+def test_one_image_is_not_several(fake: FakeServer, read_all: ReadAll, tmp_path: Path) -> None:
+    for one in ("line.png", b"text:a", tmp_path):
+        with pytest.raises(TypeError, match="need several images"):
+            read_all(fake.address, one)
+
+
+def test_a_stream_waits_for_a_server_that_restarts(fake: FakeServer, read_all: ReadAll) -> None:
+    # More often than `retries`, but behind an answer.
+    fake.servicer.stream_break_after = 3
+    fake.servicer.stream_breaks = 1
+    calls = iter(range(100))
+    answer = fake.servicer.StreamingRecognize
+
+    def restarting(requests: Any, context: Any) -> Any:
+        if 1 <= next(calls) <= 6:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+        return answer(requests, context)
+
+    fake.servicer.StreamingRecognize = restarting  # type: ignore[method-assign, assignment]
+    assert texts(read_all(fake.address, lines(8))) == [str(number) for number in range(8)]
+
+
+def test_what_a_server_says_behind_the_last_answer_is_not_heard(fake: FakeServer, read_all: ReadAll) -> None:
+    answer = fake.servicer.StreamingRecognize
+
+    def stopping(requests: Any, context: Any) -> Any:
+        yield from answer(requests, context)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
+
+    fake.servicer.StreamingRecognize = stopping  # type: ignore[method-assign, assignment]
+    assert texts(read_all(fake.address, lines(3))) == ["0", "1", "2"]
+    assert fake.servicer.stream_images == 3
