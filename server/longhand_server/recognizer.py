@@ -244,7 +244,14 @@ def _language_model(path: Path | None) -> NgramLanguageModel | None:
 
 
 def _trimmed(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """Readings without space at either end (a network sees one in a margin now and then), each text once."""
+    """Readings without space at either end (a network sees one in a margin now and then), each text once.
+
+    Where several become one, it is as sure as they are together.
+    """
+    sure: dict[str, float] = {}
+    for hypothesis in hypotheses:
+        text = hypothesis.text.strip(" ")
+        sure[text] = sure.get(text, 0.0) + hypothesis.confidence
     kept: dict[str, Hypothesis] = {}
     for hypothesis in hypotheses:
         text = hypothesis.text.strip(" ")
@@ -256,7 +263,7 @@ def _trimmed(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
                 acoustic_score=hypothesis.acoustic_score,
                 word_model_score=hypothesis.word_model_score,
                 character_model_score=hypothesis.character_model_score,
-                confidence=hypothesis.confidence,
+                confidence=min(sure[text], 1.0),
                 characters=hypothesis.characters[start : start + len(text)],
                 words=hypothesis.words,
             )

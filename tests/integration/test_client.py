@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -169,6 +170,10 @@ def test_archive_formats(engine: Engine, scans: Path, tmp_path: Path) -> None:
         element.get("CONTENT") for element in ET.fromstring(one.stdout).iter() if "CONTENT" in element.attrib
     ]
     assert [text for text in strings if text and len(text) > 1] == ["de", "ab"]
+    html = ET.fromstring(run(scans / "2.png", "--format", "hocr", "--address", engine.address).stdout)
+    words = [element for element in html.iter() if element.get("class") == "ocrx_word"]
+    assert [word.text for word in words] == ["de", "ab"]
+    assert all(re.fullmatch(r"bbox \d+ 0 \d+ \d+; x_wconf \d+", word.get("title", "")) for word in words)
     several = run(scans, "--format", "page", "--out", tmp_path / "xml", "--address", engine.address)
     assert several.returncode == 0, several.stderr
     files = sorted((tmp_path / "xml").iterdir())

@@ -17,6 +17,7 @@ PACKAGES = {
     "longhand_server": ROOT / "server" / "longhand_server",
     "longhand_training": ROOT / "training" / "longhand_training",
     "longhand_client": ROOT / "clients" / "longhand_client",
+    "longhand_web": ROOT / "clients" / "web" / "longhand_web",
 }
 ALLOWED = {
     "longhand": set[str](),
@@ -24,6 +25,7 @@ ALLOWED = {
     "longhand_server": {"longhand", "longhand_decoder"},
     "longhand_training": {"longhand_decoder", "longhand_server"},
     "longhand_client": {"longhand"},
+    "longhand_web": {"longhand_client"},
 }
 # The one exception: `longhand --local` reads without a server. The import stands inside a function.
 IN_PROCESS = PACKAGES["longhand_client"] / "command" / "in_process.py"

@@ -1,4 +1,4 @@
-"""Readings in the two XML formats of archives and libraries: ALTO 4 and PAGE 2019."""
+"""Readings in the formats of archives and libraries, which are XML: ALTO 4, hOCR 1.2 and PAGE 2019."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from longhand_client.results import Span, Transcription
 
 ALTO = "http://www.loc.gov/standards/alto/ns-v4#"
+XHTML = "http://www.w3.org/1999/xhtml"
 PAGE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
 # XML 1.0 cannot hold control characters; a reading never has them, a file name may.
 _CONTROL = dict.fromkeys(range(32))
@@ -65,6 +66,37 @@ def to_alto(name: str, transcription: Transcription) -> str:
     return _text(root)
 
 
+def to_hocr(name: str, transcription: Transcription) -> str:
+    """An hOCR 1.2 document of one line image.
+
+    Args:
+        name: the image's file name.
+        transcription: a reading with words.
+
+    Returns:
+        The XHTML text; positions in pixels of the image.
+    """
+    box = f"bbox 0 0 {transcription.image_width} {transcription.image_height}"
+    root = ET.Element("html", {"xmlns": XHTML})
+    head = ET.SubElement(root, "head")
+    ET.SubElement(head, "title").text = name.translate(_CONTROL)
+    ET.SubElement(head, "meta", {"http-equiv": "Content-Type", "content": "text/html; charset=utf-8"})
+    model = f"model {transcription.model} {transcription.model_version}"
+    ET.SubElement(head, "meta", name="ocr-system", content=f"Longhand, {model}")
+    ET.SubElement(head, "meta", name="ocr-capabilities", content="ocr_page ocr_line ocrx_word")
+    quoted = name.translate(_CONTROL).replace('"', "'")  # hOCR has no way to write one
+    page = _hocr(
+        ET.SubElement(root, "body"), "div", "ocr_page", "page_1", f'image "{quoted}"; {box}; ppageno 0'
+    )
+    line = _hocr(page, "span", "ocr_line", "line_1", box)
+    for number, (word, _) in enumerate(_words(transcription), 1):
+        left, right = round(word.x_start), round(word.x_end)
+        place = f"bbox {left} 0 {right} {transcription.image_height}"
+        title = f"{place}; x_wconf {round(100 * word.confidence)}"
+        _hocr(line, "span", "ocrx_word", f"word_{number}", title).text = word.text
+    return _text(root)
+
+
 def to_page(name: str, transcription: Transcription, created: datetime.datetime) -> str:
     """A PAGE 2019-07-15 document of one line image.
 
@@ -111,6 +143,10 @@ def _words(transcription: Transcription) -> list[tuple[Span, list[Span]]]:
         pairs.append((word, characters[: len(word.text)]))
         characters = characters[len(word.text) :]
     return pairs
+
+
+def _hocr(parent: ET.Element, tag: str, kind: str, name: str, title: str) -> ET.Element:
+    return ET.SubElement(parent, tag, {"class": kind, "id": name, "title": title})
 
 
 def _coordinates(parent: ET.Element, span: Span, height: int) -> None:

@@ -13,7 +13,8 @@ from longhand_client.connection import DEFAULT_ADDRESS, Tls
 from longhand_client.options import RecognitionOptions
 
 COMMANDS = ("serve", "models", "health", "batch")
-FORMATS = ("text", "json", "tsv", "alto", "page")
+ARCHIVE_FORMATS = ("alto", "hocr", "page")  # of a document an image
+FORMATS = ("text", "json", "tsv", *ARCHIVE_FORMATS)
 EPILOG = """\
 longhand serve ...    run a server (the arguments of `python -m longhand_server`)
 longhand models       list what a server can read with
@@ -79,7 +80,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         group.add_argument(
             f"--{name}", dest="format", action="store_const", const=name, help=f"short for --format {name}"
         )
-    group.add_argument("--out", metavar="PATH", help="write to this file (ALTO, PAGE: into this folder)")
+    group.add_argument(
+        "--out", metavar="PATH", help="write to this file (ALTO, hOCR, PAGE: into this folder)"
+    )
     group.add_argument("--resume", action="store_true", help="go on with --out: skip what stands in it")
     group.add_argument("--words", action="store_true", help="each word with its place and confidence")
     group.add_argument("--characters", action="store_true", help="each character, too")
@@ -161,7 +164,7 @@ def recognition_options(options: argparse.Namespace, client: RecognizerClient) -
         OSError: it cannot be read.
         LonghandError: the server cannot say what its weights are.
     """
-    archive = options.format in ("alto", "page")
+    archive = options.format in ARCHIVE_FORMATS
     request = RecognitionOptions(
         model=options.model,
         decoder=options.decoder,

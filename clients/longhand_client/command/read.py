@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from longhand_client.client import RecognizerClient
-from longhand_client.command.archive import to_alto, to_page
+from longhand_client.command.archive import to_alto, to_hocr, to_page
 from longhand_client.command.drawing import draw_reading
 from longhand_client.command.inputs import Item, reference_of
 from longhand_client.command.outputs import Writer
@@ -26,6 +26,9 @@ from longhand_client.errors import InvalidImageError, LonghandError
 from longhand_client.images import ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions
 from longhand_client.results import Outcome, Transcription
+
+# Readings less sure than this are no plain matter.
+_SURE = 0.9
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class _Unreadable(io.BytesIO):
 
 
 class ArchiveWriter:
-    """Writes one XML document an image, into a folder or to one stream."""
+    """Writes one ALTO, hOCR or PAGE document an image, into a folder or to one stream."""
 
     def __init__(self, kind: str, folder: Path | None) -> None:
         self._kind = kind
@@ -91,16 +94,17 @@ class ArchiveWriter:
 
     def write(self, name: str, transcription: Transcription, extra: dict[str, Any]) -> None:
         """Writes one reading."""
-        if self._kind == "alto":
-            document = to_alto(name, transcription)
-        else:
+        if self._kind == "page":
             document = to_page(name, transcription, datetime.datetime.now(datetime.UTC))
+        else:
+            document = (to_hocr if self._kind == "hocr" else to_alto)(name, transcription)
         if self._folder is None:
             print(document, end="", flush=True)
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         # A file name need not be UTF-8, XML must be.
-        file = self._folder / f"{self._names.take(_flat_name(name))}.xml"
+        suffix = "hocr" if self._kind == "hocr" else "xml"
+        file = self._folder / f"{self._names.take(_flat_name(name))}.{suffix}"
         file.write_text(document, encoding="utf-8", errors="replace")
 
 
@@ -192,8 +196,16 @@ def read_items(
         problem = _finish(item, outcome, job, report)
         if problem:
             report.failures.append((item.name, problem))
+        elif (transcription := outcome.transcription) and _is_unreadable(transcription):
+            problem = "nothing could be read: is it one line, and upright?"
+        if problem:
             progress.clear()
             print(f"longhand: {item.name}: {problem}", file=sys.stderr, flush=True)
+
+
+def _is_unreadable(transcription: Transcription) -> bool:
+    """Whether there is ink, as on a whole page, of which no text came; a blank line is surely empty."""
+    return not transcription.text and transcription.confidence < _SURE
 
 
 @contextlib.contextmanager

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from longhand_client.client import RecognizerClient
-from longhand_client.command.arguments import COMMANDS, make_client, read_parser, recognition_options
+from longhand_client.command.arguments import (
+    ARCHIVE_FORMATS,
+    COMMANDS,
+    make_client,
+    read_parser,
+    recognition_options,
+)
 from longhand_client.command.in_process import in_process_client
 from longhand_client.command.inputs import STANDARD_INPUT, SUFFIXES, find_items, read_references
 from longhand_client.command.outputs import (
@@ -127,11 +133,11 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         usage.error("--tsv has no columns for words and characters: take --json")
     if options.decoder == "greedy" and options.alternatives > 1:
         usage.error("--alternatives: greedy decoding knows one reading only")
-    if options.format in ("alto", "page") and options.alternatives > 1:
+    if options.format in ARCHIVE_FORMATS and options.alternatives > 1:
         usage.error(f"--alternatives: --format {options.format} has one reading a line: take --json")
     if options.out is not None:
         _check_out(usage, options)
-    if options.format in ("alto", "page") and options.out is None and _several(options):
+    if options.format in ARCHIVE_FORMATS and options.out is None and _several(options):
         usage.error(f"--format {options.format} of several images needs --out FOLDER")
     if options.show is not None and importlib.util.find_spec("PIL") is None:
         usage.error("--show needs Pillow: pip install pillow")
@@ -141,7 +147,7 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
 
 def _check_out(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Refuses what would be lost if --out were opened."""
-    if options.format not in ("alto", "page") and Path(options.out).suffix.lower() in SUFFIXES:
+    if options.format not in ARCHIVE_FORMATS and Path(options.out).suffix.lower() in SUFFIXES:
         usage.error(f"--out {options.out}: got the name of an image, and readings are text (--show draws)")
     for read in (options.manifest, options.reference, options.hotwords, options.token_file):
         if read is not None and Path(read).resolve() == Path(options.out).resolve():
@@ -171,7 +177,7 @@ def _total(options: argparse.Namespace) -> int | None:
 
 @contextmanager
 def _output(options: argparse.Namespace) -> Iterator[TextIO]:
-    if options.out is None or options.format in ("alto", "page"):
+    if options.out is None or options.format in ARCHIVE_FORMATS:
         yield sys.stdout
         return
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)

@@ -282,3 +282,14 @@ def test_colours_are_for_terminals_that_want_them(fake: FakeServer, lines: Path,
     assert "\x1b[32m\u2423\x1b[0m" in _on_a_terminal(arguments)
     for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert "{+ +}" in _on_a_terminal(arguments, **environment)
+
+
+def test_ink_that_gives_no_text_is_told(
+    fake: FakeServer, lines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lines / "page.png").write_bytes(b"text:")  # the server is 75 % sure of that
+    assert run(fake.address, lines / "page.png") == 0
+    assert capsys.readouterr() == (
+        "\n",
+        f"longhand: {lines}/page.png: nothing could be read: is it one line, and upright?\n",
+    )
