@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
@@ -25,15 +25,7 @@ _DecoderField: TypeAlias = Literal[
     "temperature",
 ]
 ERROR_DOMAIN = "longhand"
-_DECODER_FIELDS: tuple[_DecoderField, ...] = (
-    "beam_width",
-    "word_weight",
-    "word_bonus",
-    "character_weight",
-    "character_bonus",
-    "unknown_word_penalty",
-    "temperature",
-)
+_DECODER_FIELDS: tuple[_DecoderField, ...] = get_args(_DecoderField)
 _PRIORITIES: dict[int, int] = {
     pb.PRIORITY_UNSPECIFIED: 0,
     pb.PRIORITY_LOW: -1,
