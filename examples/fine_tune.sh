@@ -6,7 +6,8 @@
 # or for a best.pt those of LIKE (by default the model that Longhand comes with; LIKE= takes none, as it must be where
 # the alphabets differ).
 set -euo pipefail
-folder=$1 start=$2 out=$3 minutes=${4:-20}
+usage="usage: examples/fine_tune.sh FOLDER START OUT [MINUTES]"
+folder=${1:?$usage} start=${2:?$usage} out=${3:?$usage} minutes=${4:-20}
 python=${PYTHON:-python3}
 shipped=$(dirname "$0")/../server/longhand_server/models/en
 if [ -d "$start" ]; then like=${LIKE-$start}; else like=${LIKE-$shipped}; fi

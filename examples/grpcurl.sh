@@ -3,7 +3,7 @@
 #   examples/grpcurl.sh IMAGE [HOST:PORT]
 # Uses `buf curl` (npm package @bufbuild/buf) or grpcurl, whichever is there. BUF names another buf.
 set -euo pipefail
-image=$1 address=${2:-localhost:50051}
+image=${1:?usage: examples/grpcurl.sh IMAGE [HOST:PORT]} address=${2:-localhost:50051}
 service=longhand.v1.RecognitionService
 request() { printf '{"image": "%s", "options": {"alternatives": 2, "includeWords": true}}' "$(base64 -w0 "$image")"; }
 

@@ -69,6 +69,56 @@ def test_evaluate(server: ServerProcess, scans: Path) -> None:
     assert outcome.stdout.count("CER 12.50 %  WER 33.33 %  exact 1 of 2 lines") == 2
 
 
+@pytest.mark.parametrize(
+    "name", ["raw_stub.py", "folder_job.py", "evaluate.py", "grpcurl.sh", "fine_tune.sh"]
+)
+def test_without_arguments_an_example_says_what_it_needs(name: str) -> None:
+    if name.endswith(".sh"):
+        outcome = subprocess.run(["bash", EXAMPLES / name], capture_output=True, text=True, check=False)
+    else:
+        outcome = run(name)
+    assert outcome.returncode != 0
+    assert f"examples/{name} " in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_without_a_server_an_example_says_so(scans: Path, tmp_path: Path) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    for name, *arguments in (
+        ("raw_stub.py", scans / "1.png"),
+        ("folder_job.py", scans, tmp_path / "out.tsv"),
+        ("evaluate.py", scans / "labels.tsv"),
+    ):
+        outcome = run(name, *arguments, nobody)
+        assert outcome.returncode == 1
+        assert nobody in outcome.stderr
+        assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_files_that_are_not_there(scans: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    outcome = run("folder_job.py", missing, tmp_path / "out.tsv")
+    assert (outcome.returncode, outcome.stderr) == (2, f"{missing}: no such folder\n")
+    assert not (tmp_path / "out.tsv").exists()
+    (scans / "names.tsv").write_text("1.png\n")
+    for labels in (missing, scans / "names.tsv"):
+        outcome = run("evaluate.py", labels)
+        assert outcome.returncode == 1
+        assert str(labels) in outcome.stderr
+        assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_stubs_of_ones_own(tmp_path: Path) -> None:
+    pytest.importorskip("grpc_tools")
+    text = (EXAMPLES / "README.md").read_text()
+    (command,) = re.findall(r"^python (-m grpc_tools.protoc .*)$", text, re.MULTILINE)
+    command = f'python() {{ {sys.executable} "$@"; }}; python {command.replace("=out", f"={tmp_path}")}'
+    outcome = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    made = {path.name for path in (tmp_path / "longhand" / "v1").iterdir()}
+    assert made == {"recognition_pb2.py", "recognition_pb2_grpc.py"}
+
+
 def test_label_service(server: ServerProcess, scans: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "examples.label_service:app", "--port", str(port)]

@@ -24,7 +24,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,75 @@ def test_a_photograph_is_scaled_down_to_what_the_service_takes(page: Page, tmp_p
     assert words(page)[-1] == "de"
 
 
+def test_transparency_of_a_large_image_is_white_paper(page: Page, tmp_path: Path) -> None:
+    ink = 255 - cv2.resize(draw_text("abc de"), (4000, 1000), interpolation=cv2.INTER_AREA)
+    file = tmp_path / "transparent.png"
+    cv2.imwrite(str(file), cv2.merge([np.zeros_like(ink)] * 3 + [ink]))
+    page.set_input_files("#files", str(file))
+    assert words(page) == ["abc", "de"]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "text"),
+    [(0.95, "(nothing is written on it)"), (0.55, "(nothing could be read: is it one line, upright?)")],
+)
+def test_no_text(page: Page, images: list[str], confidence: float, text: str) -> None:
+    def empty(route: Route) -> None:
+        answer = route.fetch()
+        nothing = {"text": "", "words": [], "characters": [], "alternatives": [], "confidence": confidence}
+        route.fulfill(response=answer, json={**answer.json(), **nothing})
+
+    page.route("**/api/recognize*", empty)
+    page.set_input_files("#files", images[0])
+    page.wait_for_selector("#result:visible")
+    assert page.inner_text("#text") == text
+
+
+def test_a_file_that_has_changed(page: Page, images: list[str]) -> None:
+    page.set_input_files("#files", images[0])
+    assert words(page) == ["abc", "de"]
+    with Path(images[0]).open("ab") as file:
+        file.write(b"more")
+    page.click("#options summary")
+    page.select_option("#decoder", "greedy")
+    page.wait_for_selector("#problem:visible")
+    assert page.inner_text("#problem") == "The file has changed or cannot be read; choose it again."
+
+
+def test_a_very_long_line_can_be_followed(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "long.png"
+    file.write_bytes(draw_image("abc de " * 30))
+    page.set_input_files("#files", str(file))
+    assert len(words(page)) == 60
+    picture = page.locator("#picture").bounding_box()
+    image = page.locator("#shown").bounding_box()
+    assert picture is not None
+    assert image is not None
+    assert image["height"] == pytest.approx(48, abs=1)
+    assert image["width"] > 2 * picture["width"]
+    for number in (59, 0):
+        page.locator(".word").nth(number).hover()
+        place = page.locator("#mark").bounding_box()
+        assert place is not None
+        assert picture["x"] <= place["x"] < place["x"] + place["width"] <= picture["x"] + picture["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1000
+
+
+def test_a_file_that_the_browser_cannot_show(page: Page, images: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "line.tif"
+    file.write_bytes(draw_image("cab", "TIFF"))
+    page.set_input_files("#files", [images[0], str(file)])
+    page.wait_for_selector("#facts:has-text('line.tif')")
+    assert words(page) == ["cab"]
+    page.wait_for_selector("#unseen:visible")
+    assert page.inner_text("#unseen") == "Your browser cannot show TIFF"
+    assert not page.locator("#picture").is_visible()
+    assert page.locator("#rows tr").nth(1).locator(".picture").inner_text() == "Your browser cannot show TIFF"
+    page.locator("#rows button").nth(0).click()
+    assert page.locator("#shown").is_visible()
+    assert not page.locator("#unseen").is_visible()
+
+
 def test_a_batch_goes_on_after_a_failure(page: Page, images: list[str]) -> None:
     page.set_input_files("#files", [images[0], images[2], images[1]])
     page.wait_for_selector("#progress[value='3']", state="attached")
@@ -163,17 +232,21 @@ def test_a_batch_goes_on_after_a_failure(page: Page, images: list[str]) -> None:
     assert not page.locator("#batch").is_visible()
 
 
+def write(page: Page, left: int = 60) -> None:
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + left, box["y"] + 100)
+    page.mouse.down()
+    for step in range(40):
+        page.mouse.move(box["x"] + left + 4 * step, box["y"] + 100 - 30 * abs(math.sin(step / 3)))
+    page.mouse.up()
+
+
 def test_writing_on_the_page(page: Page) -> None:
     page.click("#tab-write")
     page.click("#read")
     assert "Write something first" in page.inner_text("#problem")
-    box = page.locator("#pad").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 60, box["y"] + 100)
-    page.mouse.down()
-    for step in range(40):
-        page.mouse.move(box["x"] + 60 + 4 * step, box["y"] + 100 - 30 * abs(math.sin(step / 3)))
-    page.mouse.up()
+    write(page)
     with page.expect_response("**/api/recognize*") as answer:
         page.click("#read")
     assert answer.value.ok
@@ -183,6 +256,26 @@ def test_writing_on_the_page(page: Page) -> None:
     page.wait_for_selector("#result:visible")
     page.click("#clear")
     assert not page.locator("#result").is_visible()
+
+
+def test_writing_joins_the_list(page: Page, images: list[str]) -> None:
+    page.set_input_files("#files", images[:2])
+    page.wait_for_selector("#progress[value='2']", state="attached")
+    page.click("#tab-write")
+    for left in (60, 300):  # the second time the same line has grown
+        write(page, left)
+        with page.expect_response("**/api/recognize*") as answer:
+            page.click("#read")
+        assert answer.value.ok
+        page.wait_for_selector("#progress[max='3'][value='3']", state="attached")
+        assert page.locator("#rows .name").all_inner_texts() == ["one.png", "two.png", "writing.png"]
+    assert answer.value.json()["image_width"] > 2 * (300 - 60)
+    page.wait_for_selector("#facts:has-text('writing.png')")
+    page.click("#clear")
+    assert page.locator("#rows tr").count() == 3
+    write(page)
+    page.click("#read")
+    page.wait_for_selector("#progress[max='4'][value='4']", state="attached")
 
 
 def test_paste_and_drop(page: Page) -> None:
@@ -208,6 +301,19 @@ def test_options_read_again(page: Page, images: list[str]) -> None:
     with page.expect_response("**/api/recognize?decoder=greedy") as answer:
         page.select_option("#decoder", "greedy")
     assert answer.value.ok
+    assert words(page) == ["abc", "de"]
+
+
+def test_options_leave_the_chosen_image_in_view(page: Page, images: list[str]) -> None:
+    page.set_input_files("#files", images[:2])
+    page.wait_for_selector("#facts:has-text('two.png')")
+    page.wait_for_selector("#progress[value='2']", state="attached")
+    page.locator("#rows button").nth(0).click()
+    page.click("#options summary")
+    page.evaluate("document.getElementById('facts').textContent = ''")
+    page.select_option("#decoder", "greedy")
+    page.wait_for_selector("#progress[value='2']", state="attached")
+    page.wait_for_selector("#facts:has-text('one.png')")
     assert words(page) == ["abc", "de"]
 
 
@@ -240,6 +346,11 @@ def test_phone_width_needs_no_sideways_scrolling(
     page.set_input_files("#files", images[:2])
     page.wait_for_selector("#progress[value='2']", state="attached")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    # The table's last column, too, however long a word in the column before it.
+    page.evaluate("document.querySelector('#rows button').textContent = 'abcdefghij'.repeat(8)")
+    sure = page.locator("#rows .sure").nth(0).bounding_box()
+    assert sure is not None
+    assert sure["x"] + sure["width"] <= 360
     small = page.evaluate(
         "[...document.querySelectorAll('.buttons button, [role=tab]')].filter(e => e.offsetParent)"
         ".filter(e => e.getBoundingClientRect().height < 44).length"

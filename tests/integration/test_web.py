@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +61,37 @@ def test_a_line_is_read(web: WebProcess) -> None:
     assert [word["text"] for word in reading["words"]] == ["de", "ab"]
     assert reading["alternatives"][0]["text"] == "de ab"
     assert 0 <= reading["words"][0]["x_start"] < reading["words"][1]["x_end"] <= reading["image_width"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_a_line_in_a_form_is_read(web: WebProcess, tmp_path: Path) -> None:
+    line = tmp_path / "line.png"
+    line.write_bytes(draw_image("de ab"))
+    command = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "-F",
+        "note=x",
+        "-F",
+        f"file=@{line}",
+        f"{web.url}api/recognize",
+    ]
+    answer = subprocess.run(command, capture_output=True, timeout=30, check=True)
+    assert json.loads(answer.stdout)["text"] == "de ab"
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=x"])
+def test_a_form_without_a_file(web: WebProcess, kind: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\nabc\r\n--x--\r\n'
+    answer = web.ask("/api/recognize", method="POST", body=body, headers={"content-type": kind})
+    assert (answer.status, reason(answer.body)) == (400, "INVALID_REQUEST")
+    assert "curl -F" in answer.body.decode()
+
+
+def test_health(web: WebProcess) -> None:
+    answer = web.ask("/health")
+    assert (answer.status, json.loads(answer.body)) == (200, {"status": "SERVING"})
 
 
 def test_options(web: WebProcess) -> None:
@@ -116,7 +151,29 @@ def test_a_service_that_is_not_there_yet(toy_bundle: object) -> None:
     with running_web(f"127.0.0.1:{free_port()}") as web:
         status = json.loads(web.ask("/api/status").body)
         assert not status["ready"]
+        health = web.ask("/health")
+        assert (health.status, json.loads(health.body)["status"]) == (503, "UNKNOWN")
         started = time.monotonic()
         answer = web.ask("/api/recognize", method="POST", body=draw_image("ab"))
         assert answer.status == 503
         assert time.monotonic() - started < 5
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "longhand_web", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--local",)])
+def test_a_port_that_is_taken(web: WebProcess, arguments: tuple[str, ...]) -> None:
+    outcome = start("--port", str(web.port), *arguments)
+    assert (outcome.returncode, outcome.stdout) == (1, "")
+    expected = f"longhand_web: cannot listen on 127.0.0.1 port {web.port}: Address already in use\n"
+    assert outcome.stderr == expected
+
+
+@pytest.mark.parametrize("size", ["-1", "0", "17", "x"])
+def test_sizes_that_make_no_sense(size: str) -> None:
+    outcome = start("--max-image-mib", size)
+    assert outcome.returncode == 2
+    assert f"got {size}, need 1 to 16" in outcome.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from longhand_client.errors import LonghandError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SURE, UNSURE = (0, 110, 60), (200, 30, 30)
 FONTS = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "Helvetica.ttc")
 BAND = 0.75  # height of the text's band, in heights of the line
+SMALLEST = 8.0  # size of letters that can still be read, px
 
 
 def draw_reading(image: bytes, transcription: Transcription) -> bytes:
@@ -45,13 +46,17 @@ def draw_reading(image: bytes, transcription: Transcription) -> bytes:
     picture = Image.new("RGB", (line.width, line.height + height), "white")
     picture.paste(line, (0, 0), line)
     pen = ImageDraw.Draw(picture)
-    font, write = _font(height * 0.7)
+    size = height * 0.7
+    font, write = _font(size)
+    share = _share_that_fits(transcription.characters, lambda text: font.getlength(write(text)))
+    if share < 1:
+        font, write = _font(max(size * share, SMALLEST))
     for character in transcription.characters:
         colour = _colour(character)
         middle = (character.x_start + character.x_end) / 2
         pen.line([(middle, line.height - 1), (middle, line.height + height * 0.12)], fill=colour)
         pen.text(
-            (middle, line.height + height * 0.92), write(character.text), fill=colour, font=font, anchor="ms"
+            (middle, line.height + height * 0.8), write(character.text), fill=colour, font=font, anchor="ms"
         )
     return _png(picture)
 
@@ -67,6 +72,16 @@ def _font(size: float) -> tuple[FreeTypeFont | ImageFont, Callable[[str], str]]:
             continue
     # Pillow's own font knows the letters without their accents only.
     return ImageFont.load_default(size), _without_accents
+
+
+def _share_that_fits(characters: Sequence[Span], width: Callable[[str], float]) -> float:
+    """The share of the font's size at which letters leave each other room, each in its place.
+
+    Seven of eight fit: for the very narrowest place, which is often a slip of the model's, all would be tiny.
+    """
+    widths = [(one.x_end - one.x_start, width(one.text)) for one in characters if not one.text.isspace()]
+    shares = sorted(place / letter for place, letter in widths if letter)
+    return shares[len(shares) // 8] if shares else 1.0
 
 
 def _without_accents(text: str) -> str:

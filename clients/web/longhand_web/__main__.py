@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 from longhand_client import DEFAULT_ADDRESS, LonghandError
 from longhand_client.command.arguments import add_credentials, credentials
 from longhand_client.connection import Connection
+from longhand_client.images import MAX_IMAGE_BYTES
 from longhand_client.local_server import LocalServer
 
 # Each request may hold an image in memory.
@@ -43,21 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         with ExitStack() as resources:
+            # Before anything else starts, and before the page is announced: the port may be taken.
+            listener = resources.enter_context(_listen(options.host, options.port))
             address = resources.enter_context(LocalServer()).address if options.local else options.address
             config = GatewayConfig(
                 address=address, tls=tls, token=token, max_image_bytes=options.max_image_mib * 1024 * 1024
             )
-            print(
-                f"Longhand's page is at http://{options.host}:{options.port} (service: {address})", flush=True
+            settings = uvicorn.Config(
+                build_app(config), log_level="warning", server_header=False, limit_concurrency=MOST_AT_ONCE
             )
-            uvicorn.run(
-                build_app(config),
-                host=options.host,
-                port=options.port,
-                log_level="warning",
-                server_header=False,
-                limit_concurrency=MOST_AT_ONCE,
-            )
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            print(f"Longhand's page is at http://{host}:{options.port} (service: {address})", flush=True)
+            uvicorn.Server(settings).run(sockets=[listener])
     except (LonghandError, ValueError) as error:
         print(f"longhand_web: {error}", file=sys.stderr)
         return 1
@@ -66,20 +65,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # Python adds the address again
+        raise LonghandError(f"cannot listen on {host} port {port}: {reason}") from error
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="longhand_web", description="Serves Longhand's web page.")
     parser.add_argument("--address", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help="the gRPC service")
     parser.add_argument("--local", action="store_true", help="start a service for this page")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
     parser.add_argument("--port", type=_port, default=8080, help="default: %(default)s")
-    parser.add_argument("--max-image-mib", type=int, default=4, metavar="N", help="largest image accepted")
+    parser.add_argument(
+        "--max-image-mib", type=_mebibytes, default=4, metavar="N", help="largest image accepted"
+    )
     add_credentials(parser)
     return parser
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= 65_535):
-        raise argparse.ArgumentTypeError(f"got {text}, need 1 to 65535")
+    return _whole(text, 65_535)
+
+
+def _mebibytes(text: str) -> int:
+    return _whole(text, MAX_IMAGE_BYTES // 1024 // 1024)  # the client sends none that is larger
+
+
+def _whole(text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"got {text}, need 1 to {most}")
     return int(text)
 
 

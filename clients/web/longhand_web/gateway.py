@@ -6,6 +6,7 @@ from anything that a request says.
 
 from __future__ import annotations
 
+import email.message
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -130,16 +131,28 @@ def build_app(config: GatewayConfig) -> Starlette:
             return JSONResponse({"ready": False, "message": error.message, "limits": limits})
         return JSONResponse({"ready": True, "model": _described(model), "limits": limits})
 
+    async def health(request: Request) -> Response:
+        client: AsyncRecognizerClient = request.app.state.client
+        try:
+            answer = {"status": await client.health()}
+        except LonghandError as error:
+            answer = {"status": "UNKNOWN", "message": error.message}
+        return JSONResponse(answer, status_code=200 if answer["status"] == "SERVING" else 503)
+
     async def recognize(request: Request) -> Response:
         client: AsyncRecognizerClient = request.app.state.client
         _refuse_other_sites(request)
         options = await _options(request.query_params, client)
         image = await _body(request, config.max_image_bytes)
+        kind = request.headers.get("content-type", "")
+        if kind.lower().startswith("multipart/form-data"):
+            image = _file_of_form(kind, image)
         transcription = await client.recognize(image, options)
         return JSONResponse(transcription.to_dict())
 
     routes = [Route(path, file) for path in FILES]
     routes += [
+        Route("/health", _guarded(health)),
         Route("/api/status", _guarded(status)),
         Route("/api/recognize", _guarded(recognize), methods=["POST"]),
     ]
@@ -191,6 +204,18 @@ async def _body(request: Request, limit: int) -> bytes:
             return bytes(body)
     megabytes = limit / 1024 / 1024
     raise RefusedError(413, "IMAGE_TOO_LARGE", f"the image is larger than {megabytes:g} MiB")
+
+
+def _file_of_form(kind: str, body: bytes) -> bytes:
+    """The first file of a form, as `curl -F file=@line.png` sends it."""
+    header = email.message.Message()
+    header["content-type"] = kind
+    boundary = header.get_boundary("").encode(errors="replace")
+    for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:] if boundary else []:
+        head, _, content = part.partition(b"\r\n\r\n")
+        if b"filename" in head.lower():
+            return content
+    raise RefusedError(400, "INVALID_REQUEST", "the form holds no file, as of curl -F file=@line.png")
 
 
 async def _options(parameters: Mapping[str, str], client: AsyncRecognizerClient) -> RecognitionOptions:

@@ -72,9 +72,19 @@ def test_images_do_not_run_as_root_and_copy_what_is_there(name: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_the_unit_is_sound() -> None:
+@pytest.mark.parametrize("credentials", [False, True])
+def test_the_unit_is_sound(tmp_path: Path, credentials: bool) -> None:
+    text = (_DEPLOY / "longhand.service").read_text()
+    unit = tmp_path / "longhand.service"
+    if credentials:
+        text = re.sub(r"^#(?=LoadCredential=|Environment=)", "", text, flags=re.MULTILINE)
+        loaded = re.findall(r"^LoadCredential=([\w-]+):", text, re.MULTILINE)
+        passed = dict(re.findall(r"LONGHAND_(\w+)=%d/([\w-]+)", text))
+        assert sorted(passed.values()) == sorted(loaded) != []
+        assert {name.lower() for name in passed} <= {item.name for _, item in settings()}
+    unit.write_text(text)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(_DEPLOY / "longhand.service")],
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True,
         text=True,
         check=False,

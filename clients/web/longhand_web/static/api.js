@@ -23,17 +23,23 @@ export async function recognize(image, options) {
   const query = new URLSearchParams();
   if (options.decoder) query.set("decoder", options.decoder);
   if (options.weight !== 1) query.set("lm_weight", options.weight);
-  let answer;
+  // Read first: fetch says of a file that has changed what it says of a gateway that is gone.
+  let body, answer;
+  try {
+    body = await image.arrayBuffer();
+  } catch {
+    throw new ReadingError("The file has changed or cannot be read; choose it again.");
+  }
   try {
     answer = await fetch("/api/recognize?" + query, {
-      method: "POST", body: image, headers: { "content-type": "application/octet-stream" },
+      method: "POST", body, headers: { "content-type": "application/octet-stream" },
     });
   } catch {
-    throw new ReadingError(PLAIN.NO_GATEWAY + ".");
+    throw new ReadingError(PLAIN.NO_GATEWAY);
   }
-  const body = await answer.json().catch(() => ({}));
-  if (answer.ok) return body;
-  const { reason, message } = body.error ?? { reason: "", message: `the gateway answered ${answer.status}` };
+  const content = await answer.json().catch(() => ({}));
+  if (answer.ok) return content;
+  const { reason, message } = content.error ?? { reason: "", message: `the gateway answered ${answer.status}` };
   const plain = PLAIN[reason];
   throw new ReadingError(plain ? `${plain}${reason.includes("IMAGE") ? ` (${message})` : ""}.` : message);
 }
@@ -51,6 +57,9 @@ export async function shrink(file, limits) {
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(Math.floor(picture.width * Math.min(scale, 1)), 1);
   canvas.height = Math.max(Math.floor(picture.height * Math.min(scale, 1)), 1);
-  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = "#fff"; // JPEG has no transparency: what is not painted turns black
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
   return new Promise((done) => canvas.toBlob((blob) => done(blob ?? file), "image/jpeg", 0.92));
 }

@@ -2,12 +2,14 @@
 
 import { recognize, shrink, status } from "/api.js";
 import { Pad } from "/pad.js";
-import { save, show, start } from "/reading.js";
+import { save, show, start, unseen } from "/reading.js";
 
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 4;
-const items = []; // { name, url, image, reading, problem, row }
+const items = []; // { name, url, image, reading, problem, row, turn }
 const waiting = [];
+let inView = null; // the item that was added or chosen last
+let written = null; // the item of what stands on the writing pad
 let running = 0;
 let limits = { max_image_bytes: 4 * 1024 * 1024, max_image_pixels: 3_000_000 };
 
@@ -27,7 +29,16 @@ function add(files) {
   for (const file of images) {
     const item = { name: file.name || "pasted image", image: file, url: URL.createObjectURL(file) };
     items.push(item);
-    waiting.push(item);
+  }
+  inView = items.at(-1);
+  enqueue(items.slice(-images.length));
+}
+
+function enqueue(some) {
+  for (const item of some) {
+    item.turn = (item.turn ?? 0) + 1;
+    item.problem = item.reading = undefined;
+    if (!waiting.includes(item)) waiting.push(item);
   }
   list();
   work();
@@ -41,14 +52,18 @@ function work() {
 }
 
 async function read(item) {
+  const { turn } = item; // it may be wanted again, otherwise, before the answer comes; then that does not count
   try {
-    item.reading = await recognize(await shrink(item.image, limits), options());
+    const reading = await recognize(await shrink(item.image, limits), options());
+    if (item.turn !== turn) return;
+    item.reading = reading;
     item.problem = "";
-    if (items.at(-1) === item || items.length === 1) bring(item);
+    if (item === inView) bring(item);
   } catch (error) {
+    if (item.turn !== turn) return;
     item.reading = null;
     item.problem = error.message;
-    if (items.length === 1) {
+    if (items.length === 1 && item === inView) {
       say(item.problem);
       $("problem").scrollIntoView({ block: "nearest" });
     }
@@ -75,7 +90,10 @@ function list() {
     text.className = item.problem ? "text failed" : "text";
     if (item.reading && !text.querySelector("button")) {
       const button = document.createElement("button");
-      button.addEventListener("click", () => bring(item));
+      button.addEventListener("click", () => {
+        inView = item;
+        if (item.reading) bring(item);
+      });
       text.replaceChildren(button);
     }
     const target = text.querySelector("button") ?? text;
@@ -86,18 +104,23 @@ function list() {
 
 function newRow(item) {
   const row = document.createElement("tr");
-  const picture = document.createElement("img");
-  picture.src = item.url;
-  picture.alt = "";
   for (const name of ["picture", "name", "text", "sure"]) {
     const cell = document.createElement("td");
     cell.className = name;
     row.append(cell);
   }
-  row.children[0].append(picture);
   row.children[1].textContent = item.name;
   $("rows").append(row);
+  picture(item, row);
   return row;
+}
+
+function picture(item, row) {
+  const image = document.createElement("img");
+  image.src = item.url;
+  image.alt = "";
+  image.addEventListener("error", () => image.replaceWith(unseen(item)));
+  row.children[0].replaceChildren(image);
 }
 
 function forget() {
@@ -106,6 +129,7 @@ function forget() {
     item.row?.remove();
     URL.revokeObjectURL(item.url);
   }
+  inView = written = null;
   $("result").hidden = true;
   say("");
   list();
@@ -120,9 +144,26 @@ function saveTable() {
 
 async function readPad(pad) {
   if (pad.empty) { say("Write something first."); return; }
-  const image = await pad.image();
-  forget();
-  add([new File([image], "writing.png", { type: "image/png" })]);
+  const image = new File([await pad.image()], "writing.png", { type: "image/png" });
+  if (!written) {
+    add([image]);
+    written = inView;
+    return;
+  }
+  // Each pause reads what stands there so far: it is one line that grows, not several.
+  say("");
+  URL.revokeObjectURL(written.url);
+  written.image = image;
+  written.url = URL.createObjectURL(image);
+  picture(written, written.row);
+  inView = written;
+  enqueue([written]);
+}
+
+function clearPad(pad) {
+  pad.clear();
+  if (items.length === 1 && items[0] === written) forget();
+  written = null;
 }
 
 async function watchServer() {
@@ -185,10 +226,8 @@ function startOptions() {
   const again = () => {
     const value = Number($("weight").value);
     $("weight-value").textContent = value === 1 ? "as tuned" : value === 0 ? "off" : `× ${value}`;
-    waiting.splice(0, waiting.length, ...items);
-    for (const item of items) item.problem = item.reading = undefined;
-    list();
-    work();
+    say("");
+    enqueue(items);
   };
   for (const id of ["decoder", "weight"]) $(id).addEventListener("change", again);
 }
@@ -196,7 +235,7 @@ function startOptions() {
 const pad = new Pad($("pad"), () => readPad(pad));
 $("read").addEventListener("click", () => readPad(pad));
 $("undo").addEventListener("click", () => pad.undo());
-$("clear").addEventListener("click", () => { pad.clear(); forget(); });
+$("clear").addEventListener("click", () => clearPad(pad));
 $("save-tsv").addEventListener("click", saveTable);
 $("forget").addEventListener("click", forget);
 start();

@@ -1,16 +1,21 @@
 // Shows one reading: its words coloured by confidence, their places in the image, the other readings.
 
 const $ = (id) => document.getElementById(id);
+const LOWEST = 48; // px: how high a line is at least shown, and scrolled sideways where it is too long for that
 const percent = (value) => `${Math.round(100 * value)} %`;
 let shown = null; // { name, url, reading, text }
 
 export function show(item) {
   shown = { ...item, text: item.reading.text };
+  const { reading } = item;
   $("result").hidden = false;
+  $("picture").hidden = false;
+  $("unseen").hidden = $("mark").hidden = true;
+  $("unseen").textContent = unseen(item);
   $("shown").src = item.url;
   $("shown").alt = `The image that was read: ${item.name}`;
-  $("mark").hidden = true;
-  const { reading } = item;
+  const lowest = Math.min(LOWEST, reading.image_height);
+  $("shown").style.minWidth = `${lowest * reading.image_width / reading.image_height}px`;
   $("legend").hidden = !reading.words.length;
   const time = reading.timings;
   $("facts").textContent =
@@ -23,7 +28,11 @@ export function show(item) {
 function showWords(reading) {
   const text = $("text");
   text.replaceChildren();
-  if (!reading.text) text.textContent = "(nothing is written on it)";
+  if (!reading.text) {
+    // Of a blank line the model is sure; a page or a turned line comes out empty, too, but it doubts that.
+    text.textContent = reading.confidence < 0.9
+      ? "(nothing could be read: is it one line, upright?)" : "(nothing is written on it)";
+  }
   for (const word of reading.words) {
     const button = document.createElement("button");
     button.className = `word c${Math.min(Math.floor(word.confidence * 5), 4)}`;
@@ -36,10 +45,12 @@ function showWords(reading) {
 }
 
 function mark(word, reading) {
-  const place = $("mark");
-  place.style.left = `${100 * word.x_start / reading.image_width}%`;
-  place.style.width = `${100 * (word.x_end - word.x_start) / reading.image_width}%`;
+  const [place, line, picture] = [$("mark"), $("shown"), $("picture")];
+  const scale = line.offsetWidth / reading.image_width;
+  place.style.left = `${word.x_start * scale}px`;
+  place.style.width = `${(word.x_end - word.x_start) * scale}px`;
   place.hidden = false;
+  picture.scrollLeft = (word.x_start + word.x_end) / 2 * scale - picture.clientWidth / 2;
 }
 
 function showAlternatives(reading) {
@@ -66,6 +77,10 @@ function choose(alternative, index, button) {
   else $("text").textContent = alternative.text;
 }
 
+// What stands in the place of an image that the browser cannot show, though the server may read it.
+export const unseen = (item) =>
+  `Your browser cannot show ${item.image.type === "image/tiff" ? "TIFF" : "this file"}`;
+
 export function save(name, content, type) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([content], { type }));
@@ -87,6 +102,11 @@ async function copy(button) {
 }
 
 export function start() {
+  // What scrolls must be within the keyboard's reach.
+  $("shown").addEventListener("load", () => {
+    $("picture").tabIndex = $("picture").scrollWidth > $("picture").clientWidth ? 0 : -1;
+  });
+  $("shown").addEventListener("error", () => { $("picture").hidden = true; $("unseen").hidden = false; });
   $("copy").addEventListener("click", () => copy($("copy")));
   $("save-text").addEventListener("click", () => save(`${stem()}.txt`, `${shown.text}\n`, "text/plain"));
   $("save-json").addEventListener("click", () => {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import io
 import json
@@ -157,6 +158,20 @@ def test_drawing_puts_ink_under_each_character() -> None:
     blue_green_red = picture[21:, 20:40].reshape(-1, 20, 3).astype(int)
     redness = (blue_green_red[:, :, 2] - blue_green_red[:, :, 1]).max(axis=0)
     assert redness[:10].max() > redness[10:].max()
+
+
+def test_drawing_letters_that_stand_close_together() -> None:
+    """At the size of the line six letters of 20 pixels would lie over each other, their tails below the picture."""
+    characters = tuple(Span("g", 1.0, 20.0 * k, 20.0 * (k + 1)) for k in range(6))
+    buffer = io.BytesIO()
+    Image.new("L", (120, 100), 255).save(buffer, "PNG")
+    drawn = draw_reading(buffer.getvalue(), dataclasses.replace(READING, characters=characters))
+    with Image.open(io.BytesIO(drawn)) as picture:
+        below = np.asarray(picture.convert("L"))[120:] < 200  # below the marks of the places
+    assert not below[-1].any()
+    inked = below.any(axis=0).astype(int)
+    assert (np.diff(inked, prepend=0) == 1).sum() == 6
+    assert not inked[::20].any()
 
 
 def test_drawing_something_that_is_no_image() -> None:
