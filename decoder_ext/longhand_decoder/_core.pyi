@@ -44,7 +44,10 @@ class CharacterSpan:
     def text(self) -> str: ...
     @property
     def first_frame(self) -> int:
-        """On the most probable path of the hypothesis."""
+        """On the most probable path through the input that spells the text.
+
+        Whatever thresholds and label priors the search used.
+        """
     @property
     def last_frame(self) -> int:
         """Inclusive."""
@@ -108,7 +111,7 @@ class Hypothesis:
 class PreparedOptions: ...
 
 class DecoderStream:
-    """One line in progress; for one thread at a time."""
+    """One line in progress; for one thread at a time: RuntimeError while another one is at work on it."""
 
     def push(self, log_probs: _FloatArray) -> None:
         """Takes the next frames, (T, V). Where one is refused (ValueError), those before it stay: see `frames`."""

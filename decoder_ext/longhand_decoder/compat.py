@@ -26,6 +26,7 @@ _BLANK = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
 _UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
 _SPECIAL = re.compile(r"[<\[].+[>\]]")
 _FIRST_PRIVATE_USE = 0xE000
+_LARGEST = 1e6  # see BeamSearchOptions
 
 
 class OutputBeam(NamedTuple):
@@ -77,7 +78,7 @@ class BeamSearchDecoderCTC:
             lm_start_state: `last_lm_state` of the chunk before.
 
         Raises:
-            ValueError: wrong shape, a NaN, or probabilities.
+            ValueError: wrong shape, a NaN, probabilities, or an argument out of range.
         """
         options = self._options(
             beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, lm_start_state, True
@@ -108,7 +109,7 @@ class BeamSearchDecoderCTC:
             lm_start_state: `last_lm_state` of the chunk before.
 
         Raises:
-            ValueError: wrong shape, a NaN, or probabilities.
+            ValueError: wrong shape, a NaN, probabilities, or an argument out of range.
         """
         options = self._options(
             beam_width,
@@ -144,7 +145,7 @@ class BeamSearchDecoderCTC:
             hotword_weight: added to the score for each of them; log.
 
         Raises:
-            ValueError: an item has the wrong shape, a NaN, or probabilities.
+            ValueError: an item has the wrong shape, a NaN, or probabilities; or an argument is out of range.
         """
         options = self._options(
             beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None, True
@@ -176,7 +177,7 @@ class BeamSearchDecoderCTC:
             hotword_weight: added to the score for each of them; log.
 
         Raises:
-            ValueError: an item has the wrong shape, a NaN, or probabilities.
+            ValueError: an item has the wrong shape, a NaN, or probabilities; or an argument is out of range.
         """
         options = self._options(
             beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None, prune_history
@@ -194,14 +195,19 @@ class BeamSearchDecoderCTC:
         lm_start_state: str | None,
         prune_history: bool,
     ) -> BeamSearchOptions:
-        words = (
-            tuple(dict.fromkeys(word for hotword in hotwords for word in hotword.split())) if hotwords else ()
-        )
+        if isinstance(hotwords, str):
+            raise ValueError(f"hotwords must be a sequence of words, got the string {hotwords!r}")
+        phrases = () if hotwords is None else hotwords
+        words = tuple(dict.fromkeys(word for phrase in phrases for word in phrase.split()))
         key = (
             beam_width, beam_prune_logp, token_min_logp, words, hotword_weight, lm_start_state, prune_history
         )  # fmt: skip
         known, options = self._latest
         if known != key:
+            # In the caller's names, before the decoder complains in its own.
+            _require_between("beam_prune_logp", -math.inf, 0.0, beam_prune_logp)
+            _require_between("token_min_logp", -math.inf, 0.0, token_min_logp)
+            _require_between("hotword_weight", -_LARGEST, _LARGEST, hotword_weight)
             options = dataclasses.replace(
                 self._decoder.options,
                 beam_width=beam_width,
@@ -248,8 +254,11 @@ def build_ctcdecoder(
         ValueError: BPE labels or others of several characters, or an argument out of range.
         LanguageModelError: the model cannot be loaded.
     """
-    if unk_score_offset > 0:
-        raise ValueError(f"unk_score_offset must be 0 or less, got {unk_score_offset}")
+    _require_between("alpha", 0.0, _LARGEST, alpha)
+    _require_between("beta", -_LARGEST, _LARGEST, beta)
+    _require_between("unk_score_offset", -_LARGEST, 0.0, unk_score_offset)
+    if isinstance(unigrams, str):
+        raise ValueError(f"unigrams must be a collection of words, got the string {unigrams!r}")
     names, forbidden = _read_labels(labels)
     options = BeamSearchOptions(
         input="logits",
@@ -257,7 +266,7 @@ def build_ctcdecoder(
         word_splitting="spaces",
         word_weight=alpha,
         word_bonus=beta,
-        unknown_word_penalty=-alpha * unk_score_offset * math.log(10),
+        unknown_word_penalty=min(-alpha * unk_score_offset * math.log(10), _LARGEST),
         open_unknown_penalty=-unk_score_offset,
         sentence_start=lm_score_boundary,
         sentence_end=lm_score_boundary,
@@ -293,6 +302,11 @@ def _read_labels(labels: Sequence[str]) -> tuple[list[str], set[str]]:
             names[column] = chr(_FIRST_PRIVATE_USE + len(forbidden))
             forbidden.add(names[column])
     return names, forbidden
+
+
+def _require_between(name: str, least: float, most: float, value: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least:.10g} and {most:.10g}, got {value}")
 
 
 def _checked(logits: _FloatArray) -> _FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from longhand_decoder import _core
@@ -29,7 +29,7 @@ class CtcBeamSearchDecoder:
         labels: one character for each column of the network's output, in order; the blank is "".
         word_model: scores words. Its vocabulary is also the list of the known words.
         character_model: scores characters; its tokens are single characters and U+2581 for a space.
-        lexicon: known words, in place of the word model's vocabulary.
+        lexicon: known words, at least one, in place of the word model's vocabulary.
         label_priors: (V,) how often the network says each label, on average over many frames, at least 0;
             only the ratios between the characters count. See `BeamSearchOptions.prior_weight`.
         options: what holds for every call that brings no options of its own.
@@ -37,7 +37,8 @@ class CtcBeamSearchDecoder:
 
     Raises:
         ValueError: a label is no single character or stands twice, there is not exactly one blank, the priors
-            are not one number each, or an option is out of range.
+            are not one number each, the lexicon is empty or a string, or an option is out of range.
+        TypeError: an argument, or an entry of one, is of another type than it says.
 
     A. Graves (2012), "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5;
     A. Hannun et al. (2014), "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
@@ -50,18 +51,24 @@ class CtcBeamSearchDecoder:
         *,
         word_model: NgramLanguageModel | None = None,
         character_model: NgramLanguageModel | None = None,
-        lexicon: Sequence[str] | None = None,
+        lexicon: Iterable[str] | None = None,
         label_priors: Sequence[float] | _FloatArray | None = None,
         options: BeamSearchOptions = _DEFAULT_OPTIONS,
         threads: int = 1,
     ) -> None:
+        if isinstance(lexicon, str):
+            raise ValueError(f"lexicon must be a sequence of words, got the string {lexicon!r}")
+        known_words = [] if lexicon is None else list(lexicon)
+        if lexicon is not None and not known_words:
+            raise ValueError("lexicon is empty; None stands for the word model's vocabulary")
+        _require_options(options)
         self._labels = tuple(labels)
         self._options = options
         self._core = _core.Decoder(
-            list(labels),
+            list(self._labels),
             word_model,
             character_model,
-            list(lexicon or ()),
+            known_words,
             list(() if label_priors is None else label_priors),
             options,
             threads,
@@ -99,7 +106,7 @@ class CtcBeamSearchDecoder:
     @overload
     def decode_batch(
         self,
-        log_probs: Sequence[_FloatArray],
+        log_probs: Iterable[_FloatArray],
         options: BeamSearchOptions | None = None,
         *,
         return_exceptions: Literal[False] = False,
@@ -108,7 +115,7 @@ class CtcBeamSearchDecoder:
     @overload
     def decode_batch(
         self,
-        log_probs: Sequence[_FloatArray],
+        log_probs: Iterable[_FloatArray],
         options: BeamSearchOptions | None = None,
         *,
         return_exceptions: Literal[True],
@@ -116,7 +123,7 @@ class CtcBeamSearchDecoder:
 
     def decode_batch(
         self,
-        log_probs: Sequence[_FloatArray],
+        log_probs: Iterable[_FloatArray],
         options: BeamSearchOptions | None = None,
         *,
         return_exceptions: bool = False,
@@ -136,7 +143,7 @@ class CtcBeamSearchDecoder:
             ValueError: as `decode`; the message names the line.
             TypeError: a line is no numpy array.
         """
-        results = self._core.decode_batch(log_probs, self._prepare(options))
+        results = self._core.decode_batch(list(log_probs), self._prepare(options))
         return results if return_exceptions else _without_exceptions(results)
 
     def decode_text(self, log_probs: _FloatArray, options: BeamSearchOptions | None = None) -> str:
@@ -153,7 +160,7 @@ class CtcBeamSearchDecoder:
         return self._core.decode_text(log_probs, self._prepare(options))
 
     def decode_text_batch(
-        self, log_probs: Sequence[_FloatArray], options: BeamSearchOptions | None = None
+        self, log_probs: Iterable[_FloatArray], options: BeamSearchOptions | None = None
     ) -> list[str]:
         """`decode_text` for many lines, on the decoder's threads.
 
@@ -168,7 +175,7 @@ class CtcBeamSearchDecoder:
             ValueError: as `decode`; the message names the line.
             TypeError: a line is no numpy array.
         """
-        return _without_exceptions(self._core.decode_text_batch(log_probs, self._prepare(options)))
+        return _without_exceptions(self._core.decode_text_batch(list(log_probs), self._prepare(options)))
 
     def decode_greedy(self, log_probs: _FloatArray, options: BeamSearchOptions | None = None) -> Hypothesis:
         """Takes the best label of each frame: no search, no language model.
@@ -188,7 +195,7 @@ class CtcBeamSearchDecoder:
         return self._core.decode_greedy(log_probs, self._prepare(options))
 
     def decode_greedy_batch(
-        self, log_probs: Sequence[_FloatArray], options: BeamSearchOptions | None = None
+        self, log_probs: Iterable[_FloatArray], options: BeamSearchOptions | None = None
     ) -> list[Hypothesis]:
         """`decode_greedy` for many lines, on the decoder's threads.
 
@@ -203,7 +210,7 @@ class CtcBeamSearchDecoder:
             ValueError: as `decode`; the message names the line.
             TypeError: a line is no numpy array.
         """
-        results = self._core.decode_greedy_batch(log_probs, self._prepare(options))
+        results = self._core.decode_greedy_batch(list(log_probs), self._prepare(options))
         return [hypotheses[0] for hypotheses in _without_exceptions(results)]
 
     def start(self, options: BeamSearchOptions | None = None) -> DecoderStream:
@@ -224,9 +231,15 @@ class CtcBeamSearchDecoder:
         # A caller with many hotwords sends the same object for each line: it is made ready once.
         known, prepared = self._latest
         if known is not options and known != options:
+            _require_options(options)
             prepared = self._core.prepare(options)
             self._latest = (options, prepared)
         return prepared
+
+
+def _require_options(options: object) -> None:
+    if not isinstance(options, BeamSearchOptions):
+        raise TypeError(f"options must be BeamSearchOptions, got {type(options).__name__}")
 
 
 def _without_exceptions(results: Sequence[_Result | ValueError | TypeError | MemoryError]) -> list[_Result]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 
@@ -20,10 +21,12 @@ class BeamSearchOptions:
         + character_weight * log P_char(y) + character_bonus * |y|
         + the boosts of the hotwords in y
 
-    where figures and codes may count less (`figures_weight`).
+    where figures and codes may count less (`figures_weight`). No weight, bonus, penalty, boost or `confidence_scale`
+    may be larger than a million, whatever its sign.
 
     Raises:
-        ValueError: where a decoder is given options of which one is out of range.
+        TypeError: a hotword is neither a string nor a (string, number) pair.
+        ValueError: `hotwords` is a string; and, where a decoder is given the options, one of them is out of range.
     """
 
     beam_width: int = 50
@@ -33,19 +36,20 @@ class BeamSearchOptions:
     token_threshold: float = -6.0
     """A label below this log-probability in a frame starts no new prefix there; at most 0, -inf for none."""
     hard_token_threshold: bool = False
-    """True: such a label is impossible in that frame, also as the blank or as a repeat; the frame's best label never
-    is. Where the network is sure of one label no model overrules it, and the search is faster."""
+    """True: such a label is impossible in that frame, also as the blank or as a repeat; the frame's best label always
+    stays possible. Where the network is sure of one label no model overrules it, and the search is faster."""
     max_tokens_per_frame: int = 0
     """At most this many labels start new prefixes in a frame; 0 for no limit."""
     temperature: float = 1.0
-    """Above 0; the search sees log_softmax(input / temperature). Above 1 flattens an over-sure network."""
+    """0.001 to 1000; the search sees log_softmax(input / temperature). Above 1 flattens an over-sure network."""
     input: Literal["log_probs", "logits"] = "log_probs"
     """What the numbers are: log-probabilities (at most 0), or logits, which a log-softmax is applied to."""
     path_merge: Literal["sum", "max"] = "sum"
     """How paths to one text are joined: their probability summed, or the best one's taken."""
     merge_histories: bool = False
     """True: of prefixes that the models can no longer tell apart only the best is kept, so that a beam reaches
-    further for the best text; alternatives and confidences know less of what lies far back."""
+    further for the best text; alternatives and confidences know less of what lies far back. Approximate: best text and
+    scores may differ slightly from those of the search without it, even with an unlimited beam."""
 
     word_weight: float = 0.3
     """Multiplies the word model's log-probability; at least 0."""
@@ -54,9 +58,8 @@ class BeamSearchOptions:
     unknown_word_penalty: float = 3.5
     """Subtracted for each word (no number) outside the vocabulary; log, at least 0."""
     open_unknown_penalty: float | None = None
-    """While an unknown word goes on it costs this instead (log, at least 0), and where it is longer than six
-    characters in proportion to its length: wide of spaces, long unknown words then leave the beam. None: what it
-    costs in the end from the first character on."""
+    """Cost of an unknown word while it is still open (log, at least 0); beyond six characters it grows with length,
+    so that long unknown words leave wide beams. None: the final cost applies from the first character."""
     character_weight: float = 0.35
     """Multiplies the character model's log-probability; at least 0."""
     prior_weight: float = 1.0
@@ -106,10 +109,20 @@ class BeamSearchOptions:
         if isinstance(hotwords, str):
             raise ValueError(f"hotwords must be a sequence of words, got the string {hotwords!r}")
         pairs = hotwords.items() if isinstance(hotwords, Mapping) else hotwords
-        frozen = tuple(
-            entry if isinstance(entry, str) else (str(entry[0]), float(entry[1])) for entry in pairs
-        )
-        object.__setattr__(self, "hotwords", frozen)
+        object.__setattr__(self, "hotwords", tuple(_hotword(entry) for entry in pairs))
+
+
+def _hotword(entry: object) -> str | tuple[str, float]:
+    if isinstance(entry, str):
+        return entry
+    if isinstance(entry, bytes) or not isinstance(entry, Sequence) or len(entry) != 2:
+        raise TypeError(f"a hotword must be a string or a (string, number) pair, got {entry!r}")
+    text, boost = entry
+    if not isinstance(text, str):
+        raise TypeError(f"a hotword must be a string, got {text!r}")
+    if not isinstance(boost, Real):
+        raise TypeError(f"the boost of hotword {text!r} must be a number, got {boost!r}")
+    return text, float(boost)
 
 
 UNLIMITED = -math.inf

@@ -17,8 +17,10 @@ void Beam::reset(std::uint32_t labels) {
     columns_ = 0;
     column_of_.assign(labels, kNoColumn);
     if (capacity_ == 0) grow(kFirst + 1);
-    for (std::uint32_t slot = kFirst; slot < size_; ++slot) clear(slot);
-    size_ = kFirst;
+    // Slot 0 and those that fill the last vector take part in the arithmetic too.
+    const std::uint32_t used = std::min(most_ + static_cast<std::uint32_t>(kBeamLanes), capacity_);
+    for (std::uint32_t slot = 0; slot < used; ++slot) clear(slot);
+    most_ = size_ = kFirst;
 }
 
 void Beam::trim() {
@@ -84,7 +86,7 @@ std::uint32_t Beam::enter(PrefixTree& tree, std::uint32_t entering) {
         free_.pop_back();
     } else {
         if (size_ == capacity_) grow(size_ + 1);
-        ++size_;
+        most_ = std::max(most_, ++size_);
     }
     PrefixNode& own = tree[entering];
     own.slot = slot;

@@ -94,6 +94,7 @@ class Beam {
 
     std::uint32_t labels_ = 0;
     std::uint32_t size_ = kFirst;
+    std::uint32_t most_ = kFirst;  // the largest size of this line
     std::uint32_t capacity_ = 0;
     std::vector<std::uint32_t> free_, leaving_;
     std::vector<float> gains_;  // slots by columns

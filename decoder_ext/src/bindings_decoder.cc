@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -46,19 +47,54 @@ LogProbs view(const Array& array) {
     return {array.data(), static_cast<std::size_t>(array.shape(0)), static_cast<std::size_t>(array.shape(1))};
 }
 
+// Says why `value` is no T.
 template <class T>
-T cast_field(const py::object& value, const char* field) {
-    constexpr const char* kNeeded = std::is_same_v<T, bool>          ? "True or False"
-                                    : std::is_integral_v<T>          ? "a whole number"
-                                    : std::is_floating_point_v<T>    ? "a number"
-                                    : std::is_same_v<T, std::string> ? "a string"
-                                                                     : "a (word, boost)";
-    try {
-        return value.cast<T>();
-    } catch (const py::cast_error&) {
-        throw py::type_error(std::string(field) + " must be " + kNeeded + ", got " +
-                             py::repr(value).cast<std::string>());
+[[noreturn]] void refuse(const py::handle& value, const std::string& field) {
+    constexpr const char* kNeeded = std::is_same_v<T, bool>       ? "True or False"
+                                    : std::is_integral_v<T>       ? "a whole number"
+                                    : std::is_floating_point_v<T> ? "a number"
+                                                                  : "a string";
+    const std::string got = ", got " + py::repr(value).cast<std::string>();
+    if (std::is_same_v<T, std::string> && py::isinstance<py::str>(value))
+        throw std::invalid_argument(field + " must be text that UTF-8 can write" + got);
+    if (std::is_arithmetic_v<T> && !std::is_same_v<T, bool> && PyIndex_Check(value.ptr()))
+        throw std::invalid_argument(field + " is out of range" + got);
+    throw py::type_error(field + " must be " + kNeeded + got);
+}
+
+// Unlike pybind11's own cast it takes no bytes for a string.
+template <class T>
+bool cast_to(const py::handle& value, T& out) {
+    if (std::is_same_v<T, std::string> && !py::isinstance<py::str>(value)) return false;
+    py::detail::make_caster<T> caster;
+    if (!caster.load(value, true)) return false;
+    out = py::detail::cast_op<T>(std::move(caster));
+    return true;
+}
+
+template <class T>
+T cast_field(const py::handle& value, const char* field) {
+    T out{};
+    if (!cast_to(value, out)) refuse<T>(value, field);
+    return out;
+}
+
+template <class T>
+std::vector<T> cast_list(const py::list& values, const char* field) {
+    std::vector<T> out(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        if (!cast_to(values[i], out[i]))
+            refuse<T>(values[i], std::string(field) + "[" + std::to_string(i) + "]");
     }
+    return out;
+}
+
+std::shared_ptr<NgramLanguageModel> cast_model(const py::object& model, const char* field) {
+    if (!model.is_none() && !py::isinstance<NgramLanguageModel>(model)) {
+        throw py::type_error(std::string(field) + " must be an NgramLanguageModel, got " +
+                             py::repr(model).cast<std::string>());
+    }
+    return model.cast<std::shared_ptr<NgramLanguageModel>>();
 }
 
 // Runs without the interpreter's lock.
@@ -121,11 +157,11 @@ BeamSearchOptions read_options(const py::object& options) {
     read("hotword_boost", boost);
     for (const py::handle item : options.attr("hotwords")) {
         if (py::isinstance<py::str>(item)) {
-            out.hotwords.push_back({item.cast<std::string>(), boost});
-        } else {
-            auto [text, added] = cast_field<std::pair<std::string, double>>(
-                py::reinterpret_borrow<py::object>(item), "hotwords");
-            out.hotwords.push_back({std::move(text), added});
+            out.hotwords.push_back({cast_field<std::string>(item, "a hotword"), boost});
+        } else {  // the class has seen to it that it is a pair
+            const auto pair = item.cast<py::sequence>();
+            out.hotwords.push_back(
+                {cast_field<std::string>(pair[0], "a hotword"), cast_field<double>(pair[1], "a boost")});
         }
     }
     const py::object allowed = options.attr("allowed_characters");
@@ -194,37 +230,58 @@ struct Options {
     std::shared_ptr<const PreparedOptions> prepared;
 };
 
-std::shared_ptr<Decoder> make_decoder(std::vector<std::string> labels,
-                                      std::shared_ptr<NgramLanguageModel> words,
-                                      std::shared_ptr<NgramLanguageModel> characters,
-                                      std::vector<std::string> lexicon, std::vector<double> label_priors,
-                                      const py::object& options, int threads) {
-    DecoderConfig config{std::move(labels),
-                         std::move(words),
-                         std::move(characters),
-                         std::move(lexicon),
-                         std::move(label_priors),
+std::shared_ptr<Decoder> make_decoder(const py::list& labels, const py::object& words,
+                                      const py::object& characters, const py::list& lexicon,
+                                      const py::list& label_priors, const py::object& options,
+                                      const py::object& threads) {
+    DecoderConfig config{cast_list<std::string>(labels, "labels"),
+                         cast_model(words, "word_model"),
+                         cast_model(characters, "character_model"),
+                         cast_list<std::string>(lexicon, "lexicon"),
+                         cast_list<double>(label_priors, "label_priors"),
                          read_options(options),
-                         threads};
+                         cast_field<int>(threads, "threads")};
     const py::gil_scoped_release released;
     return std::make_shared<Decoder>(std::move(config));
 }
 
+// The interpreter's lock does not keep threads apart here: it is released while one is at work.
+class PyStream {
+  public:
+    explicit PyStream(std::unique_ptr<DecoderStream> stream) : stream_(std::move(stream)) {}
+
+    template <class Work>
+    auto alone(const Work& work) {
+        const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+        if (!lock) throw std::runtime_error("the stream is in use by another thread");
+        return unlocked([&] { return work(*stream_); });
+    }
+
+  private:
+    std::unique_ptr<DecoderStream> stream_;
+    std::mutex mutex_;
+};
+
 void register_stream(py::module_& module) {
-    py::class_<DecoderStream>(module, "DecoderStream")
+    py::class_<PyStream>(module, "DecoderStream")
         .def(
             "push",
-            [](DecoderStream& stream, const py::object& log_probs) {
+            [](PyStream& stream, const py::object& log_probs) {
                 const Array array = read_array(log_probs);
-                const py::gil_scoped_release released;
-                stream.push(view(array));
+                stream.alone([&](DecoderStream& own) { own.push(view(array)); });
             },
             py::arg("log_probs"))
         .def("best",
-             [](const DecoderStream& stream) { return to_python(unlocked([&] { return stream.best(); })); })
+             [](PyStream& stream) {
+                 return to_python(stream.alone([](const DecoderStream& own) { return own.best(); }));
+             })
         .def("finish",
-             [](DecoderStream& stream) { return to_python(unlocked([&] { return stream.finish(); })); })
-        .def_property_readonly("frames", &DecoderStream::frames);
+             [](PyStream& stream) {
+                 return to_python(stream.alone([](DecoderStream& own) { return own.finish(); }));
+             })
+        .def_property_readonly("frames", [](PyStream& stream) {
+            return stream.alone([](const DecoderStream& own) { return own.frames(); });
+        });
 }
 
 }  // namespace
@@ -297,7 +354,9 @@ void register_decoder(py::module_& module) {
             py::arg("log_probs"), py::arg("options"))
         .def(
             "start",
-            [](const Decoder& decoder, const Options& options) { return decoder.start(options.prepared); },
+            [](const Decoder& decoder, const Options& options) {
+                return std::make_unique<PyStream>(decoder.start(options.prepared));
+            },
             py::arg("options"), py::keep_alive<0, 1>());
     register_stream(module);
     module.def("looks_like_probabilities", &looks_like_probabilities, py::arg("log_probs"));

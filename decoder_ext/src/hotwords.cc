@@ -1,7 +1,6 @@
 #include "hotwords.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <stdexcept>
 #include <utility>
@@ -22,7 +21,7 @@ bool HotwordAutomaton::boundary(char32_t last, char32_t next) const {
 HotwordAutomaton::HotwordAutomaton(const std::vector<Hotword>& hotwords, WordSplitting splitting)
     : splitting_(splitting), nodes_(1) {
     std::map<std::u32string, double> boosts;
-    std::vector<std::pair<std::u32string, std::uint32_t>> words;
+    WordList words;
     for (const Hotword& hotword : hotwords) {
         const std::u32string text = decode_utf8(hotword.text, "a hotword");
         if (text.empty() || character_class(text.front()) == CharacterClass::kSpace ||
@@ -30,13 +29,10 @@ HotwordAutomaton::HotwordAutomaton(const std::vector<Hotword>& hotwords, WordSpl
             throw std::invalid_argument("hotword '" + hotword.text +
                                         "' is empty or begins or ends with a space");
         }
-        if (!std::isfinite(hotword.boost)) {
-            throw std::invalid_argument("the boost of hotword '" + hotword.text + "' is not finite");
-        }
         const auto [found, fresh] = boosts.try_emplace(text, hotword.boost);
         if (!fresh) found->second = std::max(found->second, hotword.boost);
         for (const std::string& token : tokenize_words(hotword.text, splitting)) {
-            words.emplace_back(decode_utf8(token, "a hotword"), 0);
+            words.add(decode_utf8(token, "a hotword"), 0);
         }
     }
     for (const auto& [text, boost] : boosts) add(text, boost);

@@ -5,7 +5,10 @@
 #include <cstddef>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <fstream>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "language_model_implementation.h"
@@ -23,9 +26,11 @@ const float kNaturalOfTen = std::log(10.0f);
 class CollectVocabulary : public lm::EnumerateVocab {
   public:
     void Add(lm::WordIndex index, const StringPiece& text) override {
-        words.emplace_back(std::string(text.data(), text.size()), index);
+        words.append(text.data(), text.size());
+        ends.emplace_back(words.size(), index);
     }
-    std::vector<std::pair<std::string, std::uint32_t>> words;
+    std::string words;  // one behind the other
+    std::vector<std::pair<std::size_t, std::uint32_t>> ends;
 };
 
 // KenLM's message without the place in its source where it was thrown, on one line. They read
@@ -72,7 +77,8 @@ void check_binary_header(const std::string& path) {
     const auto refuse = [](const std::string& what) {
         throw std::runtime_error("its header is damaged: " + what);
     };
-    if (order < 2 || order > KENLM_MAX_ORDER) refuse("order " + std::to_string(order) + ", needed 2 to 6");
+    if (order < 2 || order > KENLM_MAX_ORDER)
+        refuse("order " + std::to_string(order) + ", needed 2 to " + std::to_string(KENLM_MAX_ORDER));
     if (!(multiplier >= 1.0f && multiplier <= 100.0f))
         refuse("probing multiplier " + std::to_string(multiplier));
     if (type > 5) refuse("model type " + std::to_string(type));
@@ -139,22 +145,41 @@ NgramLanguageModel::Implementation::Implementation(const std::string& path, bool
     config.sentence_marker_missing = lm::SILENT;
     config.unknown_missing = lm::SILENT;
     try {
+        // A pipe would keep whoever opens it waiting.
+        std::error_code unknown;
+        if (std::filesystem::exists(path, unknown) && !std::filesystem::is_regular_file(path, unknown))
+            throw std::runtime_error("it is no regular file");
         check_binary_header(path);
         model_.reset(lm::ngram::LoadVirtual(path.c_str(), config));
     } catch (const std::exception& problem) {
         throw load_error(path, plain_message(problem.what()));
     }
-    std::vector<std::pair<std::u32string, std::uint32_t>> words;
-    words.reserve(vocabulary.words.size());
-    for (const auto& [text, number] : vocabulary.words) {
+    words_.text.reserve(vocabulary.words.size());
+    words_.words.reserve(vocabulary.ends.size());
+    std::size_t begin = 0;
+    for (const auto& [end, number] : vocabulary.ends) {
+        const std::string_view text = std::string_view(vocabulary.words).substr(begin, end - begin);
+        begin = end;
+        if (index(text) != number) {
+            throw load_error(path, "its vocabulary is damaged or has a word twice: '" + std::string(text) +
+                                       "' is not the word of number " + std::to_string(number));
+        }
         if (text == "<unk>" || text == "<s>" || text == "</s>") continue;
         try {
-            words.emplace_back(decode_utf8(text, "a word of its vocabulary"), number);
+            words_.add(decode_utf8(text, "a word of its vocabulary"), number);
         } catch (const std::invalid_argument& problem) {
             throw load_error(path, problem.what());
         }
     }
-    lexicon_ = Lexicon(std::move(words));
+    vocabulary_size_ = words_.words.size();
+}
+
+const Lexicon& NgramLanguageModel::Implementation::lexicon() const {
+    std::call_once(lexicon_once_, [this] {
+        lexicon_ = Lexicon(words_);
+        words_ = WordList{};
+    });
+    return lexicon_;
 }
 
 float NgramLanguageModel::Implementation::score(const lm::ngram::State& in, std::uint32_t word,
@@ -197,7 +222,7 @@ int NgramLanguageModel::order() const {
 }
 
 std::size_t NgramLanguageModel::vocabulary_size() const {
-    return implementation_->lexicon().size();
+    return implementation_->vocabulary_size();
 }
 
 const std::string& NgramLanguageModel::path() const {

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lexicon.h"
@@ -20,17 +22,25 @@ class NgramLanguageModel::Implementation {
     // Natural log-probability of `word` behind `in`; `out` becomes the state behind it.
     float score(const lm::ngram::State& in, std::uint32_t word, lm::ngram::State& out) const;
     lm::ngram::State start(bool bos) const;
-    std::uint32_t index(const std::string& token) const { return model_->BaseVocabulary().Index(token); }
+    std::uint32_t index(std::string_view token) const {
+        return model_->BaseVocabulary().Index(StringPiece(token.data(), token.size()));
+    }
     std::uint32_t unknown() const { return model_->BaseVocabulary().NotFound(); }
     std::uint32_t end_of_sentence() const { return model_->BaseVocabulary().EndSentence(); }
     int order() const { return model_->Order(); }
     const std::string& path() const { return path_; }
-    const Lexicon& lexicon() const { return lexicon_; }
+    // The vocabulary without <unk>, <s>, </s>. Its tree is built for whoever asks first: a decoder with a
+    // list of words of its own never does.
+    std::size_t vocabulary_size() const { return vocabulary_size_; }
+    const Lexicon& lexicon() const;
 
   private:
     std::string path_;
     std::unique_ptr<const lm::base::Model> model_;
-    Lexicon lexicon_;  // the vocabulary without <unk>, <s>, </s>
+    std::size_t vocabulary_size_ = 0;
+    mutable std::once_flag lexicon_once_;
+    mutable WordList words_;  // until the lexicon is built
+    mutable Lexicon lexicon_;
 };
 
 // The part of a model that decoding has met so far, as an automaton: states with numbers, and one arc for

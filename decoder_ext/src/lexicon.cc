@@ -1,21 +1,43 @@
 #include "lexicon.h"
 
 #include <algorithm>
-#include <unordered_map>
+#include <string_view>
+#include <utility>
 
 namespace longhand {
 
-Lexicon::Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words) {
-    choose_own_bits(words);
+Lexicon::Lexicon(WordList list) {
+    choose_own_bits(list.text);
     // From here on texts are symbols.
-    for (auto& [text, number] : words) {
-        for (char32_t& character : text) character = symbol(character);
+    for (char32_t& character : list.text) character = symbol(character);
+    struct Word {
+        std::uint64_t key;  // its first symbols, which mostly decide between two words
+        std::uint32_t begin, end, number;
+    };
+    constexpr int kKeyBits = 7;
+    std::vector<Word> words;
+    words.reserve(list.words.size());
+    std::uint32_t start = 0;
+    for (const auto& [end, number] : list.words) {
+        std::uint64_t key = 0;
+        int shift = 64 - kKeyBits;
+        for (std::uint32_t i = start; i < end && shift >= 0; ++i, shift -= kKeyBits) {
+            key |= static_cast<std::uint64_t>(std::min(list.text[i], char32_t{kShared}) + 1) << shift;
+            if (list.text[i] >= kShared) break;  // not told apart here: what follows must not count before it
+        }
+        words.push_back({key, start, end, number});
+        start = end;
     }
-    const auto less = [](const auto& a, const auto& b) { return a.first < b.first; };
-    std::stable_sort(words.begin(), words.end(), less);
-    const auto equal = [](const auto& a, const auto& b) { return a.first == b.first; };
+    const auto text_of = [&list](const Word& word) {
+        return std::u32string_view(list.text).substr(word.begin, word.end - word.begin);
+    };
+    std::stable_sort(words.begin(), words.end(), [&](const Word& a, const Word& b) {
+        return a.key != b.key ? a.key < b.key : text_of(a) < text_of(b);
+    });
+    const auto equal = [&](const Word& a, const Word& b) {
+        return a.key == b.key && text_of(a) == text_of(b);
+    };
     words.erase(std::unique(words.begin(), words.end(), equal), words.end());
-    count_ = words.size();
 
     // Each node is the range of the sorted words that begin with it; its children split that range.
     struct Range {
@@ -28,12 +50,12 @@ Lexicon::Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words) {
         const Range range = level[node];
         nodes_[node].first_child = static_cast<std::uint32_t>(level.size());
         std::size_t begin = range.begin;
-        if (begin < range.end && words[begin].first.size() == range.depth)
-            nodes_[node].word = words[begin++].second;
+        if (begin < range.end && words[begin].end - words[begin].begin == range.depth)
+            nodes_[node].word = words[begin++].number;
         while (begin < range.end) {
-            const Symbol symbol = words[begin].first[range.depth];
+            const Symbol symbol = list.text[words[begin].begin + range.depth];
             std::size_t end = begin + 1;
-            while (end < range.end && words[end].first[range.depth] == symbol) ++end;
+            while (end < range.end && list.text[words[end].begin + range.depth] == symbol) ++end;
             level.push_back({begin, end, range.depth + 1});
             nodes_[node].children |= bit(symbol);
             nodes_.emplace_back();
@@ -45,21 +67,19 @@ Lexicon::Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words) {
     nodes_.back().first_child = static_cast<std::uint32_t>(level.size());
 }
 
-void Lexicon::choose_own_bits(const std::vector<std::pair<std::u32string, std::uint32_t>>& words) {
-    std::unordered_map<char32_t, std::size_t> counts;
-    for (const auto& [text, number] : words) {
-        for (const char32_t character : text) ++counts[character];
-    }
+void Lexicon::choose_own_bits(const std::u32string& text) {
+    char32_t largest = 0;
+    for (const char32_t character : text) largest = std::max(largest, character);
+    std::vector<std::size_t> counts(std::size_t{largest} + 1);
+    for (const char32_t character : text) ++counts[character];
     std::vector<std::pair<std::size_t, char32_t>> order;
-    for (const auto& [character, count] : counts) order.emplace_back(count, character);
+    for (char32_t character = 0; character <= largest; ++character) {
+        if (counts[character] > 0) order.emplace_back(counts[character], character);
+    }
     std::sort(order.rbegin(), order.rend());
     if (order.size() > kShared) order.resize(kShared);
-    for (const auto& [count, character] : order) own_.push_back(character);
-}
-
-Lexicon::Symbol Lexicon::symbol(char32_t character) const {
-    const auto found = std::find(own_.begin(), own_.end(), character);
-    return found != own_.end() ? static_cast<Symbol>(found - own_.begin()) : kShared + character;
+    own_.assign(counts.size(), kShared);
+    for (std::size_t i = 0; i < order.size(); ++i) own_[order[i].second] = static_cast<std::uint8_t>(i);
 }
 
 // `first` is the first child that shares the last bit.

@@ -3,10 +3,23 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace longhand {
+
+// Words with their numbers in the language model, one behind the other: a few big pieces of memory are read
+// faster than one a word.
+struct WordList {
+    void add(const std::u32string& word, std::uint32_t number) {
+        text += word;
+        words.push_back({static_cast<std::uint32_t>(text.size()), number});
+    }
+    struct Word {
+        std::uint32_t end, number;
+    };
+    std::u32string text;
+    std::vector<Word> words;
+};
 
 // Each node has a bit for each child, so that one look shows whether a character goes on, and counting bits
 // finds the child (P. Bagwell, "Ideal Hash Trees", 2001). The commonest characters have a bit of their own;
@@ -21,11 +34,14 @@ class Lexicon {
     using Symbol = std::uint32_t;
     static constexpr Symbol kShared = 63;
 
-    Lexicon() : Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>>{}) {}
-    // Words with their numbers in the language model; of equal words the first counts.
-    explicit Lexicon(std::vector<std::pair<std::u32string, std::uint32_t>> words);
+    Lexicon() : Lexicon(WordList{}) {}
+    // Of equal words the first counts.
+    explicit Lexicon(WordList list);
 
-    Symbol symbol(char32_t character) const;
+    Symbol symbol(char32_t character) const {
+        const bool has_own = character < own_.size() && own_[character] != kShared;
+        return has_own ? own_[character] : kShared + character;
+    }
 
     // The node one character further; kDead if there is none or `node` is dead.
     std::uint32_t step(std::uint32_t node, Symbol symbol) const {
@@ -42,7 +58,6 @@ class Lexicon {
     }
     // The number of the word that ends here; kNoWord if none does.
     std::uint32_t word(std::uint32_t node) const { return node == kDead ? kNoWord : nodes_[node].word; }
-    std::size_t size() const { return count_; }
 
   private:
     // In breadth-first order, so the children of node n are nodes_[n].first_child .. nodes_[n +
@@ -70,12 +85,11 @@ class Lexicon {
         return static_cast<std::uint32_t>(bits * 0x0101010101010101u >> 56);
     }
     std::uint32_t step_shared(std::uint32_t node, std::uint32_t first, Symbol symbol) const;
-    void choose_own_bits(const std::vector<std::pair<std::u32string, std::uint32_t>>& words);
+    void choose_own_bits(const std::u32string& text);
 
-    std::vector<Node> nodes_;      // and one behind the last, for its first_child
-    std::vector<Symbol> symbols_;  // per node; asked for where it is a shared one
-    std::vector<char32_t> own_;    // the characters below kShared
-    std::size_t count_ = 0;
+    std::vector<Node> nodes_;        // and one behind the last, for its first_child
+    std::vector<Symbol> symbols_;    // per node; asked for where it is a shared one
+    std::vector<std::uint8_t> own_;  // per character its bit; kShared if it has none of its own
 };
 
 }  // namespace longhand

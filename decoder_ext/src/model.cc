@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <iomanip>
+#include <sstream>
 #include <stdexcept>
 #include <unordered_map>
 #include <utility>
@@ -28,21 +29,32 @@ std::vector<Hotword> in_small_letters(std::vector<Hotword> hotwords) {
     return hotwords;
 }
 
+std::string number(double value) {
+    std::ostringstream text;
+    text << std::setprecision(10) << value;
+    return text.str();
+}
+
 [[noreturn]] void refuse(const std::string& field, const std::string& needed, double got) {
-    throw std::invalid_argument(field + " must be " + needed + ", got " + std::to_string(got));
+    throw std::invalid_argument(field + " must be " + needed + ", got " + number(got));
 }
 
-void require_at_least(const char* field, double least, double value) {
-    if (!(value >= least)) refuse(field, "at least " + std::to_string(static_cast<long>(least)), value);
+void require_between(const std::string& field, double least, double most, double value) {
+    if (!(value >= least && value <= most))
+        refuse(field, "between " + number(least) + " and " + number(most), value);
 }
 
-void require_finite(const char* field, double value) {
-    if (!std::isfinite(value)) refuse(field, "a finite number", value);
-}
-
+// Sums of larger ones may leave the range of a number.
 void require_weight(const char* field, double value) {
-    require_finite(field, value);
-    require_at_least(field, 0, value);
+    require_between(field, 0, BeamSearchOptions::kLargestWeight, value);
+}
+
+void require_bonus(const std::string& field, double value) {
+    require_between(field, -BeamSearchOptions::kLargestWeight, BeamSearchOptions::kLargestWeight, value);
+}
+
+void require_at_least(const char* field, int least, int value) {
+    if (value < least) refuse(field, "at least " + number(least), value);
 }
 
 void require_threshold(const char* field, double value) {
@@ -57,20 +69,20 @@ void validate(const BeamSearchOptions& options) {
     require_threshold("beam_threshold", options.beam_threshold);
     require_threshold("token_threshold", options.token_threshold);
     require_at_least("max_tokens_per_frame", 0, options.max_tokens_per_frame);
-    require_finite("temperature", options.temperature);
-    if (options.temperature <= 0) refuse("temperature", "above 0", options.temperature);
+    require_between("temperature", 1e-3, 1e3, options.temperature);
     require_weight("prior_weight", options.prior_weight);
     require_weight("word_weight", options.word_weight);
-    require_finite("word_bonus", options.word_bonus);
+    require_bonus("word_bonus", options.word_bonus);
     require_weight("unknown_word_penalty", options.unknown_word_penalty);
     if (options.open_unknown_penalty) require_weight("open_unknown_penalty", *options.open_unknown_penalty);
     require_weight("character_weight", options.character_weight);
-    require_finite("character_bonus", options.character_bonus);
-    if (!(options.figures_weight >= 0 && options.figures_weight <= 1))
-        refuse("figures_weight", "between 0 and 1", options.figures_weight);
+    require_bonus("character_bonus", options.character_bonus);
+    require_between("figures_weight", 0, 1, options.figures_weight);
+    for (const Hotword& hotword : options.hotwords)
+        require_bonus("the boost of hotword '" + hotword.text + "'", hotword.boost);
     require_at_least("alternatives", 1, options.alternatives);
-    require_finite("confidence_scale", options.confidence_scale);
-    if (options.confidence_scale <= 0) refuse("confidence_scale", "above 0", options.confidence_scale);
+    require_weight("confidence_scale", options.confidence_scale);
+    if (options.confidence_scale == 0) refuse("confidence_scale", "above 0", options.confidence_scale);
 }
 
 LabelSet::LabelSet(const std::vector<std::string>& labels, LetterCase letter_case) : names_(labels) {
@@ -118,10 +130,10 @@ DecoderModel::DecoderModel(DecoderConfig given, LetterCase wanted)
     if (config.threads > 1024) refuse("threads", "at most 1024", config.threads);
     const auto* words = word_model();
     if (!config.lexicon.empty()) {
-        std::vector<std::pair<std::u32string, std::uint32_t>> entries;
+        WordList entries;
         for (const std::string& word : config.lexicon) {
             if (split_word == nullptr && tokenize_words(word).size() != 1) split_word = &word;
-            entries.emplace_back(decode_utf8(word, "a word of the lexicon"), words ? words->index(word) : 0);
+            entries.add(decode_utf8(word, "a word of the lexicon"), words ? words->index(word) : 0);
         }
         own_lexicon_ = Lexicon(std::move(entries));
         lexicon = &own_lexicon_;
@@ -230,12 +242,10 @@ void PreparedOptions::read_shift() {
     const bool folds = model->letter_case == LetterCase::kOther;
     if (!without_priors && !folds) return;
     const double power = without_priors ? options.prior_weight * options.character_weight : 0.0;
-    constexpr double kFarthest = 1e30;  // finite in single precision, whatever the weights
     for (std::uint32_t label = 0; label < model->labels.size(); ++label) {
         const double prior = without_priors ? priors[label] : 0.0;
         const double counts = classes[label] == CharacterClass::kDigit ? options.figures_weight : 1.0;
-        const double taken = prior == 0.0 ? 0.0 : counts * power * options.temperature * prior;
-        shift.push_back(static_cast<float>(std::clamp(taken, -kFarthest, kFarthest)));
+        shift.push_back(static_cast<float>(counts * power * options.temperature * prior));
         if (folds && model->labels.is_small(label)) shift.back() += kSmallLetterShift;
     }
 }

@@ -63,7 +63,6 @@ class PrefixTree {
 
     PrefixNode& operator[](std::uint32_t node) { return nodes_[node]; }
     const PrefixNode& operator[](std::uint32_t node) const { return nodes_[node]; }
-    std::size_t size() const { return used_ - free_.size(); }
 
     // kNone if there is none.
     std::uint32_t child(std::uint32_t parent, std::uint32_t label) const {

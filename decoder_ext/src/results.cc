@@ -2,12 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <stdexcept>
 
 #include "alignment.h"
 #include "confidence.h"
-#include "frame_math.h"
 
 namespace longhand {
 

@@ -22,7 +22,6 @@ Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
       cache_(cache),
       has_hotwords_(!options.hotwords.empty()),
       weighs_figures_(values_.figures_weight != 1.0) {
-    const double hotword_gain = has_hotwords_ ? std::max(0.0, options.hotwords.largest_credit()) : 0.0;
     for (int pending = 0; pending < 4; ++pending) {
         for (int next = 0; next < 5; ++next) {
             const auto before = static_cast<Pending>(pending);
@@ -30,8 +29,7 @@ Scorer::Scorer(const PreparedOptions& options, ScoreCache& cache)
                 options.uses_words ? token_step(before, static_cast<CharacterClass>(next)) : TokenStep{};
             steps_[pending][next] = step;
             // Figures count less, which is more where it is a malus.
-            double gain = hotword_gain +
-                          std::max(values_.character_bonus, values_.figures_weight * values_.character_bonus);
+            double gain = std::max(values_.character_bonus, values_.figures_weight * values_.character_bonus);
             gain += std::max(values_.word_bonus, values_.figures_weight * values_.word_bonus) *
                     step.ended(before);
             // What an unknown word in capitals gets back where a digit follows.
@@ -91,7 +89,10 @@ void Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
 float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
     const ModelState& before = tree[parent].state;
     const TokenStep step = token_step_of(before, label);
-    if (has_hotwords_ || step.closes || step.single) {
+    // Elsewhere hotwords neither cost nor give anything. (A hotword begins as its first word does.)
+    const bool expects = has_hotwords_ && (before.hotword != HotwordAutomaton::kRoot ||
+                                           hotword_step(Lexicon::kRoot, label) != Lexicon::kDead);
+    if (expects || step.closes || step.single) {
         ModelState after;
         extend(tree, parent, label, after);
         return after.forbidden ? -std::numeric_limits<float>::infinity()
@@ -109,6 +110,8 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
         return static_cast<float>(gain);
     const std::uint32_t from = step.continues ? before.lexicon : Lexicon::kRoot;
     if (options_.model->lexicon->can_step(from, options_.model->symbols[label]))
+        return static_cast<float>(gain);
+    if (step.continues && hotword_step(before.hotword_lexicon, label) != Lexicon::kDead)
         return static_cast<float>(gain);
     ModelState open;
     open.pending = step.pending;

@@ -16,7 +16,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <optional>
 
 #include "model.h"
@@ -49,14 +48,22 @@ class Scorer {
     // The state of `node` if the line ends there. Where its score is below `least` already without the end of
     // the sentence, which cannot raise it, nobody is asked about that.
     ModelState finish(PrefixTree& tree, std::uint32_t node, double least);
-    // A label of this class can raise the score of a prefix by no more than this.
+    // A label of this class can raise the score of a prefix by no more than this, hotwords that begin with it
+    // left out.
     double largest_gain(const ModelState& state, CharacterClass next) const {
         const Bound& bound = bounds_[static_cast<int>(state.pending)][static_cast<int>(next)];
-        return bound.gain + (bound.closes && state.deposit > 0.0 ? state.deposit : 0.0);
+        return bound.gain + (bound.closes && state.deposit > 0.0 ? state.deposit : 0.0) + hotword_gain(state);
     }
     // ... and no label by more than this.
     double largest_gain(const ModelState& state) const {
-        return headroom_[static_cast<int>(state.pending)] + std::max(0.0, state.deposit);
+        return headroom_[static_cast<int>(state.pending)] + std::max(0.0, state.deposit) +
+               hotword_gain(state);
+    }
+    // What such hotwords add to it.
+    double hotword_start(std::uint32_t label) const {
+        if (!has_hotwords_) return 0.0;
+        return options_.hotwords.credit(
+            options_.hotwords.step(HotwordAutomaton::kRoot, 0, code_point(label)));
     }
     // The end of the line can raise it by no more than this.
     double largest_final_gain(const ModelState& state) const;
@@ -69,6 +76,10 @@ class Scorer {
         double gain = 0.0;
         bool closes = false;
     };
+    // What a hotword that has begun can add with one more label.
+    double hotword_gain(const ModelState& state) const {
+        return state.hotword == HotwordAutomaton::kRoot ? 0.0 : options_.hotwords.largest_credit();
+    }
     TokenStep token_step_of(const ModelState& state, std::uint32_t label) const {
         return steps_[static_cast<int>(state.pending)][static_cast<int>(options_.classes[label])];
     }

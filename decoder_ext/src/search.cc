@@ -100,12 +100,13 @@ bool BeamSearch::moves_on(std::uint32_t label) const {
 // Where expand() and select() would let every prefix leave and a longer one enter, each takes its place.
 void BeamSearch::move_on(std::uint32_t label) {
     const double threshold = options_.options.beam_threshold;
+    const double start = scorer_.hotword_start(label);
     best_ = -kInfinity;
     beam_.part();
     for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
         const double probability = joined(beam_.blank[slot], beam_.label_end[slot]);
         const double least = std::max(best_ + threshold, std::numeric_limits<double>::lowest());
-        if (probability < kLeast || beam_.score[slot] + beam_.headroom[slot] <= least) {
+        if (probability < kLeast || beam_.score[slot] + beam_.headroom[slot] + start <= least) {
             beam_.leave(tree_, slot);
             continue;
         }
@@ -173,18 +174,19 @@ void BeamSearch::propose(const Frame& frame, const Token& token) {
     const double *blanks = beam_.blank.data(), *label_ends = beam_.label_end.data();
     const bool letter = next == CharacterClass::kLetter;  // mostly
     const double* headroom = (letter ? beam_.letter_headroom : beam_.headroom).data();
+    const double start = scorer_.hotword_start(token.label);
     std::uint32_t* chosen = workspace_.chosen.data();
     const std::size_t found =
-        sums_above(scores, headroom, beam_.size(), bar_ - token.log_probability, chosen);
+        sums_above(scores, headroom, beam_.size(), bar_ - token.log_probability - start, chosen);
     for (std::size_t i = 0; i < found; ++i) {
         const std::uint32_t slot = chosen[i];
         float gain = beam_.gain(slot, column);
         if (gain == Beam::kInBeam) continue;  // step() has seen to it
         const double model = models[slot];
         const bool known = !Beam::unknown(gain);
-        const double most_gain = known    ? gain
-                                 : letter ? headroom[slot]
-                                          : scorer_.largest_gain(tree_[nodes[slot]].state, next);
+        const double most_gain =
+            known ? gain
+                  : start + (letter ? headroom[slot] : scorer_.largest_gain(tree_[nodes[slot]].state, next));
         double path_score = scores[slot] - model + token.log_probability;
         if (path_score + model + most_gain <= bar_) continue;
         double probability = joined(blanks[slot], label_ends[slot]) * probability_of_token;

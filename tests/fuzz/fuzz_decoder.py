@@ -72,7 +72,7 @@ def try_arpa(path: Path) -> bool:
     decoder = CtcBeamSearchDecoder(
         LABELS, word_model=model, character_model=model, label_priors=np.arange(len(LABELS), dtype=np.float64)
     )
-    for prior_weight in (1.0, 1e300):
+    for prior_weight in (1.0, 1e6):
         decoder.decode(line, BeamSearchOptions(prior_weight=prior_weight))
     return True
 
@@ -98,9 +98,9 @@ def try_call(rng: random.Random) -> None:
             beam_width=rng.choice([-1, 1, 2, 50, 2000]),
             beam_threshold=rng.choice([-np.inf, -10, -0.0, 1.0]),
             token_threshold=rng.choice([-np.inf, -5, 0.0]),
-            temperature=rng.choice([1.0, 1e-30, 1e30, 0.5]),
+            temperature=rng.choice([1.0, 1e-3, 1e3, 0.5, 1e-39]),
             input=rng.choice(["log_probs", "logits"]),
-            hotwords=[text] if rng.random() < 0.5 else {text: rng.uniform(-1e9, 1e9)},
+            hotwords=[text] if rng.random() < 0.5 else {text: rng.uniform(-1.1e6, 1.1e6)},
             allowed_characters=rng.choice([None, text]),
             alternatives=rng.choice([0, 1, 100]),
             fold_capitals=rng.random() < 0.5,

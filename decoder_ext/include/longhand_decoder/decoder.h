@@ -22,7 +22,7 @@ struct LogProbs {
 // A stretch of a hypothesis: one character, or one word between spaces.
 struct Span {
     std::string text;         // UTF-8
-    int first_frame = 0;      // on the most probable path of the hypothesis
+    int first_frame = 0;      // on the most probable path through the input that spells the text
     int last_frame = 0;       // inclusive
     double confidence = 0.0;  // 0..1: share of the beam's probability that has this stretch here
 };

@@ -35,6 +35,9 @@ struct Hotword {
 };
 
 struct BeamSearchOptions {
+    // No weight, bonus, penalty, boost or confidence_scale may be larger, whatever its sign.
+    static constexpr double kLargestWeight = 1e6;
+
     int beam_width = 50;          // prefixes kept after a frame, >= 1
     double beam_threshold = -10;  // a prefix scored below best + this is dropped, natural log, <= 0
     double token_threshold =
@@ -42,11 +45,12 @@ struct BeamSearchOptions {
     // true: such a label is impossible in that frame, also as a blank or a repeat (pyctcdecode's way).
     bool hard_token_threshold = false;
     int max_tokens_per_frame = 0;  // at most this many labels start new prefixes in a frame; 0: no limit
-    double temperature = 1.0;      // > 0; log-probabilities become log_softmax(input / temperature)
+    double temperature = 1.0;      // 1e-3 to 1e3; log-probabilities become log_softmax(input / temperature)
     InputKind input = InputKind::kLogProbs;
     PathMerge path_merge = PathMerge::kSum;
     // true: of prefixes that the models can no longer tell apart only the best one is kept, so that a beam
     // reaches further for the best text; alternatives and confidences know less of what lies far back.
+    // Approximate: the best text and the scores may differ slightly from those of the search without it.
     bool merge_histories = false;
 
     double word_weight = 0.3;           // alpha: multiplies the word model's natural log-probability, >= 0

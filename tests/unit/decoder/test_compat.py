@@ -179,3 +179,28 @@ def test_what_is_refused() -> None:
         build_ctcdecoder(["", "a"]).decode(np.full((3, 2), 0.5, np.float32))
     with pytest.raises(ValueError, match="unk_score_offset"):
         build_ctcdecoder(["", "a"], unk_score_offset=1.0)
+    with pytest.raises(ValueError, match=r"alpha must be between 0 and 1000000, got -1\.0"):
+        build_ctcdecoder(["", "a"], alpha=-1.0)
+    with pytest.raises(ValueError, match="beta must be between"):
+        build_ctcdecoder(["", "a"], beta=float("nan"))
+    with pytest.raises(ValueError, match="unigrams must be a collection of words, got the string 'abc'"):
+        build_ctcdecoder(["", "a"], unigrams="abc")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"beam_prune_logp": 5}, "beam_prune_logp must be between -inf and 0, got 5"),
+        ({"token_min_logp": 0.5}, r"token_min_logp must be between -inf and 0, got 0\.5"),
+        ({"hotword_weight": 1e308}, "hotword_weight must be between -1000000 and 1000000"),
+        ({"hotwords": "abc"}, "hotwords must be a sequence of words, got the string 'abc'"),
+    ],
+)
+def test_what_is_refused_has_the_name_that_the_caller_gave_it(
+    arguments: dict[str, Any], message: str, lines: Lines
+) -> None:
+    ours = build_ctcdecoder(LABELS)
+    with pytest.raises(ValueError, match=message):
+        ours.decode(lines[0], **arguments)
+    with pytest.raises(ValueError, match=message):
+        ours.decode_beams_batch(None, lines[:1], **arguments)

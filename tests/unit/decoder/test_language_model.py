@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from helpers.ctc_oracle import word_tokens
 from helpers.kenlm_binaries import BINARY_KINDS, build_binary
 from helpers.tiny_ngram import random_ngram
-from longhand_decoder import LanguageModelError, NgramLanguageModel, tokenize_words
+from longhand_decoder import CtcBeamSearchDecoder, LanguageModelError, NgramLanguageModel, tokenize_words
 
 
 @settings(max_examples=300, deadline=None)
@@ -53,6 +55,33 @@ def test_every_binary_kind_says_what_the_text_says(
             NgramLanguageModel(path.with_suffix(".cut"))
 
 
+@pytest.mark.parametrize("kind", BINARY_KINDS, ids=" ".join)
+def test_a_damaged_word_of_a_binary_vocabulary_is_refused(
+    kind: tuple[str, ...], word_arpa: Path, tmp_path: Path
+) -> None:
+    content = build_binary(word_arpa, tmp_path / "good.klm", kind).read_bytes()
+    words = content.rindex(b"<unk>\0")
+    damaged = tmp_path / "damaged.klm"
+    for place in range(words, len(content)):
+        for bit in range(8):
+            changed = bytearray(content)
+            changed[place] ^= 1 << bit
+            damaged.write_bytes(changed)
+            with pytest.raises(LanguageModelError, match=r"damaged\.klm"):
+                NgramLanguageModel(damaged)
+
+
+def test_threads_that_need_the_vocabulary_at_once(word_arpa: Path) -> None:
+    labels = ["", "a", "b", "c"]
+    line = np.log(np.random.default_rng(0).dirichlet(np.ones(4), size=9)).astype(np.float32)
+    for _ in range(10):
+        model = NgramLanguageModel(word_arpa)
+        with ThreadPoolExecutor(4) as pool:
+            made = [pool.submit(CtcBeamSearchDecoder, labels, word_model=model) for _ in range(4)]
+        texts = [decoder.result().decode(line) for decoder in made]
+        assert texts == [texts[0]] * 4
+
+
 def test_what_it_says_of_itself(word_model: NgramLanguageModel, word_arpa: Path) -> None:
     assert word_model.order == 3
     assert word_model.path == str(word_arpa)
@@ -60,6 +89,14 @@ def test_what_it_says_of_itself(word_model: NgramLanguageModel, word_arpa: Path)
     assert "cab" in word_model
     assert "zebra" not in word_model
     assert "order 3" in repr(word_model)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.arpa"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(LanguageModelError, match=f"{path}: it is no regular file"):
+            NgramLanguageModel(path)
 
 
 def test_a_file_that_is_not_there() -> None:

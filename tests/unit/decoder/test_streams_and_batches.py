@@ -9,6 +9,8 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -73,10 +75,35 @@ def test_a_stream_outlives_the_names_of_decoder_and_options(
     assert stream.finish() == expected
 
 
+def test_a_stream_refuses_a_second_thread(decoder: CtcBeamSearchDecoder) -> None:
+    flat = np.full((4000, len(LABELS)), -np.log(len(LABELS)), np.float32)
+    stream = decoder.start()
+    refused: list[str] = []
+
+    def insist(call: Callable[[], object]) -> None:
+        while True:
+            try:
+                call()
+            except RuntimeError as problem:
+                refused.append(str(problem))
+                time.sleep(0.001)
+            else:
+                return
+
+    pushing = threading.Thread(target=insist, args=(lambda: stream.push(flat),))
+    pushing.start()
+    while pushing.is_alive():
+        insist(stream.best)
+    assert set(refused) == {"the stream is in use by another thread"}
+    assert stream.finish() == decoder.decode(flat)
+
+
 def test_a_batch_gives_what_single_lines_give(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
     assert decoder.decode_batch(lines) == [decoder.decode(line) for line in lines]
     assert decoder.decode_greedy_batch(lines) == [decoder.decode_greedy(line) for line in lines]
     assert decoder.decode_batch([]) == []
+    assert decoder.decode_batch(iter(lines)) == decoder.decode_batch(lines)
+    assert decoder.decode_text_batch(iter(lines)) == [decoder.decode_text(line) for line in lines]
 
 
 def test_one_bad_item_leaves_the_others_alone(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:

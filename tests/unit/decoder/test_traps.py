@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -184,22 +185,33 @@ def test_bad_priors_are_named(priors: list[float], message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"beam_width": 0}, "beam_width must be at least 1, got 0"),
+        ({"beam_width": 0}, "beam_width must be at least 1, got 0$"),
+        ({"beam_width": 2**40}, "beam_width is out of range, got 1099511627776"),
+        ({"word_bonus": 10**400}, "word_bonus is out of range, got 1000"),
         ({"beam_threshold": 1.0}, "beam_threshold must be 0 or less"),
         ({"token_threshold": math.nan}, "token_threshold must be 0 or less"),
-        ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"temperature": math.inf}, "temperature must be a finite number"),
-        ({"word_weight": -1.0}, "word_weight must be at least 0"),
-        ({"prior_weight": math.nan}, "prior_weight must be a finite number"),
-        ({"character_weight": math.nan}, "character_weight must be a finite number"),
-        ({"unknown_word_penalty": -1.0}, "unknown_word_penalty"),
+        ({"temperature": 0.0}, "temperature must be between 0.001 and 1000, got 0$"),
+        ({"temperature": math.inf}, "temperature must be between 0.001 and 1000, got inf"),
+        ({"temperature": 1e-39}, "temperature must be between 0.001 and 1000, got 1e-39"),
+        ({"temperature": 1e46}, r"temperature must be between 0.001 and 1000, got 1e\+46"),
+        ({"word_weight": -1.0}, "word_weight must be between 0 and 1000000, got -1"),
+        ({"prior_weight": math.nan}, "prior_weight must be between 0 and 1000000, got nan"),
+        ({"character_weight": 1e308}, r"character_weight must be between 0 and 1000000, got 1e\+308"),
+        ({"unknown_word_penalty": -1.0}, "unknown_word_penalty must be between 0 and 1000000"),
+        ({"open_unknown_penalty": 1e7}, "open_unknown_penalty must be between 0 and 1000000"),
+        ({"word_bonus": -1e308}, "word_bonus must be between -1000000 and 1000000"),
+        ({"character_bonus": 1e308}, "character_bonus must be between -1000000 and 1000000"),
         ({"alternatives": 0}, "alternatives must be at least 1"),
         ({"max_tokens_per_frame": -1}, "max_tokens_per_frame"),
         ({"confidence_scale": 0.0}, "confidence_scale must be above 0"),
+        ({"confidence_scale": 1e308}, "confidence_scale must be between 0 and 1000000"),
         ({"input": "probs"}, "input must be 'log_probs' or 'logits', got 'probs'"),
         ({"path_merge": "min"}, "path_merge must be"),
         ({"hotwords": ["a "]}, "hotword 'a ' is empty or begins or ends with a space"),
-        ({"hotwords": {"a": math.inf}}, "boost of hotword 'a' is not finite"),
+        ({"hotwords": {"a": math.inf}}, "boost of hotword 'a' must be between -1000000 and 1000000, got inf"),
+        ({"hotwords": ["a"], "hotword_boost": 1e308}, r"boost of hotword 'a' must be .*, got 1e\+308"),
+        ({"hotwords": ["a\ud800"]}, r"a hotword must be text that UTF-8 can write, got 'a\\ud800'"),
+        ({"context": "\udfff"}, "context must be text that UTF-8 can write"),
         ({"closed_lexicon": True}, "closed_lexicon needs a word model or a lexicon"),
     ],
 )
@@ -225,6 +237,97 @@ def test_bad_options_are_named(change: dict[str, Any], message: str) -> None:
 def test_options_of_the_wrong_type_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         CtcBeamSearchDecoder(LABELS, options=dataclasses.replace(BeamSearchOptions(), **change))
+
+
+@pytest.mark.parametrize(
+    ("hotwords", "message"),
+    [
+        ([b"ab"], r"a hotword must be a string or a \(string, number\) pair, got b'ab'"),
+        ([("a", 1, 2)], r"\(string, number\) pair, got \('a', 1, 2\)"),
+        ([None], r"\(string, number\) pair, got None"),
+        ([(1, "a")], "a hotword must be a string, got 1"),
+        ({"Anna": None}, "the boost of hotword 'Anna' must be a number, got None"),
+        ([("Anna", "3")], "the boost of hotword 'Anna' must be a number, got '3'"),
+    ],
+)
+def test_hotwords_of_the_wrong_type_are_named(hotwords: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        BeamSearchOptions(hotwords=hotwords)
+
+
+def test_boosts_may_be_any_numbers() -> None:
+    options = BeamSearchOptions(hotwords=[["a", 1], ("b", np.float32(0.5))])  # type: ignore[list-item]
+    assert options.hotwords == (("a", 1.0), ("b", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"labels": ["", 5]}, TypeError, r"labels\[1\] must be a string, got 5"),
+        ({"labels": ["", b"a"]}, TypeError, r"labels\[1\] must be a string, got b'a'"),
+        ({"labels": ["", "\ud800"]}, ValueError, r"labels\[1\] must be text that UTF-8 can write"),
+        ({"word_model": "word.klm"}, TypeError, "word_model must be an NgramLanguageModel, got 'word.klm'"),
+        ({"character_model": 1}, TypeError, "character_model must be an NgramLanguageModel, got 1"),
+        ({"lexicon": "hello"}, ValueError, "lexicon must be a sequence of words, got the string 'hello'"),
+        ({"lexicon": []}, ValueError, "lexicon is empty"),
+        ({"lexicon": ["a", None]}, TypeError, r"lexicon\[1\] must be a string, got None"),
+        ({"label_priors": [1.0, "a", 1.0, 1.0]}, TypeError, r"label_priors\[1\] must be a number, got 'a'"),
+        ({"threads": 0}, ValueError, "threads must be at least 1, got 0$"),
+        ({"threads": 2.5}, TypeError, r"threads must be a whole number, got 2\.5"),
+        ({"threads": 2**40}, ValueError, "threads is out of range"),
+        ({"options": {}}, TypeError, "options must be BeamSearchOptions, got dict"),
+        ({"options": None}, TypeError, "options must be BeamSearchOptions, got NoneType"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        CtcBeamSearchDecoder(**{"labels": LABELS, **arguments})
+
+
+def test_options_of_a_call_are_no_dictionary() -> None:
+    with pytest.raises(TypeError, match="options must be BeamSearchOptions, got dict"):
+        CtcBeamSearchDecoder(LABELS).decode(sure("a"), {})  # type: ignore[arg-type]
+
+
+def test_a_lexicon_may_be_anything_that_holds_words() -> None:
+    options = BeamSearchOptions(closed_lexicon=True)
+    line = np.log(np.full((1, 4), 0.25)).astype(np.float32)
+    for lexicon in (["b"], np.array(["b"]), iter(["b"])):
+        decoder = CtcBeamSearchDecoder(LABELS, lexicon=lexicon, options=options)
+        assert {h.text for h in decoder.decode(line, dataclasses.replace(options, alternatives=9))} == {
+            "", "b", " "
+        }  # fmt: skip
+
+
+def test_the_largest_numbers_give_finite_scores_and_leave_nothing_behind(
+    word_model: NgramLanguageModel, character_model: NgramLanguageModel
+) -> None:
+    labels = ["", "a", "b", "c", " ", "1"]
+    rng = np.random.default_rng(0)
+    line = np.log(rng.dirichlet(np.ones(len(labels)), size=12)).astype(np.float32)
+
+    def fresh() -> CtcBeamSearchDecoder:
+        return CtcBeamSearchDecoder(labels, word_model=word_model, character_model=character_model)
+
+    used, expected = fresh(), fresh().decode(line)
+    for temperature, bonus, scale in itertools.product((1e-3, 1e3), (-1e6, 1e6), (1.0, 1e37)):
+        options = BeamSearchOptions(
+            temperature=temperature,
+            input="logits",
+            word_weight=1e6,
+            character_weight=1e6,
+            unknown_word_penalty=1e6,
+            open_unknown_penalty=1e6,
+            word_bonus=bonus,
+            character_bonus=bonus,
+            hotwords=[("ab", bonus), ("b", 1e6)],
+            confidence_scale=1e6,
+            alternatives=5,
+        )
+        for hypothesis in used.decode(np.asarray(line * scale, np.float32), options):
+            assert math.isfinite(hypothesis.score)
+            assert 0.0 <= hypothesis.confidence <= 1.0
+        assert used.decode(line) == expected
 
 
 def test_a_hotword_given_twice_counts_once() -> None:
