@@ -48,8 +48,8 @@ class BeamSearchOptions:
     """How paths to one text are joined: their probability summed, or the best one's taken."""
     merge_histories: bool = False
     """True: of prefixes that the models can no longer tell apart only the best is kept, so that a beam reaches
-    further for the best text; alternatives and confidences know less of what lies far back. Approximate: best text and
-    scores may differ slightly from those of the search without it, even with an unlimited beam."""
+    further for the best text; alternatives and confidences know less of what lies far back. Approximate: best text
+    and scores may differ slightly from those of the search without it, even with an unlimited beam."""
 
     word_weight: float = 0.3
     """Multiplies the word model's log-probability; at least 0."""
