@@ -110,18 +110,15 @@ class Call:
 class _OpenCall:
     """What surrounds a call; a class, since contextlib's generators take several times as long."""
 
-    __slots__ = ("_context", "_gate", "begun", "call", "method", "request_id", "span")
-
-    @property
-    def peer(self) -> str:
-        """Address and port of the client."""
-        return self._context.peer()
+    __slots__ = ("_context", "_gate", "begun", "call", "method", "peer", "request_id", "span")
 
     def __init__(self, gate: CallGate, method: str, context: Context) -> None:
         self._gate = gate
         self._context = context
         self.method = method
         self.begun = time.perf_counter()
+        # Asked for now: of a call that has ended gRPC's C core may be gone, and reading from it kills the process.
+        self.peer = context.peer()
         self.request_id = ""
         self.span = CallSpan()
         self.call: Call | None = None
@@ -203,7 +200,7 @@ class CallGate:
         metadata = dict(context.invocation_metadata() or ())
         opened.request_id = self._request_id(metadata.get(REQUEST_ID_KEY))
         opened.span = self._tracer.begin(opened.method, opened.request_id, metadata)
-        call = self._let_in(metadata, opened.request_id, context)
+        call = self._let_in(metadata, opened, context)
         call.span = opened.span
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         return call
@@ -219,7 +216,7 @@ class CallGate:
         if self._log_calls or code != "OK":
             self._log(opened, code, reason, seconds)
 
-    def _let_in(self, metadata: dict[str, Any], request_id: str, context: Context) -> Call:
+    def _let_in(self, metadata: dict[str, Any], opened: _OpenCall, context: Context) -> Call:
         if self._draining.is_set():
             raise ShuttingDownError("the server is stopping; ask another one", retry_after_ms=100)
         if self._open > self._max_open:
@@ -232,8 +229,8 @@ class CallGate:
         # Its stubs do not say so, but without a deadline gRPC gives None.
         remaining = cast(float | None, context.time_remaining())
         deadline = math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
-        name = holder.name if holder else _address(context.peer())
-        return Call(request_id, name, holder, deadline, self._draining)
+        name = holder.name if holder else _address(opened.peer)
+        return Call(opened.request_id, name, holder, deadline, self._draining)
 
     def _request_id(self, given: str | bytes | None) -> str:
         if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
