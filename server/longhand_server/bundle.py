@@ -125,6 +125,7 @@ def write_manifest(
     decoder: Mapping[str, Any],
     files: Mapping[str, str],
     training: Mapping[str, Any],
+    label_priors: Sequence[float] | None = None,
 ) -> None:
     """Writes ``bundle.json`` for the files that lie in a folder.
 
@@ -140,6 +141,7 @@ def write_manifest(
         files: file name by role: ``onnx``, ``weights``, and ``onnx_int8``, ``word_model``, ``character_model`` if
             there.
         training: how the weights came about, for people.
+        label_priors: (V,) how often the network says each label, the blank first; None for none.
     """
     content = {
         "format": FORMAT,
@@ -150,11 +152,11 @@ def write_manifest(
         "line": asdict(line),
         "network": asdict(network),
         "decoder": dict(decoder),
+        "label_priors": None if label_priors is None else list(label_priors),
         "files": {role: _describe(directory / file) for role, file in files.items()},
         "training": dict(training),
     }
-    text = json.dumps(content, ensure_ascii=False, indent=2)
-    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    _replace_manifest(directory, content)
 
 
 def update_decoder(
@@ -168,8 +170,17 @@ def update_decoder(
     content, _ = _manifest(directory)
     content["decoder"] = dict(decoder)
     content["label_priors"] = None if label_priors is None else list(label_priors)
-    text = json.dumps(content, ensure_ascii=False, indent=2)
-    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    _replace_manifest(directory, content)
+
+
+def _replace_manifest(directory: Path, content: Mapping[str, Any]) -> None:
+    """Writes ``bundle.json`` in one step: who reads it meanwhile, or after a full disk, finds a whole one."""
+    temporary = directory / f".{MANIFEST}.tmp"
+    try:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(directory / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _manifest(directory: Path) -> tuple[dict[str, Any], bytes]:

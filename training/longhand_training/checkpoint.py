@@ -37,11 +37,19 @@ class Checkpoint:
     settings: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Writes the file in one step: a run that is killed leaves the older file whole."""
+        """Writes the file in one step: a run that is killed leaves the older file whole.
+
+        Raises:
+            OSError: it cannot be written (the path is in the message).
+        """
         content = {**vars(self), "network": dataclasses.asdict(self.network)}
         temporary = path.with_suffix(".tmp")
-        torch.save(content, temporary)
-        temporary.replace(path)
+        try:
+            torch.save(content, temporary)
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer raises the latter when a disk is full
+            temporary.unlink(missing_ok=True)
+            raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

@@ -16,6 +16,10 @@ from longhand_server.config import NetworkConfig
 FINE_TUNING_RATE = 3e-4
 
 
+# Default shares of what the data folder holds.
+_PACK_SHARES = {"pen": 0.52, "font": 0.13, "copiste": 0.22, "historical": 0.13}
+
+
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
@@ -138,7 +142,7 @@ def sized_like(config: TrainingConfig, network: NetworkConfig) -> TrainingConfig
         if item.name in ("channels", "blocks", "hidden", "layers"):
             wanted, there = getattr(config, item.name), getattr(network, item.name)
             if wanted not in (item.default, there):
-                raise ValueError(f"--{item.name}: got {wanted}, but the network of --init has {there}")
+                raise ValueError(f"--{item.name}: got {wanted}, but the network that is to go on has {there}")
             sizes[item.name] = there
     return dataclasses.replace(config, **sizes)
 
@@ -154,6 +158,7 @@ def source_options(options: argparse.Namespace) -> dict[str, Any]:
         "own_lines": [str(path) for path in options.folder],
         "own_validation_lines": [str(path) for path in options.validate],
         "hold_out": hold_out(options),
+        "validate_iam_ids": options.validate_iam_ids,
         "iam": options.iam is not None,
         "iam_ids": options.iam_ids,
     }
@@ -162,6 +167,21 @@ def source_options(options: argparse.Namespace) -> dict[str, Any]:
 def hold_out(options: argparse.Namespace) -> float:
     """The share of own lines that is kept back for validation: none where ``--validate`` names others."""
     return 0.0 if options.validate else float(options.hold_out)
+
+
+def refuse_unused(options: argparse.Namespace) -> None:
+    """Options that mean nothing without the data folder would go unnoticed without it, and into the record.
+
+    Raises:
+        ValueError: one is named without it (it is in the message).
+    """
+    if options.data is not None:
+        return
+    if options.fonts is not None:
+        raise ValueError("--fonts needs --data (its text)")
+    for name, share in _PACK_SHARES.items():
+        if getattr(options, f"{name}_share") != share:
+            raise ValueError(f"--{name}-share needs --data (its lines)")
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -176,6 +196,10 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         default="aachen_train",
         help="its lines: aachen_train (validates on aachen_validation), all, or a file of ids (default: %(default)s)",
     )
+    group.add_argument(
+        "--validate-iam-ids",
+        help="its lines to validate on, which are not trained on: a part or a file of ids",
+    )
     kept_back = group.add_mutually_exclusive_group()
     kept_back.add_argument(
         "--hold-out",
@@ -188,7 +212,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         default=[],
-        help="own lines to validate on instead, folder or TSV; every line of each --folder is trained on",
+        help="own lines to validate on instead, folder or TSV; every other line of each --folder is trained on",
     )
     group.add_argument("--no-recompose", action="store_true", help="take pen lines only as written")
     group.add_argument(
@@ -199,7 +223,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="file of longhand_training.word_cuts: every second scan is made anew from words of its page",
     )
-    for name, share in (("pen", 0.52), ("font", 0.13), ("copiste", 0.22), ("historical", 0.13)):
+    for name, share in _PACK_SHARES.items():
         group.add_argument(
             f"--{name}-share", type=number(float, 0), default=share, help=f"(default: {share})"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,26 @@ from matplotlib import pyplot as plt
 
 
 class RunLog:
-    """The log of the run in a folder; a run that goes on adds to it."""
+    """The log of the run in a folder; a run that goes on adds to it.
 
-    def __init__(self, out: Path) -> None:
+    Args:
+        out: the folder.
+        step: that the run begins or goes on at: rows of later ones, which a killed run left, are dropped. None keeps
+            every row.
+    """
+
+    def __init__(self, out: Path, step: int | None = None) -> None:
         self._out = out
         self._writer: Any = None
+        rows = read_log(out / "log.csv")
+        left = [row for row in rows if step is None or int(row.get("step", 0)) <= step]
+        if len(left) < len(rows):
+            self._write(left)
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(out / "tensorboard"))
+            purge = None if step is None else step + 1
+            self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=purge)
         except ImportError:
             print("no TensorBoard logs: pip install tensorboard", file=sys.stderr)
 
@@ -33,21 +44,23 @@ class RunLog:
         Args:
             row: ``minutes``, ``step``, ``loss``, a ``cer_*`` for each validation set, and others; None for no value.
         """
+        there = {name: value for name, value in row.items() if value is not None}
+        self._write([*read_log(self._out / "log.csv"), there], row)
+        draw_curves(read_log(self._out / "log.csv"), self._out / "curves.png")
+        if self._writer is not None:
+            for name, value in there.items():
+                self._writer.add_scalar(name, value, row["step"])
+            self._writer.flush()
+
+    def _write(self, rows: Sequence[Mapping[str, Any]], first_columns: Iterable[str] = ()) -> None:
         path = self._out / "log.csv"
-        rows = read_log(path)
-        columns = dict.fromkeys(name for each in (row, *rows) for name in each)
-        rows.append({name: value for name, value in row.items() if value is not None})
+        columns = dict.fromkeys((*first_columns, *(name for row in rows for name in row)))
         temporary = path.with_suffix(".tmp")
         with temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
         temporary.replace(path)
-        draw_curves(read_log(path), self._out / "curves.png")
-        if self._writer is not None:
-            for name, value in rows[-1].items():
-                self._writer.add_scalar(name, value, row["step"])
-            self._writer.flush()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -22,11 +23,11 @@ from longhand_server.errors import InvalidImageError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.network import frame_count
 from longhand_training.augment import augment_pixels, warp_pixels
+from longhand_training.config import hold_out
 from longhand_training.fonts import FontBank
 from longhand_training.iam import EVERY_LINE, iam_ids, read_iam
 from longhand_training.ink import draw_ink, draw_plain, on_paper
 from longhand_training.packs import (
-    Item,
     LabelledImage,
     Skipped,
     held_out,
@@ -34,9 +35,10 @@ from longhand_training.packs import (
     read_tar,
     refuse_shared_names,
     report_skipped,
+    set_names,
 )
 from longhand_training.scan_words import read_cuts
-from longhand_training.sources import FontSource, Maker, PenSource, ScanSource
+from longhand_training.sources import FontSource, Maker, PenSource, ScanSource, writable
 from longhand_training.strokes import PenLine, load_pen_lines
 from longhand_training.text import PhraseSource
 
@@ -58,6 +60,7 @@ _MOST_UNUSABLE = 1000
 # Lines that wait to be shown again.
 _LATER = 256
 
+Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
@@ -102,7 +105,9 @@ class SourceConfig:
         folders: a user's own folders or TSV files of line images.
         iam: root of the IAM database in its own layout.
         iam_ids: its lines to train on (:func:`longhand_training.iam.iam_ids`).
-        hold_out: share of the lines of each folder that are not trained on, but validated.
+        hold_out: share of the lines of each folder that are not trained on, but validated on.
+        validate: folders or TSV files of own lines to validate on.
+        validate_iam_ids: IAM's lines to validate on; None for its validation part beside its training part.
         pen, font, copiste, historical, folder: share of each kind, relative to their sum.
         recompose: whether pen lines are joined and recomposed, or taken as written only.
         other_hands: whether pen lines are changed as if others had written them (:mod:`longhand_training.hands`).
@@ -116,6 +121,8 @@ class SourceConfig:
     iam: Path | None = None
     iam_ids: str = "aachen_train"
     hold_out: float = 0.0
+    validate: tuple[Path, ...] = ()
+    validate_iam_ids: str | None = None
     pen: float = 0.52
     font: float = 0.13
     copiste: float = 0.22
@@ -124,6 +131,28 @@ class SourceConfig:
     recompose: bool = True
     other_hands: bool = True
     cuts: Path | None = None
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> SourceConfig:
+        """The options of :func:`longhand_training.config.add_source_options`."""
+        return cls(
+            data=options.data,
+            fonts=options.fonts,
+            folders=tuple(options.folder),
+            iam=options.iam,
+            iam_ids=options.iam_ids,
+            hold_out=hold_out(options),
+            validate=tuple(options.validate),
+            validate_iam_ids=options.validate_iam_ids,
+            pen=options.pen_share,
+            font=options.font_share,
+            copiste=options.copiste_share,
+            historical=options.historical_share,
+            folder=options.folder_share,
+            recompose=not options.no_recompose,
+            other_hands=not options.no_other_hands,
+            cuts=options.word_cuts,
+        )
 
 
 def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
@@ -150,12 +179,15 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
         phrases = PhraseSource.from_folder(data / "text", extra=extra)
         sources.append(("font", config.font, FontSource(FontBank(config.fonts), phrases)))
     own: list[LabelledImage] = []
+    validated = {image.digest() for images in kept_back(config).values() for image in images}
     for folder in config.folders:
-        lines = wide_enough(held_out(own_lines(folder), config.hold_out)[0], folder)
+        expected = 0 if config.validate else len(_held_out_lines(folder, config.hold_out))
+        lines = wide_enough(_unseen(own_lines(folder), validated, folder, expected), folder)
         own += lines
         sources.append(("folder", config.folder, ScanSource(lines, folder, cuts)))
     if config.iam is not None:
-        lines = wide_enough(inked(read_iam(config.iam, iam_ids(config.iam_ids)), config.iam), config.iam)
+        inked_lines = inked(read_iam(config.iam, iam_ids(config.iam_ids)), config.iam)
+        lines = wide_enough(_unseen(inked_lines, validated, config.iam), config.iam)
         own += lines
         sources.append(("iam", config.folder, ScanSource(lines, config.iam, cuts)))
     if not sources:
@@ -163,6 +195,45 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
     if cuts is not None:
         refuse_shared_names(own)
     return sources
+
+
+def _unseen(
+    lines: Sequence[tuple[LabelledImage, int]], validated: Set[bytes], source: Path, expected: int = 0
+) -> list[tuple[LabelledImage, int]]:
+    """The lines whose image is none that is validated on; how many are, beside those expected, stderr says.
+
+    Raises:
+        ValueError: no line is left.
+    """
+    left = [line for line in lines if line[0].digest() not in validated]
+    if not left:
+        raise ValueError(f"{source}: every line is validated on, and none is left to train on")
+    if shared := len(lines) - len(left) - expected:
+        print(f"{source}: {shared} lines are validated on elsewhere, and so not trained on", file=sys.stderr)
+    return left
+
+
+@cache
+def kept_back(config: SourceConfig) -> Mapping[str, Sequence[LabelledImage]]:
+    """Own lines that are validated on, and so not trained on, by set; whose images can be decoded and are not blank.
+
+    Raises:
+        ValueError: a folder has nothing usable.
+    """
+    paths = config.validate or config.folders
+    read = [
+        [image for image, _ in own_lines(path)] if config.validate else _held_out_lines(path, config.hold_out)
+        for path in paths
+    ]
+    sets = dict(zip(set_names(paths, [*VALIDATION_SETS, IAM_SET]), read, strict=True))
+    if config.iam is not None and config.validate_iam_ids is not None:
+        sets[IAM_SET] = _iam_lines(config.iam, config.validate_iam_ids)
+    elif config.iam is not None and config.iam_ids == "aachen_train":
+        try:
+            sets[IAM_SET] = _iam_lines(config.iam, "aachen_validation")
+        except ValueError as error:
+            print(f"the IAM database is not validated on: {error}", file=sys.stderr)
+    return sets
 
 
 @dataclass
@@ -358,19 +429,40 @@ def held_out_samples(path: Path, line: LineFormat, share: float) -> list[Sample]
 
     None, which is said on stderr, where there are too few to keep a share of them back.
     """
-    kept_back = [image for image, _ in held_out(own_lines(path), share)[1]]
-    if not kept_back and share:
+    images = _held_out_lines(path, share)
+    return _normalised(images, line, path) if images else []
+
+
+def own_validation_sets(
+    config: SourceConfig, alphabet: Alphabet, line: LineFormat, count: int
+) -> dict[str, list[Sample]]:
+    """``count`` normalised lines of each set of :func:`kept_back`, evenly spread.
+
+    Lines with characters that the alphabet lacks are left out, which is said on stderr: they would only be read
+    wrongly, whatever the network learns.
+    """
+    sets = {}
+    for name, images in kept_back(config).items():
+        try:
+            images = writable(images, alphabet, f"{name} (validation)") if images else []
+        except ValueError as error:
+            print(f"{error}; they are not validated on", file=sys.stderr)
+            images = []
+        sets[name] = _normalised(evenly_spread(images, count), line, Path(name)) if images else []
+    return sets
+
+
+@cache
+def _held_out_lines(path: Path, share: float) -> list[LabelledImage]:
+    """:func:`longhand_training.packs.held_out` of :func:`own_lines`; where there are too few, that is said once."""
+    images = held_out([image for image, _ in own_lines(path)], share)
+    if not images and share:
         print(f"{path}: too few lines to hold any out; it is not validated on", file=sys.stderr)
-    return _normalised(kept_back, line, path) if kept_back else []
+    return images
 
 
-def iam_validation_samples(root: Path, line: LineFormat) -> list[Sample]:
-    """Normalised lines of IAM's validation forms; none, which is said on stderr, where a copy lacks them."""
-    try:
-        return iam_samples(root, line, "aachen_validation")
-    except ValueError as error:
-        print(f"the IAM database is not validated on: {error}", file=sys.stderr)
-        return []
+def _iam_lines(root: Path, part: str) -> list[LabelledImage]:
+    return [image for image, _ in inked(read_iam(root, iam_ids(part)), root)]
 
 
 def _normalised(images: Sequence[LabelledImage], line: LineFormat, source: Path) -> list[Sample]:
@@ -401,10 +493,9 @@ def _checked(
 
 def evenly_spread(items: Sequence[Item], count: int | None) -> list[Item]:
     """``count`` of the items from all over the sequence; all of them for None."""
-    if count is None:
+    if count is None or count >= len(items):
         return list(items)
-    step = max(len(items) // max(count, 1), 1)
-    return list(items[::step][:count])
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def validation_sets(data: Path, line: LineFormat, count: int | None = None) -> dict[str, list[Sample]]:

@@ -2,7 +2,7 @@
 
 Each set is read greedily and with the language models asked for. Prints a table, and writes into ``--out``:
 ``accuracy.txt`` (every figure, as JSON), and as the last decoder setting reads, ``confusions.tsv`` (the commonest
-mistakes; ∅ stands for nothing), ``readings.tsv`` (every line, with its CER as a fraction) and
+mistakes; ∅ stands for nothing, ␣ for a space), ``readings.tsv`` (every line, with its CER as a fraction) and
 ``worst-SET.html`` (the lines read worst, with their images).
 """
 
@@ -51,7 +51,7 @@ from longhand_training.packs import set_names
 SETTINGS = ("greedy", "word", "character", "both")
 # Beam search without a language model.
 BEAM = "beam"
-_NOTHING = "∅"
+_SHOWN = {"": "∅", " ": "␣"}
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _write(
 ) -> None:
     (out / "accuracy.txt").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     lines = ["reference\tread\tcount"]
-    lines += [f"{a or _NOTHING}\t{b or _NOTHING}\t{n}" for a, b, n in mistakes[:100]]
+    lines += [f"{_SHOWN.get(a, a)}\t{_SHOWN.get(b, b)}\t{n}" for a, b, n in mistakes[:100]]
     (out / "confusions.tsv").write_text("\n".join(lines) + "\n", "utf-8")
     lines = ["set\tfile\tCER\treference\treading", *readings]
     (out / "readings.tsv").write_text("\n".join(lines) + "\n", "utf-8")
@@ -252,7 +252,10 @@ def main() -> int:
     parser.add_argument("--precision", choices=("auto", "full"), default="auto", help="as the server's")
     parser.add_argument("--threads", type=int, default=1, help="of the beam search")
     parser.add_argument(
-        "--dump-log-probs", type=Path, metavar="OUT.npz", help="save the raw outputs of each set"
+        "--dump-log-probs",
+        type=Path,
+        metavar="NAME.npz",
+        help="save the raw outputs of each set as NAME-SET.npz",
     )
     parser.add_argument("--out", type=Path, default=Path("evaluation"))
     options = parser.parse_args()

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 
 from longhand_decoder import NgramLanguageModel
 from longhand_server.alphabet import Alphabet
-from longhand_server.bundle import MANIFEST, load_bundle, update_decoder, write_manifest
+from longhand_server.bundle import MANIFEST, load_bundle, write_manifest
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
 from longhand_server.network import LineNetwork
@@ -149,9 +149,8 @@ def export_bundle(
             decoder=decoder,
             files=files,
             training=checkpoint.settings,
+            label_priors=label_priors,
         )
-        if label_priors is not None:
-            update_decoder(made, decoder, label_priors)
         for file in files.values():
             (made / file).replace(out / file)
         if "onnx_int8" not in files:  # an earlier export's belongs to other weights
@@ -202,6 +201,13 @@ def reading_like(directory: Path, characters: str) -> dict[str, Any]:
     }
 
 
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--mix: got {text!r} as the share, need a number between 0 and 1") from None
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -233,7 +239,7 @@ def main() -> int:
     try:
         checkpoint = Checkpoint.load(options.checkpoint)
         if options.mix is not None:
-            checkpoint = mixed(checkpoint, Checkpoint.load(Path(options.mix[0])), float(options.mix[1]))
+            checkpoint = mixed(checkpoint, Checkpoint.load(Path(options.mix[0])), _share(options.mix[1]))
         lines = []
         if options.data or options.folder:
             lines = calibration_lines(sources, Alphabet(checkpoint.characters), LineFormat())

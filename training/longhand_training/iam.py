@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from longhand_server.alphabet import fold_text
-from longhand_training.packs import LabelledImage, Skipped, report_skipped
+from longhand_training.packs import LabelledImage, Skipped, report_skipped, table_rows
 
 # The RWTH (Aachen) partition that most papers report: 6,482, 976 and 2,915 lines; no writer is in two parts.
 IAM_PARTITIONS = ("aachen_train", "aachen_validation", "aachen_test")
 EVERY_LINE = "all"
-# Files of the IAM database that are known to be damaged (0 or truncated bytes) in every copy.
-IAM_DAMAGED = frozenset({"a01-117-05", "r06-022-03"})
+_STATUSES = ("ok", "err")
 
 
 def iam_ids(name: str) -> frozenset[str] | None:
@@ -36,28 +37,38 @@ def iam_ids(name: str) -> frozenset[str] | None:
         raise ValueError(f"--iam-ids {name}: need {known} or a file of ids ({error})") from error
 
 
-def parse_iam_row(row: str) -> tuple[str, str, str]:
+def parse_iam_row(row: str, numbers: int = 6) -> tuple[str, str, str]:
     """Line id, ``ok`` or ``err``, and text of a row of IAM's ``lines.txt``.
 
     A row is ``id status grey-level components x y w h text``, words joined by ``|``. The text may hold
     spaces, so a row can split into more than nine fields; copies without the component count have eight. Every
     ``|`` becomes a space, the one before a punctuation mark too, as is usual.
 
+    Args:
+        row: of the file.
+        numbers: that stand before the text in this copy, 5 or 6; what else looks like one belongs to the text.
+
     Raises:
         ValueError: not such a row.
     """
     fields = row.split(" ")
-    if len(fields) < 8 or fields[1] not in ("ok", "err"):
+    if len(fields) < 8 or fields[1] not in _STATUSES:
         raise ValueError(f"need ID ok|err 5-6 numbers TEXT, got {row[:60]!r}")
-    start = 2
-    while start < len(fields) - 1 and start < 8 and fields[start].lstrip("-").isdigit():
-        start += 1
-    if start < 7:
-        raise ValueError(f"need 5 or 6 numbers after {fields[1]!r}, got {start - 2}: {row[:60]!r}")
-    text = fold_text(" ".join(fields[start:]).replace("|", " "))
+    there = _numbers(fields)
+    if there < 5:
+        raise ValueError(f"need 5 or 6 numbers after {fields[1]!r}, got {there}: {row[:60]!r}")
+    text = fold_text(" ".join(fields[2 + min(there, numbers) :]).replace("|", " "))
     if not text:
         raise ValueError(f"no text: {row[:60]!r}")
     return fields[0], fields[1], text
+
+
+def _numbers(fields: Sequence[str]) -> int:
+    """How many numbers, six at most, stand between a row's status and its text."""
+    count = 0
+    while count < min(6, len(fields) - 3) and fields[2 + count].lstrip("-").isdigit():
+        count += 1
+    return count
 
 
 def read_iam(
@@ -79,13 +90,17 @@ def read_iam(
     images: list[LabelledImage] = []
     skipped: list[Skipped] = []
     rows, matched = 0, False
-    for number, row in enumerate(table.read_text("utf-8", errors="replace").splitlines(), 1):
+    lines = table_rows(table.read_text("utf-8", errors="replace"))
+    # Most texts do not begin with a number, so that most rows show how many stand before it in this copy.
+    counts = Counter(_numbers(line.split(" ")) for line in lines)
+    numbers = 5 if counts[5] > counts[6] else 6
+    for number, row in enumerate(lines, 1):
         if not row.strip() or row.startswith("#"):
             continue
         try:
             if "\ufffd" in row:
                 raise ValueError(f"not UTF-8: {row[:60]!r}")
-            line_id, status, text = parse_iam_row(row)
+            line_id, status, text = parse_iam_row(row, numbers)
         except ValueError as error:
             skipped.append(Skipped(f"row {number}", str(error)))
             continue
@@ -95,9 +110,7 @@ def read_iam(
             continue
         matched = True
         file = root / "lines" / form.split("-")[0] / form / f"{line_id}.png"
-        if line_id in IAM_DAMAGED:
-            skipped.append(Skipped(line_id, "known to be damaged"))
-        elif status == "err" and not keep_err:
+        if status == "err" and not keep_err:
             skipped.append(Skipped(line_id, "marked err"))
         elif not file.is_file() or not file.stat().st_size:
             skipped.append(Skipped(line_id, f"{file} is missing or empty"))

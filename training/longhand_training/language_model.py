@@ -10,7 +10,6 @@ folder (those that are there) they take the words of :mod:`longhand_training.wor
 from __future__ import annotations
 
 import argparse
-import collections
 import itertools
 import math
 import subprocess
@@ -47,6 +46,11 @@ FORM_ENTRIES = 100_000
 _JOINED = 4
 # Of each text, for the words of e-mail addresses.
 _MOST_SENTENCES = 20_000
+# Part of a text's characters that the alphabet may lack: more is told, or in --text refused.
+_FEW_FOREIGN = 0.001
+_MOST_FOREIGN = 0.2
+# KenLM is built for no higher order, and its tries start at two.
+_ORDERS = range(2, 7)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ def estimate(
     """Estimates a model from tokenised sentences, the kept tokens in its vocabulary, and packs it into ``out``.
 
     Raises:
+        ValueError: there is no token in the sentences.
         RuntimeError: one of KenLM's programs failed; its last words are in the message.
     """
     text, arpa = work / "corpus.txt", work / "model.arpa"
@@ -160,6 +165,8 @@ def estimate(
         for tokens in sentences:
             counts.update(tokens)
             file.write(" ".join(tokens) + "\n")
+    if not counts:
+        raise ValueError(f"no text to learn {out.name} from")
     command = [
         str(tools.lmplz),
         "-o",
@@ -198,34 +205,70 @@ def report(path: Path, sentences: list[list[str]]) -> str:
         total += model.score(sentence, bos=True, eos=True)
         tokens += len(sentence) + 1
     unknown = sum(token not in model for sentence in sentences for token in sentence)
-    known_rate = unknown / max(sum(map(len, sentences)), 1)
+    unknown_rate = unknown / max(sum(map(len, sentences)), 1)
     return (
         f"{described}, perplexity {math.exp(-total / tokens):.1f},"
-        f" out of vocabulary {100 * known_rate:.2f} %, on {len(sentences)} held-out sentences"
+        f" out of vocabulary {100 * unknown_rate:.2f} %, on {len(sentences)} held-out sentences"
     )
 
 
-def _held_out(options: argparse.Namespace) -> list[str]:
-    """The sentences that perplexity is measured on; none where there is no text for it."""
-    path = options.held_out or options.data / "text" / "heldout.txt.xz"
-    return list(read_sentences(path)) if options.held_out or path.is_file() else []
+def _held_out(options: argparse.Namespace) -> Path | None:
+    """The text that perplexity is measured on; None where there is none."""
+    path: Path = options.held_out or options.data / "text" / "heldout.txt.xz"
+    return path if options.held_out or path.is_file() else None
+
+
+def foreign_share(path: Path, characters: Collection[str]) -> float:
+    """Reads a text; what part of its characters an alphabet lacks. Where it is not tiny, stderr says so.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    counts: Counter[str] = Counter()
+    for sentence in read_sentences(path):
+        counts.update(sentence)
+    foreign = Counter({character: n for character, n in counts.items() if character not in characters})
+    share = foreign.total() / max(counts.total(), 1)
+    if share > _FEW_FOREIGN:
+        commonest = " ".join(character for character, _ in foreign.most_common(10))
+        print(
+            f"{path}: {100 * share:.1f} % of its characters are not in the alphabet, and left out: {commonest}",
+            file=sys.stderr,
+        )
+    return share
+
+
+def _thresholds(option: str, values: Sequence[int]) -> tuple[int, ...]:
+    if len(values) not in _ORDERS or min(values) < 0 or list(values) != sorted(values):
+        raise ValueError(
+            f"{option}: got {' '.join(map(str, values))}, need {_ORDERS[0]} to {_ORDERS[-1]} whole numbers from 0 "
+            "on, one for each order, none less than the one before"
+        )
+    return tuple(values)
 
 
 def _build(options: argparse.Namespace) -> None:
+    word_prune = _thresholds("--word-prune", options.word_prune)
+    char_prune = _thresholds("--char-prune", options.char_prune)
     shares = {**SHARES, "standardebooks_fiction": options.fiction}
-    # Every text is read once before minutes are spent on another one.
-    for path in options.corpus:
-        collections.deque(read_sentences(path), maxlen=0)
-    own_words = {word for path in options.text for text in read_sentences(path) for word in word_tokens(text)}
-    held_out = _held_out(options)
     characters = DEFAULT_CHARACTERS if options.characters is None else read_characters(options.characters)
+    held_out = _held_out(options)
+    # Every text is read once before minutes are spent on another one.
+    read = [*options.text, *options.corpus, *([held_out] if held_out else [])]
+    foreign = {path: foreign_share(path, frozenset(characters)) for path in read}
+    for path in options.text if options.only != "word" else ():
+        if foreign[path] > _MOST_FOREIGN:
+            raise ValueError(
+                f"--text {path}: {100 * foreign[path]:.0f} % of its characters are not in the alphabet; name a text "
+                "with the right ones (--characters)"
+            )
+    own_words = {word for path in options.text for text in read_sentences(path) for word in word_tokens(text)}
     missing = missing_corpora(options.data, shares)
     if missing:
         print(f"not there, left out: {', '.join(map(str, missing))}", file=sys.stderr)
     if len(missing) == len(shares) + len(SCAN_PACKS) and not (options.text or options.corpus):
         raise ValueError(f"no text to learn from: {options.data} holds no corpus, and no --text is named")
     listed = [] if options.no_word_lists else listed_words()
-    word_prune, char_prune = tuple(options.word_prune), tuple(options.char_prune)
     wanted: dict[str, tuple[str, ModelOptions, Callable[[str], list[str]]]] = {
         "word": ("word.klm", ModelOptions(len(word_prune), word_prune, options.word_vocabulary), word_tokens),
         "char": (
@@ -248,7 +291,8 @@ def _build(options: argparse.Namespace) -> None:
             )
             kept = own_words.union(listed)
             estimate(tools, map(tokenise, passages), settings, options.out / file, Path(work), kept)
-        print(report(options.out / file, [tokenise(sentence) for sentence in held_out]), flush=True)
+        sentences = [tokenise(sentence) for sentence in read_sentences(held_out)] if held_out else []
+        print(report(options.out / file, sentences), flush=True)
 
 
 def main() -> int:
@@ -261,7 +305,13 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for word.klm and char.klm")
     parser.add_argument("--only", choices=("word", "char"), help="build just this one")
-    parser.add_argument("--word-prune", type=int, nargs="+", default=list(WORD_MODEL.prune))
+    parser.add_argument(
+        "--word-prune",
+        type=int,
+        nargs="+",
+        default=list(WORD_MODEL.prune),
+        help="for each order, n-grams that occur no more often are dropped",
+    )
     parser.add_argument(
         "--word-vocabulary",
         type=number(int, 0),

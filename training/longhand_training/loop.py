@@ -37,10 +37,11 @@ def run(
     skipped = 0
     shown = started
     piece_lines, piece_seconds, waited = trainer.lines, trainer.seconds, 0.0
-    log = RunLog(trainer.out) if trainer.replicas.rank == 0 else None
+    log = RunLog(trainer.out, trainer.step) if trainer.replicas.rank == 0 else None
     if log is not None and trainer.initialised:
         _validate(trainer, sets, log, signals, None)
-    stop = enough = False
+    # The first process knows: it has seen whether the validation sets are those of before.
+    stop = enough = trainer.agree(log is not None and _is_enough(trainer))
     while trainer.progress < 1.0 and not stop:
         begin = time.monotonic()
         with signals.interruptible():
@@ -73,12 +74,18 @@ def run(
         if trainer.seconds >= next_validation or trainer.progress >= 1.0:
             next_validation = trainer.seconds + 60 * config.validate_every
             _validate(trainer, sets, log, signals, sum(losses[-300:]) / len(losses[-300:]))
-            if config.patience and trainer.stale >= config.patience:
-                print(f"no better for {trainer.stale} validations: stopped")
-                enough = True
+            enough = _is_enough(trainer)
     if log is not None and trainer.progress >= 1.0 and trainer.validated_step != trainer.step:
         _validate(trainer, sets, log, signals, math.nan)  # a signal had kept it from that
     return enough or trainer.progress >= 1.0
+
+
+def _is_enough(trainer: Trainer) -> bool:
+    """Whether patience is out, which is printed."""
+    if not trainer.config.patience or trainer.stale < trainer.config.patience:
+        return False
+    print(f"no better for {trainer.stale} validations: stopped")
+    return True
 
 
 def _show(trainer: Trainer, loss: float, rate: float, waited: float) -> None:
@@ -102,6 +109,17 @@ def _validate(
     mean = sum(rates.values()) / max(len(rates), 1)
     shown = "  ".join(f"{name} {100 * rate:.2f} %" for name, rate in rates.items())
     print(f"{'before' if loss is None else 'validation'}: {shown or 'no lines'}", flush=True)
+    trainer.validated_step = trainer.step
+    if not rates or mean < trainer.best:
+        trainer.best, trainer.stale = mean if rates else math.inf, 0
+        best = trainer.checkpoint()
+        best.training = {}
+        best.save(trainer.out / "best.pt")
+    else:
+        trainer.stale += 1
+    # At once: a run that is killed before the next checkpoint must not go on with an older best, and take worse
+    # weights for better ones.
+    trainer.checkpoint().save(trainer.out / "last.pt")
     log.add(
         {
             "minutes": round(trainer.seconds / 60, 2),
@@ -112,11 +130,3 @@ def _validate(
             **{f"cer_{name}": rate for name, rate in rates.items()},
         }
     )
-    trainer.validated_step = trainer.step
-    if not rates or mean < trainer.best:
-        trainer.best, trainer.stale = mean if rates else math.inf, 0
-        best = trainer.checkpoint()
-        best.training = {}
-        best.save(trainer.out / "best.pt")
-    else:
-        trainer.stale += 1

@@ -10,25 +10,25 @@ import numpy as np
 
 def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
     """Levenshtein distance: least insertions, deletions and substitutions that turn ``a`` into ``b``."""
-    if len(a) < len(b):
-        a, b = b, a
+    return _distances(a, b)[-1][-1]
+
+
+def _distances(a: Sequence[object], b: Sequence[object]) -> list[list[int]]:
+    """[i][j]: the distance of the first i of ``a`` from the first j of ``b``."""
     previous = list(range(len(b) + 1))
+    rows = [previous]
     for i, x in enumerate(a, 1):
-        current = [i]
+        row = [i]
         for j, y in enumerate(b, 1):
-            current.append(min(previous[j] + 1, current[j - 1] + 1, previous[j - 1] + (x != y)))
-        previous = current
-    return previous[-1]
+            row.append(min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (x != y)))
+        rows.append(row)
+        previous = row
+    return rows
 
 
 def alignment(reference: str, text: str) -> list[tuple[str, str]]:
     """A cheapest alignment: pairs of equal or exchanged characters, "" on one side where one is missing."""
-    rows = [list(range(len(text) + 1))]
-    for i, x in enumerate(reference, 1):
-        row = [i]
-        for j, y in enumerate(text, 1):
-            row.append(min(rows[-1][j] + 1, row[j - 1] + 1, rows[-1][j - 1] + (x != y)))
-        rows.append(row)
+    rows = _distances(reference, text)
     pairs = []
     i, j = len(reference), len(text)
     while i or j:

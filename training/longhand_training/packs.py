@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import sys
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,8 +22,6 @@ from longhand_training.ink import Grey
 
 # Own files come from nobody but the user: as large as the server could be told to read.
 _OWN_LIMITS = ImageLimits(max_bytes=1 << 28, max_pixels=1 << 26, max_side=65_535, max_scans=100)
-
-Item = TypeVar("Item")
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 
@@ -51,6 +50,10 @@ class LabelledImage:
             InvalidImageError: damaged, not an image, or an own line that the server would not take.
         """
         return decode_trusted(self.data) if self.is_packed else decode_grey(self.data, _OWN_LIMITS)
+
+    def digest(self) -> bytes:
+        """The same for the same file, whatever it is called."""
+        return hashlib.sha256(self.data).digest()
 
 
 def decode_trusted(data: bytes) -> Grey:
@@ -84,9 +87,14 @@ def report_skipped(source: Path, kept: int, skipped: list[Skipped]) -> None:
         raise ValueError(f"{source}: no usable line image ({len(skipped)} skipped{first})")
 
 
+def table_rows(content: str) -> list[str]:
+    """The rows of a table: ``str.splitlines`` would also cut labels at rarer signs, such as U+2028."""
+    return re.split("\r\n|\n|\r", content)
+
+
 def _rows(content: str, source: str) -> tuple[list[tuple[str, str]], list[Skipped]]:
     rows, skipped = [], []
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(table_rows(content), 1):
         if not line.strip():
             continue
         name, *texts = line.split("\t")
@@ -225,9 +233,20 @@ def refuse_shared_names(images: Iterable[LabelledImage]) -> None:
             )
 
 
-def held_out(lines: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
-    """Divides lines into those to train on and an evenly spread ``share`` (0 to 0.5) to validate on."""
-    if not share:
-        return list(lines), []
-    step = max(round(1 / share), 2)
-    return [line for i, line in enumerate(lines) if i % step != step - 1], list(lines[step - 1 :: step])
+def held_out(images: Sequence[LabelledImage], share: float) -> list[LabelledImage]:
+    """The ``share`` of the lines (0 to 0.5, on average) that is not trained on, but validated on.
+
+    A line's name decides, so that it stays on its side when others come or go. Of two lines or more there is at
+    least one on either side.
+    """
+    if not share or len(images) < 2:
+        return []
+    places = {image.name: _place(image.name) for image in images}
+    in_order = sorted(places.values())
+    limit = min(max(share, in_order[1]), in_order[-1])
+    return [image for image in images if places[image.name] < limit]
+
+
+def _place(name: str) -> float:
+    """Where between 0 and 1 a name falls by its hash, like a random number that is always the same."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64

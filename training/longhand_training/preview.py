@@ -1,6 +1,7 @@
 """A contact sheet of training lines: do they look like handwriting?
 
-``python -m longhand_training.preview --data ../shared/data --fonts DIR --out preview.png``
+``python -m longhand_training.preview --data ../shared/data --fonts DIR --out preview.png``, with training's own
+options for where lines come from; ``--data ../shared/data`` where none is named.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from PIL import Image, ImageDraw, ImageFont
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.augment import augment_pixels
+from longhand_training.config import add_source_options, number, refuse_unused
 from longhand_training.dataset import SourceConfig, make_sources
+
+DATA = Path("../shared/data")
 
 
 def contact_sheet(config: SourceConfig, count: int, seed: int, width: int = 700) -> NDArray[np.uint8]:
@@ -58,18 +62,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--fonts", type=Path, help="folder made by python -m longhand_training.fonts")
-    parser.add_argument("--folder", type=Path, action="append", default=[], help="a folder or TSV of lines")
-    parser.add_argument("--word-cuts", type=Path, help="file made by python -m longhand_training.word_cuts")
-    parser.add_argument("--lines", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lines", type=number(int, 1), default=40, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=number(int, 0), default=1)
     parser.add_argument("--out", type=Path, default=Path("preview.png"))
+    add_source_options(parser)
     options = parser.parse_args()
-    config = SourceConfig(
-        data=options.data, fonts=options.fonts, folders=tuple(options.folder), cuts=options.word_cuts
-    )
+    if options.data is None and not options.folder and options.iam is None:
+        options.data = DATA
     try:
+        refuse_unused(options)
+        config = SourceConfig.from_options(options)
         Image.fromarray(contact_sheet(config, options.lines, options.seed)).save(options.out)
     except (ValueError, OSError) as error:
         print(f"preview: {error}", file=sys.stderr)

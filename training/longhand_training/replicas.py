@@ -23,6 +23,10 @@ from longhand_training.stopping import STOP_SIGNALS
 _PATIENCE = timedelta(minutes=30)
 
 
+class ProcessLostError(RuntimeError):
+    """Another process that trains along has ended."""
+
+
 class Replicas:
     """This process's place among those that train together; by itself when ``count`` is 1.
 
@@ -38,27 +42,35 @@ class Replicas:
             assert meeting_point is not None
             distributed.init_process_group(
                 "gloo",
-                init_method=meeting_point.absolute().as_uri(),
+                store=distributed.FileStore(str(meeting_point), count),  # type: ignore[attr-defined]
                 rank=rank,
                 world_size=count,
                 timeout=_PATIENCE,
             )
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """The mean of each value over all processes, the same in every one."""
+        """The mean of each value over all processes, the same in every one.
+
+        Raises:
+            ProcessLostError: another one has ended.
+        """
         if self.count == 1:
             return [float(value) for value in values]
         total = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(total)
+        _add_up(total)
         return (total / self.count).tolist()
 
     def average_gradients(self, parameters: Iterable[Tensor], loss: Tensor) -> Tensor:
-        """Replaces every gradient by its mean over all processes; gives the mean loss."""
+        """Replaces every gradient by its mean over all processes; gives the mean loss.
+
+        Raises:
+            ProcessLostError: another one has ended.
+        """
         if self.count == 1:
             return loss
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([*(g.flatten().cpu() for g in gradients), loss.cpu().flatten()])
-        distributed.all_reduce(flat)
+        _add_up(flat)
         flat /= self.count
         at = 0
         for gradient in gradients:
@@ -67,11 +79,19 @@ class Replicas:
         return flat[-1].to(loss.device)
 
 
+def _add_up(tensor: Tensor) -> None:
+    """Replaces the values by their sums over all processes."""
+    try:
+        distributed.all_reduce(tensor)
+    except RuntimeError as error:
+        raise ProcessLostError(str(error)) from error
+
+
 @contextmanager
 def others_started(
     count: int, module: str, arguments: Sequence[str], environment: Mapping[str, str]
-) -> Iterator[None]:
-    """Starts processes 1 to ``count`` - 1 of a command; ends them when the block ends.
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Starts processes 1 to ``count`` - 1 of a command, which it yields; ends them when the block ends.
 
     They ignore Ctrl-C and SIGTERM, which reach every process of a terminal's or a cluster's job: one that died of
     it would take away what the first process needs to end its step.
@@ -86,7 +106,7 @@ def others_started(
             for rank in range(1, count)
         ]
     try:
-        yield
+        yield others
     finally:
         for other in others:
             other.kill()

@@ -21,6 +21,35 @@ from longhand_training.text import PhraseSource
 Maker = Callable[[np.random.Generator], tuple[Grey, str]]
 
 
+def writable(images: Sequence[LabelledImage], alphabet: Alphabet, source: str) -> list[LabelledImage]:
+    """Lines without characters that a network does not write; stderr says how many have such, and which.
+
+    Packed lines stay, and are passed over one by one: that some hold odd signs is nobody's mistake.
+
+    Raises:
+        ValueError: no line is left.
+    """
+    foreign: set[str] = set()
+    good = []
+    for image in images:
+        unknown = set() if image.is_packed else {c for c in image.text if c not in alphabet}
+        foreign |= unknown
+        if not unknown:
+            good.append(image)
+    count, shown = len(images), " ".join(sorted(foreign)[:20])
+    if not good:
+        raise ValueError(
+            f"{source}: every line ({count}) has characters that the network does not write: {shown}"
+        )
+    if foreign:
+        print(
+            f"{source}: {count - len(good)} of {count} lines have characters that the network does not write, "
+            f"and are left out: {shown}",
+            file=sys.stderr,
+        )
+    return good
+
+
 class ScanSource:
     """Scanned lines, each time with another augmentation; kept encoded in memory.
 
@@ -66,33 +95,14 @@ class ScanSource:
         self._words = ScanWordBank(images, self._cuts) if self._cuts else None
 
     def leave_out_foreign(self, alphabet: Alphabet) -> None:
-        """Drops own lines with characters that a network does not write, and says on stderr how many, and which.
-
-        Packed lines stay, and are passed over one by one: that some hold odd signs is nobody's mistake.
+        """Drops what is not :func:`writable`.
 
         Raises:
             ValueError: no image is left.
         """
-        foreign: set[str] = set()
-        good = []
-        for image in self._images:
-            unknown = set() if image.is_packed else {c for c in image.text if c not in alphabet}
-            foreign |= unknown
-            if not unknown:
-                good.append(image)
-        if not foreign:
-            return
-        count, shown = len(self._images), " ".join(sorted(foreign)[:20])
-        if not good:
-            raise ValueError(
-                f"{self._source}: every line ({count}) has characters that the network does not write: {shown}"
-            )
-        print(
-            f"{self._source}: {count - len(good)} of {count} lines have characters that the network does not write, "
-            f"and are left out: {shown}",
-            file=sys.stderr,
-        )
-        self._keep(good)
+        good = writable(self._images, alphabet, str(self._source))
+        if len(good) < len(self._images):
+            self._keep(good)
 
     def __call__(self, rng: np.random.Generator) -> tuple[Grey, str]:
         """One line and its text."""

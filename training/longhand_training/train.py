@@ -7,12 +7,15 @@ Stop it when you like (Ctrl-C and SIGTERM save, and end it with 130 and 143), an
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,29 +30,23 @@ from longhand_training.config import (
     FINE_TUNING_RATE,
     TrainingConfig,
     add_source_options,
-    hold_out,
     number,
+    refuse_unused,
     sized_like,
     source_options,
 )
 from longhand_training.dataset import (
     DEFAULT_CHARACTERS,
-    IAM_SET,
-    VALIDATION_SETS,
     Batch,
     LineDataset,
     Sample,
     SourceConfig,
-    evenly_spread,
-    folder_samples,
-    held_out_samples,
-    iam_validation_samples,
     make_sources,
+    own_validation_sets,
     validation_sets,
 )
 from longhand_training.loop import run
-from longhand_training.packs import set_names
-from longhand_training.replicas import Replicas, others_started
+from longhand_training.replicas import ProcessLostError, Replicas, others_started
 from longhand_training.stopping import Stopped, StopSignals, heed_parent_only
 from longhand_training.text import read_characters
 from longhand_training.trainer import Trainer
@@ -117,12 +114,23 @@ def main() -> int:
         _make_writable(options.out)
         if others > 1:
             meeting_point.unlink(missing_ok=True)
-        with others_started(others, "longhand_training.train", sys.argv[1:], os.environ):
+        with others_started(others, "longhand_training.train", sys.argv[1:], os.environ) as started:
             replicas = Replicas(options.rank, options.processes, meeting_point)
             if options.rank == 0:
                 signals.install()  # not while it waits for the others, where nothing could be heeded
-            return _train(options, replicas, signals)
-    except (ValueError, ArithmeticError, InvalidModelError) as error:
+            try:
+                return _train(options, replicas, signals)
+            except ProcessLostError:
+                if options.rank == 0:
+                    ended = [
+                        f"process {rank} ended ({process.returncode})"
+                        for rank, process in enumerate(started, 1)
+                        if process.poll() is not None
+                    ]
+                    what = ", ".join(ended) or "another process was lost"
+                    print(f"train: {what}; the same command goes on", file=sys.stderr)
+                return 2
+    except (ValueError, ArithmeticError, OSError, InvalidModelError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
 
@@ -140,14 +148,21 @@ def _make_writable(out: Path) -> None:
 def _train(options: argparse.Namespace, replicas: Replicas, signals: StopSignals) -> int:
     trainer = None
     finished = False
+    lost: ProcessLostError | None = None
+    # What is said of the lines, the first process says for all.
+    said = contextlib.redirect_stderr(io.StringIO()) if replicas.rank else contextlib.nullcontext()
     try:
-        with signals.interruptible():
+        with signals.interruptible(), said:
             trainer, batches, sets = _prepared(options, replicas)
         finished = run(trainer, batches, sets, 60 * options.limit_minutes, signals)
     except Stopped:
         pass  # its checkpoint follows, as at any other end
+    except ProcessLostError as error:
+        lost = error  # so that no more than a step is
     if trainer is not None and trainer.step and replicas.rank == 0:
         trainer.checkpoint().save(options.out / "last.pt")
+    if lost is not None:
+        raise lost
     if signals.received is not None:
         print("stopped; the same command goes on")
     else:
@@ -159,6 +174,7 @@ def _prepared(
     options: argparse.Namespace, replicas: Replicas
 ) -> tuple[Trainer, Iterator[Batch], dict[str, list[Sample]]]:
     """The trainer as it begins or goes on, its lines, and its validation sets (in the first process only)."""
+    refuse_unused(options)
     # OpenCV's threads do not survive the fork of the loader's workers, and would only get in their way.
     cv2.setNumThreads(0)
     device = _device(options.device)
@@ -170,22 +186,7 @@ def _prepared(
         torch.set_num_threads(options.threads)
     trainer = _trainer(options, device, replicas)
     config = trainer.config
-    source_config = SourceConfig(
-        data=options.data,
-        fonts=options.fonts,
-        folders=tuple(options.folder),
-        iam=options.iam,
-        iam_ids=options.iam_ids,
-        hold_out=hold_out(options),
-        pen=options.pen_share,
-        font=options.font_share,
-        copiste=options.copiste_share,
-        historical=options.historical_share,
-        folder=options.folder_share,
-        recompose=not options.no_recompose,
-        other_hands=not options.no_other_hands,
-        cuts=options.word_cuts,
-    )
+    source_config = SourceConfig.from_options(options)
     sources = make_sources(source_config)
     if not any(share for _, share, _ in sources):
         named = ", ".join(name for name, _, _ in sources)
@@ -213,7 +214,9 @@ def _prepared(
     batches = iter(loader)  # lines are made from now on, while validation lines are read
     sets: dict[str, list[Sample]] = {}
     if replicas.rank == 0:
-        sets = _validation(source_config, options.validate, line, config.validation_lines)
+        sets = _validation(source_config, trainer.alphabet, line, config.validation_lines)
+        if not sets:
+            print("nothing to validate on: best.pt will be the last weights; name --validate or --hold-out")
         trainer.validates_on(sets)
     parameters = sum(p.numel() for p in trainer.network.parameters())
     print(f"{parameters / 1e6:.2f} M parameters on {device}, {torch.get_num_threads()} threads", flush=True)
@@ -242,54 +245,58 @@ def _device(name: str) -> torch.device:
 
 def _trainer(options: argparse.Namespace, device: torch.device, replicas: Replicas) -> Trainer:
     """A run that goes on from its ``last.pt`` where there is one, or else begins, from ``--init`` if named."""
-    characters = DEFAULT_CHARACTERS if options.characters is None else read_characters(options.characters)
     last = options.out / "last.pt"
-    stopped = Checkpoint.load(last) if last.exists() else None
-    defaults = {"learning_rate": FINE_TUNING_RATE} if options.init is not None else {}
-    if stopped is not None:
-        defaults = {"learning_rate": stopped.settings["learning_rate"]}
-    config = TrainingConfig.from_options(options, **defaults)
-    saved = None
-    if options.init is not None:
+    stopped = saved = None
+    init = options.init and str(options.init)
+    defaults: dict[str, Any] = {}
+    if last.exists():
+        stopped = Checkpoint.load(last)
+        init = _origin(stopped, options)
+        kept = ("learning_rate", "weight_decay")
+        defaults = {name: stopped.settings[name] for name in kept if name in stopped.settings}
+    elif options.init is not None:
         saved = (Checkpoint.from_bundle if options.init.is_dir() else Checkpoint.load)(options.init)
-        characters = saved.characters
-        config = sized_like(config, saved.network)
+        defaults = {"learning_rate": FINE_TUNING_RATE}
+    config = TrainingConfig.from_options(options, **defaults)
+    characters = DEFAULT_CHARACTERS if options.characters is None else read_characters(options.characters)
+    if weights := stopped or saved:
+        config = sized_like(config, weights.network)
+        if options.characters is None:
+            characters = weights.characters
     trainer = Trainer(config, Alphabet(characters), device, options.out, replicas)
-    trainer.sources = {"init": options.init and str(options.init), **source_options(options)}
+    trainer.sources = {"init": init, **source_options(options)}
     if stopped is not None:
         trainer.resume(stopped)
-        if options.init is None:
-            trainer.sources["init"] = stopped.settings.get("init")
         print(f"going on at {100 * trainer.progress:.1f} %, step {trainer.step}")
     elif saved is not None:
         trainer.initialise(saved)
     return trainer
 
 
+def _origin(stopped: Checkpoint, options: argparse.Namespace) -> str | None:
+    """What the run that goes on began from; the file may be gone by now.
+
+    Raises:
+        ValueError: ``--init`` names something else.
+    """
+    recorded = stopped.settings.get("init")
+    if options.init is not None and "init" in stopped.settings:
+        same = recorded is not None and Path(recorded).resolve() == options.init.resolve()
+        if not same and recorded != str(options.init):
+            raise ValueError(
+                f"--init {options.init}: {options.out} holds a run from {recorded or 'new weights'}; name another "
+                "--out"
+            )
+    return recorded
+
+
 def _validation(
-    sources: SourceConfig, own: Sequence[Path], line: LineFormat, count: int
+    sources: SourceConfig, alphabet: Alphabet, line: LineFormat, count: int
 ) -> dict[str, list[Sample]]:
-    """Lines that no source trains on: of the packs, of each folder or ``own``, and of IAM's validation part."""
-    sets: dict[str, list[Sample]] = {}
-    if sources.data is not None:
-        sets.update(validation_sets(sources.data, line, count))
-    trained = {_lines_of(folder) for folder in sources.folders}
-    if both := [str(folder) for folder in own if _lines_of(folder) in trained]:
-        raise ValueError(f"--validate: got {', '.join(both)}, which is trained on (--folder)")
-    read = [folder_samples(folder, line) for folder in own]
-    if not own:
-        read = [held_out_samples(folder, line, sources.hold_out) for folder in sources.folders]
-    names = set_names(own or sources.folders, [*VALIDATION_SETS, IAM_SET])
-    sets.update(zip(names, read, strict=True))
-    if sources.iam is not None and sources.iam_ids == "aachen_train":
-        sets[IAM_SET] = iam_validation_samples(sources.iam, line)
-    return {name: evenly_spread(samples, count) for name, samples in sets.items() if samples}
-
-
-def _lines_of(path: Path) -> Path:
-    """One path for a folder and for its labels.tsv."""
-    path = path.resolve()
-    return path.parent if path.name == "labels.tsv" else path
+    """Lines that no source trains on, whichever folder or table they come from: of the packs, and own ones."""
+    sets = {} if sources.data is None else validation_sets(sources.data, line, count)
+    sets.update(own_validation_sets(sources, alphabet, line, count))
+    return {name: samples for name, samples in sets.items() if samples}
 
 
 if __name__ == "__main__":

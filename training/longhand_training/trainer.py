@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +24,21 @@ from longhand_training.replicas import Replicas
 from longhand_training.views import disagreement, two_views
 
 # What a checkpoint keeps beside weights and optimiser.
-_COUNTERS = ("seconds", "step", "lines", "rounds", "best", "stale", "set_sizes", "validated_step")
+_COUNTERS = (
+    "seconds",
+    "step",
+    "lines",
+    "rounds",
+    "best",
+    "stale",
+    "set_sizes",
+    "set_digests",
+    "validated_step",
+)
 
 
 class Trainer:
-    """Network, averaged weights, optimiser and the loop."""
+    """One training run: network, averaged weights, optimiser, counters."""
 
     def __init__(
         self,
@@ -67,6 +78,8 @@ class Trainer:
         self.stale = 0
         # Lines of each validation set that `best` is the mean over; empty before the first validation.
         self.set_sizes: dict[str, int] = {}
+        # Hashes of their names and texts.
+        self.set_digests: dict[str, str] = {}
         self.validated_step = 0
         # Whether it began from another run's weights, which it is to do better than.
         self.initialised = False
@@ -146,14 +159,18 @@ class Trainer:
     def validates_on(self, sets: Mapping[str, Sequence[Sample]]) -> None:
         """Notes what is validated on; with other sets than before, the best mean so far compares with nothing."""
         sizes = {name: len(samples) for name, samples in sets.items()}
-        if self.set_sizes and sizes != self.set_sizes:
-            before, now = (
-                ", ".join(f"{name} ({count} lines)" for name, count in each.items()) or "none"
-                for each in (self.set_sizes, sizes)
-            )
-            print(f"validation sets were {before} and are {now}: best.pt is chosen anew", flush=True)
+        digests = {name: _digest(samples) for name, samples in sets.items()}
+        before, now = (
+            ", ".join(f"{name} ({count} lines)" for name, count in each.items()) or "none"
+            for each in (self.set_sizes, sizes)
+        )
+        # A checkpoint of version 1.6 has no sizes, one of 1.7 no digests.
+        other = [name for name, digest in digests.items() if self.set_digests.get(name, digest) != digest]
+        if self.set_sizes and (sizes != self.set_sizes or other):
+            changed = f"were {before} and are {now}" if sizes != self.set_sizes else f"{now} have other lines"
+            print(f"validation sets {changed}: best.pt is chosen anew", flush=True)
             self.best, self.stale = math.inf, 0
-        self.set_sizes = sizes
+        self.set_sizes, self.set_digests = sizes, digests
 
     def validate(self, sets: dict[str, list[Sample]]) -> dict[str, float]:
         """Greedy CER of each set, with the averaged weights."""
@@ -190,6 +207,8 @@ class Trainer:
         """
         self._take_weights(saved, saved.training["network"])
         self.optimiser.load_state_dict(saved.training["optimiser"])
+        for group in self.optimiser.param_groups:  # which hold the settings as they were
+            group["weight_decay"] = self.config.weight_decay
         for name in _COUNTERS:
             if name in saved.training:
                 setattr(self, name, saved.training[name])
@@ -213,6 +232,10 @@ class Trainer:
             raise ValueError(f"checkpoint has the alphabet {saved.characters!r}, this run {mine!r}")
         self.network.load_state_dict(weights)
         self.average = {k: v.to(self.device).clone() for k, v in saved.weights.items()}
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    return hashlib.sha256(repr([(sample.name, sample.text) for sample in samples]).encode()).hexdigest()
 
 
 def _frames(batch: Batch) -> Tensor:

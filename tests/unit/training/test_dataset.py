@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -18,11 +19,13 @@ from longhand_training.dataset import (
     DEFAULT_CHARACTERS,
     LineDataset,
     SourceConfig,
+    evenly_spread,
     fits,
     folder_samples,
     held_out_samples,
-    iam_validation_samples,
+    kept_back,
     make_sources,
+    own_validation_sets,
 )
 
 LINE = LineFormat()
@@ -164,13 +167,98 @@ def test_damaged_lines_do_not_take_the_place_of_held_out_ones(
 ) -> None:
     folder = tmp_path / "own"
     for i in range(22):
-        add(folder, f"{i:02}", b"damaged" if i in (9, 19) else written(), str(i))
+        add(folder, f"{i:02}", b"damaged" if i in (9, 19) else written(300 + 10 * i), str(i))
     training = texts_of(dataset_of(folder, 0.1), 300)
     validation = {sample.text for sample in held_out_samples(folder, LINE, 0.1)}
-    assert len(validation) == 2
+    assert validation
     assert training | validation == {str(i) for i in range(22) if i not in (9, 19)}
     assert not training & validation
     assert capsys.readouterr().err.count("09.png skipped") == 1  # read once for both
+
+
+def folder_of(folder: Path, *names: str) -> Path:
+    """Lines that are all different, and say their names."""
+    folder.mkdir(parents=True)
+    for name in names:
+        add(folder, name, written(200 + 2 * int(name)), name)
+    return folder
+
+
+def sides(config: SourceConfig) -> tuple[set[str], set[str]]:
+    """The texts that are trained on, and those that are validated on."""
+    dataset = LineDataset(make_sources(config), Alphabet(DEFAULT_CHARACTERS), LINE, 3000)
+    sets = own_validation_sets(config, dataset.alphabet, LINE, 1000)
+    return texts_of(dataset, 600), {sample.text for samples in sets.values() for sample in samples}
+
+
+def test_lines_that_are_validated_on_are_not_trained_on_wherever_they_lie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path / "lines", *(str(i) for i in range(10)))
+    within = folder_of(folder / "within", *(str(i) for i in range(10, 16)))
+    table = tmp_path / "some.tsv"
+    table.write_text("lines/3.png\tthree\nlines/within/12.png\ttwelve\n")
+    everything = {str(i) for i in range(16)}
+    for validate, validated, count in (
+        (within, {str(i) for i in range(10, 16)}, 6),
+        (table, {"3", "12"}, 2),
+    ):
+        training, validation = sides(SourceConfig(folders=(folder,), validate=(validate,)))
+        assert training == everything - validated
+        assert len(validation) == count
+        said = capsys.readouterr().err
+        assert said == f"{folder}: {count} lines are validated on elsewhere, and so not trained on\n"
+
+
+def test_what_one_folder_holds_out_no_other_trains_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path / "lines", *(str(i) for i in range(8)))
+    within = folder_of(folder / "within", *(str(i) for i in range(8, 30)))
+    training, validation = sides(SourceConfig(folders=(folder, within), hold_out=0.3))
+    assert not training & validation
+    assert training | validation == {str(i) for i in range(30)}
+    assert "lines are validated on elsewhere" in capsys.readouterr().err
+    alone = [sample.text for sample in held_out_samples(folder, LINE, 0.3)]
+    assert set(alone) < validation
+
+
+def test_iam_lines_to_validate_on_may_be_named(tmp_path: Path) -> None:
+    form = folder_of(tmp_path / "lines" / "a01" / "a01-000u", "00", "01", "02")
+    for file in form.glob("*.png"):
+        file.rename(form / f"a01-000u-{file.name}")
+    rows = [f"a01-000u-0{i} ok 154 19 408 746 1661 89 {i}" for i in range(3)]
+    (tmp_path / "lines.txt").write_text("\n".join(rows))
+    (tmp_path / "ids.txt").write_text("a01-000u-01")
+    config = SourceConfig(iam=tmp_path, iam_ids="all", validate_iam_ids=str(tmp_path / "ids.txt"))
+    assert sides(config) == ({"0", "2"}, {"1"})
+
+
+def test_validation_lines_with_foreign_characters_are_counted_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path / "lines", "1", "2")
+    other = folder_of(tmp_path / "other", "3", "4")
+    (other / "4.txt").write_text("Straße")
+    config = SourceConfig(folders=(folder,), validate=(other,))
+    assert sides(config) == ({"1", "2"}, {"3"})
+    assert capsys.readouterr().err == (
+        "other (validation): 1 of 2 lines have characters that the network does not write, and are left out: ß\n"
+    )
+    (other / "3.txt").write_text("ß")
+    config = SourceConfig(folders=(folder / ".." / "lines",), validate=(other / ".." / "other",))
+    assert sides(config) == ({"1", "2"}, set())
+    assert "other (validation): every line (2) has characters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(299, 150), (151, 150), (300, 150), (7, 3)])
+def test_lines_are_taken_from_all_over(there: int, wanted: int) -> None:
+    taken = evenly_spread(range(there), wanted)
+    assert len(set(taken)) == wanted
+    assert taken[-1] >= there - there / wanted - 1
+    gaps = {b - a for a, b in pairwise(taken)}
+    assert max(gaps) - min(gaps) <= 1
+    assert evenly_spread(range(there), None) == evenly_spread(range(there), there + 1) == list(range(there))
 
 
 def test_a_folder_too_small_to_hold_lines_out_says_so(
@@ -191,7 +279,7 @@ def test_iam_without_validation_forms_says_so(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "lines.txt").write_text("a01-000u-00 ok 154 19 408 746 1661 89 A|MOVE\n")
     ((name, _, make),) = make_sources(SourceConfig(iam=tmp_path, iam_ids="all"))
     assert (name, make(np.random.default_rng(0))[1]) == ("iam", "A MOVE")
-    assert iam_validation_samples(tmp_path, LINE) == []
+    assert kept_back(SourceConfig(iam=tmp_path)) == {}
     assert capsys.readouterr().err == (
         f"the IAM database is not validated on: {tmp_path}/lines.txt: none of its 1 lines is among the 116 ids "
         "wanted (--iam-ids)\n"
@@ -216,3 +304,14 @@ def test_the_preview_leaves_out_what_is_no_line(
     monkeypatch.setattr(sys, "argv", arguments)
     assert preview.main() == 2  # no packs there
     assert "preview: " in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["preview", "--folder", str(other), "--lines", "2", "--out", str(out)])
+    assert preview.main() == 0  # own lines alone
+    drawn = cv2.imread(str(out))
+    assert drawn is not None
+    assert drawn.shape[0] == 2 * (18 + 66)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--fonts", str(tmp_path)])
+    assert preview.main() == 2
+    assert capsys.readouterr().err.endswith("preview: --fonts needs --data (its text)\n")
+    monkeypatch.setattr(sys, "argv", ["preview", "--lines", "0"])
+    with pytest.raises(SystemExit):
+        preview.main()

@@ -105,6 +105,9 @@ def test_nothing_is_not_written_like_a_hyphen(tmp_path: Path, monkeypatch: pytes
     head, *rows = table(tmp_path / "confusions.tsv")
     assert head == ["reference", "read", "count"]
     assert sorted(rows) == [["-", "l", "1"], ["-", "\N{EMPTY SET}", "1"]]
+    folder = lines_in(tmp_path / "more", one=TEXT.replace(" ", "", 1))
+    assert run(monkeypatch, SHIPPED, "--folder", folder, "--decoder", "greedy", "--out", tmp_path) == 0
+    assert table(tmp_path / "confusions.tsv")[1:] == [["\N{EMPTY SET}", "\N{OPEN BOX}", "1"]]
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,25 @@ def test_what_belongs_to_reading_is_taken_from_another_model(
     assert not (tmp_path / "bad").exists()
 
 
+def test_a_manifest_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported(tmp_path)
+    before = content(tmp_path)
+    (tmp_path / ".bundle.json.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        update_decoder(tmp_path, {"beam_width": 3})
+    assert content(tmp_path) == before
+
+
+def test_a_share_that_is_no_number_is_named_with_its_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = tmp_path / "best.pt"
+    small_checkpoint().save(best)
+    assert export(monkeypatch, best, "--out", tmp_path / "model", "--mix", best, "abc") == 2
+    error = capsys.readouterr().err
+    assert error == "export: --mix: got 'abc' as the share, need a number between 0 and 1\n"
+
+
 def test_an_alphabet_of_ones_own_is_the_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_checkpoint(" żółw").save(tmp_path / "best.pt")
     assert export(monkeypatch, tmp_path / "best.pt", "--out", tmp_path / "model") == 0

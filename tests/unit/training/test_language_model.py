@@ -18,6 +18,7 @@ from longhand_training.language_model import (
     ModelOptions,
     corpus,
     estimate,
+    foreign_share,
     form_entries,
     main,
     missing_corpora,
@@ -122,7 +123,8 @@ def test_texts_are_looked_at_before_anything_is_estimated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("longhand_training.language_model.kenlm_tools", no_tools)
-    good, latin = tmp_path / "good.txt", tmp_path / "latin.txt"
+    good, latin, greek = (tmp_path / f"{name}.txt" for name in ("good", "latin", "greek"))
+    greek.write_text("καλή γραφή.\n", "utf-8")
     good.write_text("Good.\n")
     latin.write_bytes(b"Plain.\n" * 9 + "caf\u00e9\n".encode("latin-1"))
     base = ["--data", tmp_path, "--out", tmp_path / "out"]
@@ -134,12 +136,39 @@ def test_texts_are_looked_at_before_anything_is_estimated(
             ["--text", good, "--held-out", tmp_path / "absent.txt"],
             "absent.txt: not a readable text: [Errno 2]",
         ),
+        (["--text", good, "--word-prune", "0"], "--word-prune: got 0, need 2 to 6 whole numbers from 0 on"),
+        (["--text", good, "--char-prune", "0", "2", "1"], "--char-prune: got 0 2 1, need 2 to 6 whole"),
+        (["--text", good, "--char-prune", "-1", "0"], "--char-prune: got -1 0, need 2 to 6 whole"),
+        (
+            ["--text", greek],
+            f"--text {greek}: 82 % of its characters are not in the alphabet; name a text with the right ones "
+            "(--characters)",
+        ),
     ):
         assert build(monkeypatch, *base, *arguments) == 2
         last = capsys.readouterr().err.splitlines()[-1]
         assert last.startswith("language_model: ")
         assert message in last
     assert not (tmp_path / "out").exists()
+
+
+def test_characters_that_an_alphabet_lacks_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("aaaaaaaaβββγ" * 3, "utf-8")
+    assert foreign_share(text, "aβγ") == 0
+    assert capsys.readouterr().err == ""
+    assert foreign_share(text, "a") == pytest.approx(1 / 3)
+    assert capsys.readouterr().err == (
+        f"{text}: 33.3 % of its characters are not in the alphabet, and left out: β γ\n"
+    )
+
+
+def test_no_text_at_all_is_not_left_to_kenlm_to_say(tmp_path: Path) -> None:
+    nowhere = KenlmTools(tmp_path / "lmplz", tmp_path / "build_binary")
+    with pytest.raises(ValueError, match=r"no text to learn char\.klm from"):
+        estimate(nowhere, [[], []], ModelOptions(2, (0, 0)), tmp_path / "char.klm", tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,23 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         other.resume(saved)
 
 
+def test_a_checkpoint_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    trainer = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path)
+    (tmp_path / "last.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"^cannot write .*last\.pt: .+$"):
+        trainer.checkpoint().save(tmp_path / "last.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_weight_decay_that_is_named_anew_takes_effect(tmp_path: Path) -> None:
+    trainer = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path)
+    trainer.train_batch(collate(marks(), ALPHABET))
+    trainer.checkpoint().save(tmp_path / "last.pt")
+    other = Trainer(dataclasses.replace(TINY, weight_decay=0.5), ALPHABET, torch.device("cpu"), tmp_path)
+    other.resume(Checkpoint.load(tmp_path / "last.pt"))
+    assert [group["weight_decay"] for group in other.optimiser.param_groups] == [0.5]
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04broken"])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.pt"
@@ -186,7 +203,7 @@ def test_processes_that_train_together_end_at_the_same_step_with_the_same_weight
     lines.mkdir()
     cv2.imwrite(str(lines / "0.png"), np.where(np.eye(60, 240, 20) > 0, 0, 255).astype(np.uint8))
     (lines / "0.txt").write_text("abc")
-    run = tmp_path / "run"
+    run = tmp_path / "a run"  # the file where they meet lies there, too
     command = [sys.executable, "-m", "longhand_training.train", "--folder", str(lines), "--out", str(run)]
     command += ["--workers", "0", "--threads", "1", "--processes", "2", "--lines", "300"]
     command += ["--hidden", "8", "--channels", "4", "4", "4", "4", "--batch-pixels", "8000"]
@@ -227,7 +244,7 @@ def test_fine_tuning_keeps_the_size_of_the_network() -> None:
     small = NetworkConfig(labels=5, channels=(4, 8, 8, 16), hidden=24)
     config = sized_like(TrainingConfig(), small)
     assert (config.channels, config.hidden) == ((4, 8, 8, 16), 24)
-    with pytest.raises(ValueError, match="--hidden: got 96, but the network of --init has 24"):
+    with pytest.raises(ValueError, match="--hidden: got 96, but the network that is to go on has 24"):
         sized_like(TrainingConfig(hidden=96), small)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import os
 import signal
@@ -23,7 +24,7 @@ from longhand_server.alphabet import Alphabet
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.config import FINE_TUNING_RATE, TrainingConfig
 from longhand_training.curves import RunLog, read_log
-from longhand_training.dataset import Sample, collate
+from longhand_training.dataset import Batch, Sample, collate
 from longhand_training.loop import run
 from longhand_training.stopping import Stopped, StopSignals
 from longhand_training.text import read_characters
@@ -35,9 +36,11 @@ SMALL = ["--hidden", "8", "--channels", "4", "4", "4", "4", "--layers", "1", "--
 
 
 def own_lines(folder: Path, *texts: str) -> Path:
+    """Lines of which no two are the same image, in other folders either."""
     folder.mkdir(parents=True)
     for i, text in enumerate(texts):
         grey = np.full((60, 240), 255, np.uint8)
+        grey[0, :160] -= np.frombuffer(hashlib.sha256(f"{folder}/{i}".encode()).digest() * 5, np.uint8) // 64
         cv2.putText(grey, "hello", (10, 42), cv2.FONT_HERSHEY_SIMPLEX, 1.4, 0, 3)
         cv2.imwrite(str(folder / f"{i}.png"), grey)
         (folder / f"{i}.txt").write_text(text, "utf-8")
@@ -100,6 +103,46 @@ def test_a_run_that_begins_anew_is_not_validated_first(
     assert "before" not in capsys.readouterr().out
 
 
+def test_a_run_that_is_killed_goes_on_with_the_best_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny_trainer(tmp_path, lines=8, validate_every=1e-6, checkpoint_every=1000.0)
+    rates = iter([0.5, 0.1, 0.4])
+    monkeypatch.setattr(trainer, "validate", lambda sets: {"own": next(rates)})
+    samples = bars()
+
+    def batches() -> Iterator[Batch]:
+        yield from [collate(samples, ALPHABET)] * 3
+        raise KeyboardInterrupt  # nothing is saved from here on
+
+    with pytest.raises(KeyboardInterrupt):
+        run(trainer, batches(), {"own": samples}, 1e6, StopSignals())
+    resumed = tiny_trainer(tmp_path, lines=8)
+    resumed.resume(Checkpoint.load(tmp_path / "last.pt"))
+    assert (resumed.best, resumed.stale, resumed.step, resumed.validated_step) == (0.1, 1, 3, 3)
+
+
+def test_a_run_out_of_patience_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = bars()
+    for patience, step in ((2, 5), (4, 6)):
+        trainer = tiny_trainer(tmp_path, lines=12, patience=patience, validate_every=1000.0)
+        trainer.stale, trainer.step, trainer.lines, trainer.best = 2, 5, 10, 0.0
+        monkeypatch.setattr(trainer, "validate", lambda sets: {"own": 0.5})
+        assert run(trainer, itertools.repeat(collate(samples, ALPHABET)), {}, 1e6, StopSignals())
+        assert trainer.step == step
+    assert capsys.readouterr().out == "no better for 2 validations: stopped\nvalidation: own 50.00 %\n"
+
+
+def test_rows_of_steps_that_a_run_has_lost_leave_the_log(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    for step in (0, 10, 20):
+        log.add({"minutes": step / 10, "step": step, "loss": 1.0, "cer_own": 0.5})
+    RunLog(tmp_path, 10)
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == ["0", "10"]
+
+
 @pytest.mark.parametrize(("named", "rate"), [([], FINE_TUNING_RATE), (["--learning-rate", "0.002"], 0.002)])
 def test_fine_tuning_is_slow_unless_told_otherwise(named: list[str], rate: float) -> None:
     options = _parser().parse_args(["--out", "run", *named])
@@ -126,9 +169,6 @@ def test_where_fine_tuning_began_is_recorded_and_own_validation_lines_take_the_p
     assert (tuned / "best.pt").is_file()
     with (tuned / "log.csv").open(newline="") as file:
         assert {"cer_lines", "cer_more"} <= set(next(csv.reader(file)))
-    done = train("--folder", lines, "--out", tmp_path / "bad", "--validate", f"{lines}/../lines")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("train: --validate: got ")
 
 
 def test_a_log_takes_rows_of_other_validation_sets(tmp_path: Path) -> None:
@@ -166,7 +206,18 @@ def test_with_other_validation_sets_the_best_mean_is_forgotten(
     assert capsys.readouterr().out == (
         "validation sets were a (2 lines) and are a (2 lines), b (1 lines): best.pt is chosen anew\n"
     )
+    others = [Sample(sample.pixels, sample.text, "another line") for sample in bars()]
+    resumed = tiny_trainer(tmp_path)
+    resumed.resume(Checkpoint.load(tmp_path / "last.pt"))
+    resumed.validates_on({"a": others})
+    assert resumed.best == float("inf")
+    assert capsys.readouterr().out == "validation sets a (2 lines) have other lines: best.pt is chosen anew\n"
     old = Checkpoint.load(tmp_path / "last.pt")
+    del old.training["set_digests"]  # as version 1.7 wrote it
+    resumed = tiny_trainer(tmp_path)
+    resumed.resume(old)
+    resumed.validates_on({"a": others})
+    assert resumed.best == 0.1
     del old.training["set_sizes"]  # as version 1.6 wrote it
     resumed = tiny_trainer(tmp_path)
     resumed.resume(old)
@@ -181,10 +232,13 @@ def test_with_other_validation_sets_the_best_mean_is_forgotten(
         (["--device", "cuda:99"], "train: --device: got 'cuda:99', need auto, cpu or cuda[:i]; CUDA devices"),
         (["--folder-share", "0"], "train: no training lines: every source has a share of 0 (folder"),
         (["--characters", "/nowhere.txt"], "train: /nowhere.txt: not a readable text"),
+        (["--fonts", "."], "train: --fonts needs --data (its text)"),
+        (["--pen-share", "0.3"], "train: --pen-share needs --data (its lines)"),
     ],
 )
 def test_what_cannot_be_trained_with_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = train("--folder", own_lines(tmp_path / "lines", "hello"), "--out", tmp_path / "run", *arguments)
+    lines = own_lines(tmp_path / "lines", "hello", "hello")
+    done = train("--folder", lines, "--out", tmp_path / "run", *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
@@ -325,6 +379,35 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(
         assert f"step {step}" in done.stdout
 
 
+def test_a_process_that_is_killed_is_named_and_what_was_learned_is_saved(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    lines = own_lines(tmp_path / "lines", "hello", "line \N{GREEK SMALL LETTER ALPHA}")
+    arguments = ["--folder", lines, "--hold-out", 0, "--out", out, "--processes", 2]
+    running = subprocess.Popen(
+        command(*arguments, "--minutes", 5, "--checkpoint-every", 0.001),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + 60
+        while not (out / "last.pt").exists():
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        (other,) = map(int, Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split())
+        os.kill(other, signal.SIGKILL)
+        _, errors = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 2
+    assert errors.endswith("train: process 1 ended (-9); the same command goes on\n")
+    assert "Traceback" not in errors
+    # What is said of the lines is said by the first process alone.
+    assert errors.count("have characters that the network does not write") == 1
+    assert Checkpoint.load(out / "last.pt").training["step"] > 0
+
+
 def test_a_run_that_goes_on_keeps_its_learning_rate(tmp_path: Path) -> None:
     lines, out = own_lines(tmp_path / "lines", "hello"), tmp_path / "run"
     start = tmp_path / "start"
@@ -338,14 +421,24 @@ def test_a_run_that_goes_on_keeps_its_learning_rate(tmp_path: Path) -> None:
     assert settings["learning_rate"] == FINE_TUNING_RATE
     assert settings["init"] == str(start / "last.pt")
 
+    # What it began from is not needed any more, but must not be another.
+    (start / "last.pt").unlink()
+    done = train(*arguments, "--init", start / "last.pt", "--lines", 30)
+    assert done.returncode == 0, done.stderr
+    done = train(*arguments, "--init", start / "best.pt", "--lines", 30)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"train: --init {start}/best.pt: {out} holds a run from {start}/last.pt; name another --out\n"
+    )
+
 
 def test_lines_that_are_trained_on_are_not_validated_on(tmp_path: Path) -> None:
     lines = own_lines(tmp_path / "lines", "hello")
     done = train(
-        "--folder", lines, "--validate", lines / "labels.tsv", "--out", tmp_path / "run", "--lines", 1
+        "--folder", lines, "--validate", f"{lines}/../lines", "--out", tmp_path / "run", "--lines", 1
     )
     assert done.returncode == 2
-    assert "which is trained on" in done.stderr
+    assert done.stderr == (f"train: {lines}: every line is validated on, and none is left to train on\n")
 
 
 def test_an_alphabet_of_ones_own_is_trained_and_kept(tmp_path: Path) -> None:
@@ -354,6 +447,10 @@ def test_an_alphabet_of_ones_own_is_trained_and_kept(tmp_path: Path) -> None:
     assert read_characters(characters) == ' abcżłŁ"'
     lines = own_lines(tmp_path / "lines", "żabła")
     done = train("--folder", lines, "--out", tmp_path / "run", "--characters", characters, "--lines", "4")
+    assert done.returncode == 0, done.stderr
+    assert Checkpoint.load(tmp_path / "run" / "last.pt").characters == ' abcżłŁ"'
+    assert "nothing to validate on: best.pt will be the last weights; name --validate or" in done.stdout
+    done = train("--folder", lines, "--out", tmp_path / "run", "--lines", "8")
     assert done.returncode == 0, done.stderr
     assert Checkpoint.load(tmp_path / "run" / "last.pt").characters == ' abcżłŁ"'
 
