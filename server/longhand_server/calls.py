@@ -229,7 +229,7 @@ class CallGate:
         # Its stubs do not say so, but without a deadline gRPC gives None.
         remaining = cast(float | None, context.time_remaining())
         deadline = math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
-        name = holder.name if holder else _address(opened.peer)
+        name = holder.name if holder else caller_of(opened.peer)
         return Call(opened.request_id, name, holder, deadline, self._draining)
 
     def _request_id(self, given: str | bytes | None) -> str:
@@ -272,8 +272,8 @@ def as_known(error: Exception, request_id: str) -> LonghandError:
     return LonghandError("unexpected failure in the server; its log says more")
 
 
-def _address(peer: str) -> str:
-    """An address without the port, which every connection has its own of."""
+def caller_of(peer: str) -> str:
+    """Whom gRPC's name of a client's end stands for: its address, without the port that each connection has."""
     return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
 
 

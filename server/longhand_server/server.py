@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,7 +112,10 @@ class LonghandServer:
             _LOG.info("reloaded; serving %s", models)
 
     async def drain(self, grace_s: float) -> None:
-        """Says NOT_SERVING, then refuses new calls and lets accepted ones finish for up to ``grace_s`` seconds."""
+        """Says NOT_SERVING, then refuses new calls and lets accepted ones finish for up to ``grace_s`` seconds.
+
+        All of it is over within a second more.
+        """
         await self._health.enter_graceful_shutdown()
         self._inference.say_not_ready()
         # Load balancers get a moment to notice; until it is over new calls are still welcome.
@@ -126,11 +130,15 @@ class LonghandServer:
                 await asyncio.sleep(_SETTLE_S)  # clients send on at once when they have an answer
         # What is still open watches the health service.
         await self._server.stop(min(_SETTLE_S, max(0.0, end - asyncio.get_running_loop().time())))
-        # What a client no longer waits for may still be worked on; those threads do not hold the process.
+        # What a client no longer waits for may still be worked on, and a collector of traces may be gone; neither
+        # holds the process.
+        last = max(end, asyncio.get_running_loop().time() + _SETTLE_S)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(max(end, asyncio.get_running_loop().time() + _SETTLE_S)):
+            async with asyncio.timeout_at(last):
                 await self.registry.close()
-        await asyncio.to_thread(self._tracer.close)
+        closing = threading.Thread(target=self._tracer.close, name="longhand-traces", daemon=True)
+        closing.start()
+        await asyncio.to_thread(closing.join, max(last - asyncio.get_running_loop().time(), _SETTLE_S))
 
     def _bind(self) -> int:
         address = _address(self._config.listen)

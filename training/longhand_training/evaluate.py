@@ -27,15 +27,9 @@ from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import LonghandError
 from longhand_server.runtime import choose_device
 from longhand_training.config import number
-from longhand_training.dataset import (
-    IAM_SET,
-    VALIDATION_SETS,
-    Sample,
-    folder_samples,
-    iam_samples,
-    validation_sets,
-)
+from longhand_training.dataset import Sample
 from longhand_training.iam import EVERY_LINE, IAM_PARTITIONS
+from longhand_training.line_sets import IAM_SET, VALIDATION_SETS, folder_samples, iam_samples, validation_sets
 from longhand_training.metrics import (
     ErrorRates,
     alignment,

@@ -24,7 +24,7 @@ from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint, mixed
-from longhand_training.dataset import SourceConfig
+from longhand_training.line_sets import SourceConfig
 from longhand_training.quantise import calibration_lines, quantise_onnx
 
 # Settings of a bundle that was never tuned; ``longhand_training.tune`` replaces them.

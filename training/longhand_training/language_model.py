@@ -25,8 +25,9 @@ import numpy as np
 
 from longhand_decoder import NgramLanguageModel, tokenize_words
 from longhand_training.config import number
-from longhand_training.dataset import DEFAULT_CHARACTERS, SCAN_PACKS
+from longhand_training.dataset import DEFAULT_CHARACTERS
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
+from longhand_training.line_sets import SCAN_PACKS
 from longhand_training.packs import read_tar
 from longhand_training.text import PhraseSource, read_characters, read_sentences
 from longhand_training.word_lists import listed_words, word_lines

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 
 from longhand_server.errors import InvalidImageError
-from longhand_training.dataset import SCAN_PACKS
+from longhand_training.line_sets import SCAN_PACKS
 from longhand_training.packs import decode_trusted
 from longhand_training.text import DEFAULT_CORPORA, read_sentences
 

@@ -20,7 +20,7 @@ from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.augment import augment_pixels
 from longhand_training.config import add_source_options, number, refuse_unused
-from longhand_training.dataset import SourceConfig, make_sources
+from longhand_training.line_sets import SourceConfig, make_sources
 
 DATA = Path("../shared/data")
 

@@ -35,16 +35,8 @@ from longhand_training.config import (
     sized_like,
     source_options,
 )
-from longhand_training.dataset import (
-    DEFAULT_CHARACTERS,
-    Batch,
-    LineDataset,
-    Sample,
-    SourceConfig,
-    make_sources,
-    own_validation_sets,
-    validation_sets,
-)
+from longhand_training.dataset import DEFAULT_CHARACTERS, Batch, LineDataset, Sample
+from longhand_training.line_sets import SourceConfig, make_sources, own_validation_sets, validation_sets
 from longhand_training.loop import run
 from longhand_training.replicas import ProcessLostError, Replicas, others_started
 from longhand_training.stopping import Stopped, StopSignals, heed_parent_only

@@ -24,13 +24,8 @@ from longhand_server.bundle import ModelBundle, load_bundle, update_decoder
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
 from longhand_training.config import number
-from longhand_training.dataset import (
-    VALIDATION_SETS,
-    Sample,
-    folder_samples,
-    held_out_samples,
-    validation_sets,
-)
+from longhand_training.dataset import Sample
+from longhand_training.line_sets import VALIDATION_SETS, folder_samples, held_out_samples, validation_sets
 from longhand_training.metrics import character_error_rate, expected_calibration_error
 from longhand_training.outputs import LineOutputs, compute_outputs
 from longhand_training.packs import set_names

@@ -23,7 +23,8 @@ from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import InvalidImageError, InvalidModelError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.runtime import load_line_model
-from longhand_training.dataset import SCAN_PACKS, fits, own_lines
+from longhand_training.dataset import fits
+from longhand_training.line_sets import SCAN_PACKS, own_lines
 from longhand_training.metrics import edit_distance
 from longhand_training.packs import LabelledImage, read_tar, refuse_shared_names
 

@@ -208,6 +208,7 @@ async def _body(request: Request, limit: int) -> bytes:
 
 def _file_of_form(kind: str, body: bytes) -> bytes:
     """The first file of a form, as `curl -F file=@line.png` sends it."""
+    # The standard library's parser (email) takes 3 s for 4 MiB of line breaks, in which nobody else is answered.
     header = email.message.Message()
     header["content-type"] = kind
     boundary = header.get_boundary("").encode(errors="replace")

@@ -21,10 +21,11 @@ import numpy as np
 from longhand_server import bundle as bundles
 from longhand_server.bundle import load_bundle
 from longhand_server.image import normalise_line
-from longhand_training.dataset import Sample, pen_lines
+from longhand_training.dataset import Sample
 from longhand_training.evaluate import make_decoder
 from longhand_training.fonts import FontBank
 from longhand_training.ink import on_paper
+from longhand_training.line_sets import pen_lines
 from longhand_training.metrics import character_error_rate
 from longhand_training.outputs import compute_outputs
 

@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 
 from longhand_server.bundle import load_bundle
-from longhand_training.dataset import Sample, validation_sets
+from longhand_training.dataset import Sample
 from longhand_training.kenlm_tools import kenlm_tools
+from longhand_training.line_sets import validation_sets
 from longhand_training.outputs import compute_outputs
 
 ROOT = Path(__file__).resolve().parents[3]

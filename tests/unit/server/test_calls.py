@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import math
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
@@ -15,14 +16,16 @@ import pytest
 import pytest_asyncio
 
 from helpers.toy_model import draw_image, write_bundle
+from longhand.oip import inference_pb2 as oip
+from longhand.oip import inference_pb2_grpc
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
-from longhand_server.calls import Call, CallGate, Context
+from longhand_server.calls import Call, CallGate, Context, caller_of
 from longhand_server.config import ListenConfig, ModelsConfig, SecurityConfig, ServerConfig
 from longhand_server.errors import LonghandError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.security import Caller
-from longhand_server.server import build_server
+from longhand_server.server import LonghandServer, build_server
 from longhand_server.tracing import Tracer
 
 
@@ -146,3 +149,60 @@ async def test_streams_of_one_caller_take_turns_and_leave_something_to_single_ca
     ends = await asyncio.gather(*waiting, return_exceptions=True)
     assert any(isinstance(end, ShuttingDownError) for end in ends)
     assert not holder.turn.locked()
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path) -> AsyncIterator[LonghandServer]:
+    config = ServerConfig(
+        models=ModelsConfig(model=str(write_bundle(tmp_path / "toy"))), listen=ListenConfig(port=0)
+    )
+    server = await build_server(config)
+    yield server
+    await server.drain(0.5)
+
+
+async def test_a_long_message_is_cut_instead_of_costing_the_whole_status(server: LonghandServer) -> None:
+    request = oip.ModelInferRequest(model_name="toy")
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    tensor.parameters["shared_memory_" + "\u20ac" * 10_000].string_param = "x"
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert caught.value.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (caught.value.details() or "").endswith("\u20ac\u2026")
+
+
+async def test_a_stream_that_says_nothing_ends(
+    server: LonghandServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longhand_server.servicer._FIRST_MESSAGE_S", 0.1)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = recognition_pb2_grpc.RecognitionServiceStub(channel).StreamingRecognize()
+        with pytest.raises(grpc.aio.AioRpcError, match=r"no message came within 0\.1 s"):
+            await call.read()
+
+
+async def test_the_end_takes_no_longer_than_it_may(
+    server: LonghandServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work_on() -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(server.registry, "close", work_on)
+    monkeypatch.setattr(server._tracer, "close", lambda: time.sleep(5))  # as with a collector that is gone
+    begun = time.monotonic()
+    await server.drain(0.2)
+    assert time.monotonic() - begun < 2.0
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:10.0.0.1:5000", "ipv4:10.0.0.1"),
+        ("ipv6:%5B::1%5D:5000", "ipv6:%5B::1%5D"),
+        ("unix:/run/socket:5", "unix:/run/socket:5"),
+    ],
+)
+def test_a_caller_is_an_address_however_many_connections_it_has(peer: str, address: str) -> None:
+    assert caller_of(peer) == address

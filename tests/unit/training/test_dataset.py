@@ -15,12 +15,10 @@ pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)"
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_training import preview
-from longhand_training.dataset import (
-    DEFAULT_CHARACTERS,
-    LineDataset,
+from longhand_training.dataset import DEFAULT_CHARACTERS, LineDataset, fits
+from longhand_training.line_sets import (
     SourceConfig,
     evenly_spread,
-    fits,
     folder_samples,
     held_out_samples,
     kept_back,

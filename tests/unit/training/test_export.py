@@ -21,8 +21,8 @@ from longhand_server.config import NetworkConfig
 from longhand_server.network import LineNetwork
 from longhand_server.runtime import TorchLineModel, load_line_model
 from longhand_training.checkpoint import Checkpoint
-from longhand_training.dataset import folder_samples
 from longhand_training.export import export_bundle, main
+from longhand_training.line_sets import folder_samples
 from longhand_training.metrics import character_error_rate
 from longhand_training.quantise import quantise_onnx
 

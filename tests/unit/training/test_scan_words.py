@@ -17,7 +17,7 @@ from longhand_decoder import CtcBeamSearchDecoder
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
-from longhand_training.dataset import SourceConfig, make_sources
+from longhand_training.line_sets import SourceConfig, make_sources
 from longhand_training.packs import LabelledImage, decode_trusted
 from longhand_training.scan_words import ScanWordBank, read_cuts
 from longhand_training.sources import ScanSource
