@@ -180,3 +180,54 @@ def test_writing_far_wider_than_a_line_is_refused_and_a_rule_is_not() -> None:
     rule = np.full((40, 3_000), 255, np.uint8)
     rule[20:23, 50:2_950] = 0
     assert not normalise_line(rule, LineFormat()).is_blank
+
+
+def shadows() -> dict[str, NDArray[np.float64]]:
+    """What falls on a page: brightness by column or row of an 80 x 600 image, or a dark frame."""
+    frame = np.ones((80, 600))
+    frame[:8], frame[-8:], frame[:, :8], frame[:, -8:] = 0.05, 0.05, 0.05, 0.05
+    half = np.where(np.arange(600) < 290, 1.0, 0.5)[np.newaxis]
+    return {"slow": np.linspace(1.0, 0.45, 600)[np.newaxis], "edge": half, "frame": frame}
+
+
+@pytest.mark.parametrize("shadow", sorted(shadows()))
+@pytest.mark.parametrize("is_inverted", [False, True])
+def test_neither_a_shadow_nor_a_dark_frame_is_taken_for_the_paper(shadow: str, is_inverted: bool) -> None:
+    grey = (written(paper=200, ink=60) * shadows()[shadow]).astype(np.uint8)
+    pixels = normalise_line(255 - grey if is_inverted else grey, LINE).pixels
+    # Bars take a third of their rows; were paper taken for ink, it would be two thirds.
+    letters = pixels[LINE.height // 2, 100:200]
+    assert 0.2 < (letters > 0.5).mean() < 0.5
+
+
+def with_neighbours(rise: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A line, and the same with the lower ends of one above it and the upper ends of one below it."""
+    alone = written(height=200, rise=rise)
+    crowded = alone.copy()
+    for x in range(80, 540, 37):
+        crowded[:10, x : x + 6] = 60
+        crowded[-14:, x + 9 : x + 15] = 60
+    return alone, crowded
+
+
+@pytest.mark.parametrize("rise", [0.0, 0.06])
+def test_what_neighbouring_lines_have_left_at_the_edges_is_taken_away(rise: float) -> None:
+    alone, crowded = with_neighbours(rise)
+    reference = normalise_line(alone, LINE).pixels
+    pixels = normalise_line(crowded, LINE).pixels
+    assert pixels.shape == reference.shape
+    assert np.abs(pixels - reference).mean() < 0.01
+
+
+def test_a_crop_that_cuts_its_own_long_letters_keeps_their_dots() -> None:
+    grey = np.full((90, 600), 230, np.uint8)
+    for x in range(60, 540, 22):
+        grey[45:75, x : x + 8] = 60
+    for x in range(60, 540, 66):
+        grey[0:75, x : x + 8] = 60  # a long letter, cut off by the edge
+    for x in range(82, 540, 132):
+        grey[0:6, x : x + 8] = 60  # the dot of a letter, cut off as well
+    image = normalise_line(grey, LINE)
+    dots = (image.pixels[: LINE.height // 12] > 0.5).any(0)
+    runs = np.count_nonzero(np.diff(dots.astype(int)) == 1)
+    assert runs == len(range(60, 540, 66)) + len(range(82, 540, 132))
