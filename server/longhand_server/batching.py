@@ -5,7 +5,8 @@ step follows from an event (an item comes, a batch ends, a delay is over): nothi
 
 Order: higher priority first; within a priority start-time fair queueing (P. Goyal, H. Vin, H. Cheng,
 "Start-time fair queuing", SIGCOMM 1996). Each caller's items carry virtual start times that advance by their
-size, so a caller with one item waits for about one item of every other caller, whatever those have queued.
+size, so a caller with one item waits for about one item of every other caller, whatever those have queued. The place
+of an item that is given up before it runs goes to its caller's next one.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ BatchFunction = Callable[[Sequence[ItemT], Callable[[], None]], Awaitable[Sequen
 
 
 class _Entry(Generic[ItemT, ResultT]):
-    __slots__ = ("arrived", "deadline", "future", "if_cancelled", "item", "lane", "order")
+    __slots__ = ("arrived", "caller", "deadline", "future", "if_cancelled", "item", "lane", "order", "size")
 
     def __init__(
         self,
         item: ItemT,
+        size: int,
+        caller: str,
         future: asyncio.Future[ResultT],
         deadline: float,
         arrived: float,
@@ -51,6 +54,8 @@ class _Entry(Generic[ItemT, ResultT]):
         order: tuple[float, int],
     ) -> None:
         self.item = item
+        self.size = size
+        self.caller = caller
         self.future = future
         self.deadline = deadline
         self.arrived = arrived
@@ -94,17 +99,33 @@ class _FairClock:
     def __init__(self) -> None:
         self._now = 0.0
         self._last_finish: dict[str, float] = {}
+        # Start times and sizes, a heap for each caller.
+        self._given_up: dict[str, list[tuple[float, float]]] = {}
         self._prune_at = _PRUNE_AT
 
     def start(self, caller: str, size: float) -> float:
         """When the caller's next piece of work, of that size, starts."""
+        places = self._given_up.get(caller)
+        while places:
+            start, freed = heapq.heappop(places)
+            if start >= self._now:  # nobody saves places up
+                self._last_finish[caller] += size - freed
+                return start
         start = max(self._now, self._last_finish.get(caller, 0.0))
         self._last_finish[caller] = start + size
         if len(self._last_finish) >= self._prune_at:
             # Whoever's last work lies in the virtual past starts afresh anyway.
             self._last_finish = {name: at for name, at in self._last_finish.items() if at > self._now}
+            self._given_up = {
+                name: places for name, places in self._given_up.items() if name in self._last_finish
+            }
             self._prune_at = 2 * len(self._last_finish) + _PRUNE_AT
         return start
+
+    def give_up(self, caller: str, start: float, size: float) -> None:
+        """A piece of the caller's work that was to start then will not be done."""
+        if caller in self._last_finish:
+            heapq.heappush(self._given_up.setdefault(caller, []), (start, size))
 
     def advance(self, start: float) -> None:
         """A piece of work that was to start then has started."""
@@ -113,6 +134,7 @@ class _FairClock:
     def forget(self) -> None:
         """Nothing waits any more."""
         self._last_finish.clear()
+        self._given_up.clear()
 
 
 class DynamicBatcher(Generic[ItemT, ResultT]):
@@ -196,7 +218,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         lane = self._lanes.setdefault(key, _Lane())
         future: asyncio.Future[ResultT] = self._loop.create_future()
         order = (start, next(self._sequence))
-        entry = _Entry(item, future, deadline, self._loop.time(), lane, order)
+        entry = _Entry(item, size, caller, future, deadline, self._loop.time(), lane, order)
         heapq.heappush(lane.heap, entry)
         self._waiting += 1
         entry.if_cancelled = lambda _: self._drop(entry)
@@ -230,6 +252,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
             except asyncio.CancelledError:
                 if not waiter.cancelled():
                     self._promised -= 1
+                self._room_clock.give_up(caller, order[1], 1)
                 self._wake_one()
                 raise
             self._promised -= 1
@@ -272,6 +295,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
 
     def _drop(self, entry: _Entry[ItemT, ResultT]) -> None:
         """Cancelled by the caller while it waited."""
+        self._clock.give_up(entry.caller, entry.order[0], entry.size)
         entry.lane.cancelled += 1
         entry.lane.sweep()
         self._mark_taken(entry)
@@ -326,9 +350,13 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         batch: list[_Entry[ItemT, ResultT]] = []
         while len(batch) < self._config.max_batch_size and (entry := lane.head()) is not None:
             heapq.heappop(lane.heap)
-            self._clock.advance(entry.order[0])
+            expired = entry.deadline <= now
+            if expired:
+                self._clock.give_up(entry.caller, entry.order[0], entry.size)
+            else:
+                self._clock.advance(entry.order[0])
             self._mark_taken(entry)
-            if entry.deadline <= now:
+            if expired:
                 waited_ms = (now - entry.arrived) * 1000
                 entry.future.set_exception(
                     DeadlineExceededError(f"the deadline passed after {waited_ms:.0f} ms in the queue")

@@ -130,7 +130,6 @@ class InProcessChannel(grpc.Channel):
         await asyncio.gather(*calls, return_exceptions=True)
         if self._registry is not None:
             await self._registry.close()
-        await self._loop.shutdown_default_executor()
 
     def __enter__(self) -> Self:
         return self

@@ -198,8 +198,6 @@ class InferenceServicer(RefusingServicer):
     ) -> None:
         """Reads the images of a request; ``wait`` for room in a full queue instead of failing."""
         images = oip_tensors.read_images(request, self._config.listen.max_batch_items)
-        # They are copies; what they were copied from need not stay until the answer is there.
-        request.ClearField("raw_input_contents")
         outputs = oip_tensors.read_outputs(request)
         with named_as_here():
             wishes = read_parameters(request.parameters)

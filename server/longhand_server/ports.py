@@ -1,9 +1,11 @@
-"""Telling other processes which port was taken."""
+"""Taking a port, and telling other processes which one was taken."""
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
+from longhand_server.config import ListenConfig
 from longhand_server.errors import ConfigurationError
 
 
@@ -22,3 +24,26 @@ def write_port(path: Path, port: int) -> None:
         partial.replace(path)
     except OSError as error:
         raise ConfigurationError(f"port_file: cannot write {path}: {error.strerror}") from error
+
+
+def reserve_port(listen: ListenConfig) -> socket.socket:
+    """A socket that holds a port for workers without listening on it.
+
+    Raises:
+        ConfigurationError: It cannot be had, with the system's reason.
+    """
+    host = listen.host.strip("[]")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, listen.port, type=socket.SOCK_STREAM)[0]
+        if not listen.reuse_port:
+            # Workers share the port, and would share it with another server's workers as well.
+            with socket.socket(family, kind, protocol) as alone:
+                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                alone.bind(address)
+        reserved = socket.socket(family, kind, protocol)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(address)
+    except (OSError, UnicodeError) as error:  # the latter of what can be no host's name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"port: cannot listen on {listen.host}:{listen.port}: {reason}") from error
+    return reserved

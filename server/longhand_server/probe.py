@@ -28,7 +28,7 @@ def main() -> int:
         "address", nargs="?", default=default, metavar="HOST:PORT", help="default: %(default)s"
     )
     parser.add_argument(
-        "--tls-ca", metavar="FILE", help="encrypt, and trust the authorities of this PEM file"
+        "--tls-ca", type=_content, metavar="FILE", help="encrypt, and trust the authorities of this PEM file"
     )
     parser.add_argument("--tls-name", metavar="NAME", help="the name in the certificate, if it is another")
     options = parser.parse_args()
@@ -42,6 +42,13 @@ def main() -> int:
             print(f"{options.address}: {error.code().name}: {error.details()}", file=sys.stderr)
             return 2
     return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+def _content(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _greet(address: str) -> int:
@@ -62,7 +69,7 @@ def _channel(options: argparse.Namespace) -> grpc.Channel:
     direct = [("grpc.enable_http_proxy", 0)]  # the server is on this machine or next door
     if options.tls_ca is None:
         return grpc.insecure_channel(options.address, direct)
-    credentials = grpc.ssl_channel_credentials(Path(options.tls_ca).read_bytes())
+    credentials = grpc.ssl_channel_credentials(options.tls_ca)
     name = [("grpc.ssl_target_name_override", options.tls_name)] if options.tls_name else []
     return grpc.secure_channel(options.address, credentials, [*direct, *name])
 

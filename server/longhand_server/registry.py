@@ -20,6 +20,7 @@ from longhand_server.pipeline import RecognitionPipeline, make_pipeline
 from longhand_server.recognizer import Recognizer, Transcription
 from longhand_server.runtime import choose_device, gpu_memory, load_line_model
 from longhand_server.statistics import ModelStatistics
+from longhand_server.workers import call_in_thread
 
 _LOG = logging.getLogger(__name__)
 # Characters of a name that nobody serves which are told back: errors travel as metadata, which is bounded.
@@ -123,7 +124,7 @@ class ServedModel:
         return pipeline
 
     async def _make_pipeline(self) -> tuple[RecognitionPipeline, LoadedModel]:
-        recognizer = await asyncio.to_thread(self._load_now)
+        recognizer = await call_in_thread(self._load_now, "load")
         pipeline = make_pipeline(
             recognizer,
             self._config.batching,
@@ -224,7 +225,7 @@ class ModelRegistry:
         Raises:
             InvalidModelError: A bundle is missing or damaged.
         """
-        bundles = await asyncio.to_thread(find_bundles, self._config)
+        bundles = await call_in_thread(find_bundles, "load", self._config)
         known = {_identity(model.bundle): model for model in self._models}
         models = [known.get(_identity(bundle)) or self._make_model(bundle) for bundle in bundles]
         try:

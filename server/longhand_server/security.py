@@ -22,6 +22,8 @@ from longhand_server.errors import ConfigurationError, RateLimitedError, Unauthe
 _LOG = logging.getLogger(__name__)
 _MAX_TOKEN_BYTES = 1024
 _HASH_DIGITS = 64
+# Images a second; one in a thousand seconds.
+_LEAST_RATE = 0.001
 # Images by which sums of many small shares may be off.
 _ROUNDING = 1e-6
 
@@ -152,8 +154,10 @@ def _parse_callers(text: str, path: Path) -> list[Caller]:
             rate = float(words[2]) if len(words) == 3 else math.inf
         except ValueError:
             raise ConfigurationError(f"{where}: need NAME SHA256 [IMAGES-PER-SECOND]") from None
-        if len(words[1]) != _HASH_DIGITS or not rate > 0:
-            raise ConfigurationError(f"{where}: need 64 hexadecimal digits and a rate above 0")
+        if len(words[1]) != _HASH_DIGITS or not rate >= _LEAST_RATE:
+            raise ConfigurationError(
+                f"{where}: need 64 hexadecimal digits and a rate of at least {_LEAST_RATE:g}"
+            )
         for other in callers.values():
             if other.digest == digest:
                 raise ConfigurationError(f"{where}: the token of {words[0]} is that of {other.name} as well")

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -20,11 +19,11 @@ from prometheus_client import start_http_server
 from longhand.oip import inference_pb2, inference_pb2_grpc
 from longhand.v1 import recognition_pb2, recognition_pb2_grpc
 from longhand_server.calls import CallGate
-from longhand_server.config import ListenConfig, ObserveConfig, ServerConfig
+from longhand_server.config import ObserveConfig, ServerConfig
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.metrics import Metrics
 from longhand_server.oip_servicer import InferenceServicer
-from longhand_server.ports import write_port
+from longhand_server.ports import reserve_port, write_port
 from longhand_server.registry import ModelRegistry
 from longhand_server.security import TokenStore, check_exposure, server_credentials
 from longhand_server.servicer import RecognitionServicer
@@ -34,10 +33,20 @@ from longhand_server.tracing import make_tracer
 # Seconds in which calls that are on their way still arrive and are turned away properly.
 _SETTLE_S = 0.3
 _LOG = logging.getLogger(__name__)
-SERVICE_NAME: str = recognition_pb2.DESCRIPTOR.services_by_name["RecognitionService"].full_name
-_INFERENCE_NAME: str = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-# The methods whose one message can be large.
-_GUARDED = (f"/{SERVICE_NAME}/Recognize", f"/{SERVICE_NAME}/BatchRecognize", f"/{_INFERENCE_NAME}/ModelInfer")
+_SERVICES = (
+    recognition_pb2.DESCRIPTOR.services_by_name["RecognitionService"],
+    inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+)
+SERVICE_NAME: str = _SERVICES[0].full_name
+_INFERENCE_NAME: str = _SERVICES[1].full_name
+# Any message can be large: what a method does not know is read as well. Of streams nothing is read before they are
+# let in, and the last three need no token.
+_GUARDED = [
+    f"/{service.full_name}/{method.name}"
+    for service in _SERVICES
+    for method in service.methods
+    if not method.client_streaming and method.name not in ("ServerLive", "ServerReady", "ModelReady")
+]
 
 
 class LonghandServer:
@@ -141,21 +150,23 @@ class LonghandServer:
         await asyncio.to_thread(closing.join, max(last - asyncio.get_running_loop().time(), _SETTLE_S))
 
     def _bind(self) -> int:
-        address = _address(self._config.listen)
+        listen = self._config.listen
+        address = _address(listen.host, listen.port)
         try:
             if self._credentials is None:
                 return self._server.add_insecure_port(address)
             return self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
+            if not listen.host.startswith("unix:"):
+                reserve_port(listen).close()  # raises with the reason, which gRPC does not tell
             raise ConfigurationError(f"port: cannot listen on {address}; is another server there?") from error
 
 
-def _address(listen: ListenConfig) -> str:
-    """Host and port as gRPC takes them."""
-    if listen.host.startswith("unix:"):
-        return listen.host
-    host = f"[{listen.host}]" if ":" in listen.host and listen.host[0] != "[" else listen.host
-    return f"{host}:{listen.port}"
+def _address(host: str, port: int) -> str:
+    """Host and port as gRPC takes them and browsers do."""
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host and host[0] != "[" else f"{host}:{port}"
 
 
 async def build_server(config: ServerConfig) -> LonghandServer:
@@ -215,15 +226,17 @@ def _announcement(server: LonghandServer, config: ServerConfig) -> str:
     models = ", ".join(f"{model.name} {model.version}" for model in server.registry.all())
     noun = "model" if len(server.registry.all()) == 1 else "models"
     text = f"Longhand serving {noun} {models} ({loaded.device}, {loaded.runtime}) "
-    text += f"on {_address(replace(config.listen, port=server.port))}"
+    text += f"on {_address(config.listen.host, server.port)}"
     if server.metrics_port >= 0:
-        text += f"\nmetrics on http://{config.observe.metrics_host}:{server.metrics_port}/metrics"
+        text += f"\nmetrics on http://{_address(config.observe.metrics_host, server.metrics_port)}/metrics"
     return text
 
 
 def _serve_metrics(observe: ObserveConfig, metrics: Metrics) -> int:
     try:
-        http, _ = start_http_server(observe.metrics_port, observe.metrics_host, registry=metrics.registry)
+        http, _ = start_http_server(
+            observe.metrics_port, observe.metrics_host.strip("[]"), registry=metrics.registry
+        )
     except OSError as error:
         raise ConfigurationError(
             f"metrics_port: cannot listen on {observe.metrics_host}:{observe.metrics_port}: {error.strerror}"

@@ -10,16 +10,15 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from longhand_server.config import ListenConfig, ServerConfig
+from longhand_server.config import ServerConfig
 from longhand_server.errors import ConfigurationError
 from longhand_server.gpus import count_gpus
-from longhand_server.ports import write_port
+from longhand_server.ports import reserve_port, write_port
 from longhand_server.settings import to_arguments
 
 _LOG = logging.getLogger(__name__)
@@ -49,19 +48,29 @@ class Supervisor:
         """Serves until SIGTERM or SIGINT; returns the exit code.
 
         Raises:
-            ConfigurationError: The port cannot be bound.
+            ConfigurationError: The port cannot be bound, or there are not enough ports for metrics.
         """
         loop = asyncio.get_running_loop()
         count = self._config.listen.workers
-        with _reserve(self._config.listen) as reserved:
+        _check_metrics_ports(self._config.observe.metrics_port, count)
+        if self._config.listen.host.startswith("unix:"):
+            raise ConfigurationError(
+                f"host: {self._config.listen.host}: several workers cannot share a Unix socket"
+            )
+        with reserve_port(self._config.listen) as reserved:
             port = reserved.getsockname()[1]
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stopping.set)
             loop.add_signal_handler(signal.SIGHUP, self._forward, signal.SIGHUP)
-            started = await asyncio.gather(*(self._start(index, port) for index in range(count)))
-            if not all(started):
+            stopping = loop.create_task(self._stopping.wait())
+            for index in range(count):
+                await self._start(index, port)
+            starting = asyncio.gather(*(self._serves(index) for index in range(count)))
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done() or not all(starting.result()):
                 # What is wrong stands on standard error already; it would be wrong at every further start.
                 return await self._stop(self._workers.values())
+            started = starting.result()
             print(f"{started[0][0]} with {count} workers", flush=True)
             for index, lines in enumerate(started):
                 for line in lines[1:]:
@@ -69,7 +78,7 @@ class Supervisor:
             if self._config.listen.port_file:
                 write_port(Path(self._config.listen.port_file), port)
             watchers = [loop.create_task(self._watch(index, port)) for index in range(count)]
-            await self._stopping.wait()
+            await stopping
             for watcher in watchers:
                 watcher.cancel()
             # How those ended that are being replaced is no part of how this ends.
@@ -77,8 +86,12 @@ class Supervisor:
                 [worker for worker in self._workers.values() if worker.returncode is None]
             )
 
-    async def _start(self, index: int, port: int) -> list[str]:
-        """Starts a worker; returns the lines that it prints when it answers, none if it dies before."""
+    async def _start(self, index: int, port: int) -> None:
+        """Starts a worker. Not to be cancelled: asyncio may then wait for ever for the process that it has ended.
+
+        Raises:
+            OSError: The system does not let it.
+        """
         worker = await asyncio.create_subprocess_exec(
             *(
                 sys.executable,
@@ -93,10 +106,14 @@ class Supervisor:
             env={**os.environ, SUPERVISED: "1"},
         )
         self._workers[index] = worker
-        assert worker.stdout is not None
+
+    async def _serves(self, index: int) -> list[str]:
+        """The lines that a worker prints when it answers, none if it dies before."""
+        output = self._workers[index].stdout
+        assert output is not None
         lines: list[str] = []
         expected = 2 if self._config.observe.metrics_port >= 0 else 1
-        async for line in worker.stdout:
+        async for line in output:
             if lines or line.startswith(_READY_PREFIX):
                 lines.append(line.decode().strip())
             if len(lines) == expected:
@@ -129,12 +146,12 @@ class Supervisor:
             _LOG.error("worker %d ended with %d; another one starts in %.1f s", index, code, pause)
             await asyncio.sleep(pause)
             try:
-                lines = await self._start(index, port)
+                await asyncio.shield(self._start(index, port))
             except OSError as error:
                 # The dead one is waited for again, which takes no time, so that the pause grows.
                 _LOG.error("worker %d cannot be started: %s", index, error)
                 continue
-            if lines:
+            if lines := await self._serves(index):
                 _LOG.info("worker %d serves again%s", index, "".join(f"; {line}" for line in lines[1:]))
 
     def _forward(self, number: signal.Signals) -> None:
@@ -160,28 +177,14 @@ class Supervisor:
         return max((abs(code) for code in codes if code != -signal.SIGTERM), default=0)
 
 
+def _check_metrics_ports(first: int, workers: int) -> None:
+    highest = 65_536 - workers
+    if first > highest:
+        raise ConfigurationError(
+            f"metrics_port: got {first}, need at most {highest} with {workers} workers, each of which has its own"
+        )
+
+
 def _ignore_reloads() -> None:
     """In a worker, before it becomes Python: SIGHUP would kill it until it listens for it."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-def _reserve(listen: ListenConfig) -> socket.socket:
-    """A socket that holds the port for the workers without listening on it."""
-    if listen.host.startswith("unix:"):
-        raise ConfigurationError(f"host: {listen.host}: several workers cannot share a Unix socket")
-    host = listen.host.strip("[]")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, listen.port, type=socket.SOCK_STREAM)[0]
-        if not listen.reuse_port:
-            # Workers share the port, and would share it with another server's workers as well.
-            with socket.socket(family, kind, protocol) as alone:
-                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                alone.bind(address)
-        reserved = socket.socket(family, kind, protocol)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(address)
-    except OSError as error:
-        raise ConfigurationError(
-            f"port: cannot listen on {listen.host}:{listen.port}: {error.strerror}"
-        ) from error
-    return reserved

@@ -44,9 +44,10 @@ class TokenGuard(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
     def _refusal(self, method: str) -> Any:
-        async def refuse(requests: AsyncIterator[bytes], context: Context) -> bytes:
-            async with self._gate.call(method, context):  # raises
-                return b""
+        async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
+            async with self._gate.call(method, context):
+                # It comes here only where a reload has just brought the token.
+                raise UnauthenticatedError("the token was not known when the call came; call again")
 
         # Of a stream of requests nothing is read that the handler does not ask for, and on the wire it is the same.
         return grpc.stream_unary_rpc_method_handler(refuse)

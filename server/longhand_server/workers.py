@@ -80,3 +80,17 @@ class Workers:
                 future.set_result(result)
             else:
                 future.set_exception(error)
+
+
+async def call_in_thread(
+    function: Callable[[*ArgumentTs], ResultT], name: str, *arguments: *ArgumentTs
+) -> ResultT:
+    """Calls a function in a thread of its own, which does not keep the process when that is to end.
+
+    ``asyncio.to_thread`` does: the interpreter would wait for a disk that does not answer.
+    """
+    workers = Workers(1, name)
+    try:
+        return await workers.submit(function, *arguments)
+    finally:
+        workers.close()

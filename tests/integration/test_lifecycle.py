@@ -52,6 +52,8 @@ def test_the_probe_tells_by_its_exit_code(server: ServerProcess) -> None:
         done = subprocess.run([*probe, nobody], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"{nobody}: UNAVAILABLE: ")
+    command = [*probe, "--tls-ca", "/nonexistent"]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 2
 
 
 async def test_health_of_an_unknown_service_is_not_found(channel: grpc.aio.Channel) -> None:
@@ -216,7 +218,7 @@ def test_a_taken_port_is_named(toy_bundle: Path) -> None:
         port = taken.getsockname()[1]
         done = run_server(["--model", str(toy_bundle), "--port", str(port)])
     assert done.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].endswith(f"cannot listen on 127.0.0.1:{port}: Address already in use")
 
 
 def test_wrong_settings_exit_with_2() -> None:
@@ -236,10 +238,23 @@ def test_a_server_that_is_stopped_while_it_starts_ends_well(toy_bundle: Path) ->
         assert starting.wait(20) == 0
 
 
+def test_a_reload_that_hangs_does_not_keep_the_server(toy_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "models" / "new").mkdir(parents=True)
+    with ServerProcess(
+        toy_bundle, tmp_path, "--models", str(tmp_path / "models"), "--grace-s", "1"
+    ) as server:
+        os.mkfifo(tmp_path / "models" / "new" / "bundle.json")  # as a disk that does not answer
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert server.stop(10) == 0
+
+
 def test_bare_addresses_of_ipv6_and_unix_sockets(toy_bundle: Path, tmp_path: Path) -> None:
-    with ServerProcess(toy_bundle, tmp_path, "--host", "::1") as server:
+    metrics = ("--metrics-port", "0", "--metrics-host", "[::1]")
+    with ServerProcess(toy_bundle, tmp_path, "--host", "::1", *metrics) as server:
         port = server.address.rpartition(":")[2]
         assert f"on [::1]:{port}" in server.text()
+        assert "metrics on http://[::1]:" in server.text()
         with grpc.insecure_channel(f"[::1]:{port}") as channel:
             request = pb.RecognizeRequest(image=draw_image("cab"))
             stub = recognition_pb2_grpc.RecognitionServiceStub(channel)

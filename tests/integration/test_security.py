@@ -191,15 +191,20 @@ def test_other_machines_are_not_served_unprotected(toy_bundle: Path) -> None:
     assert "--insecure" in done.stderr
 
 
-def test_messages_of_callers_without_a_token_are_not_even_read(toy_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "method", ["longhand.v1.RecognitionService/Recognize", "inference.GRPCInferenceService/RepositoryIndex"]
+)
+def test_messages_of_callers_without_a_token_are_not_even_read(
+    method: str, toy_bundle: Path, tmp_path: Path
+) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"archive {hashlib.sha256(b'secret').hexdigest()}\n")
     with ServerProcess(toy_bundle, tmp_path, "--token-file", str(tokens)) as server:
         before = server.memory()
         with grpc.insecure_channel(server.address) as channel:
-            stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
-            large = pb.RecognizeRequest(image=bytes(30 << 20))
-            calls = [stub.Recognize.future(large, timeout=30) for _ in range(12)]
+            large = pb.RecognizeRequest(image=bytes(30 << 20)).SerializeToString()
+            stub: Any = channel.unary_unary(f"/{method}")
+            calls = [stub.future(large, timeout=30) for _ in range(12)]
             most = before
             while not all(call.done() for call in calls):
                 most = max(most, server.memory())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import grpc
 import psutil
 import pytest
 
-from helpers.server_process import ServerProcess, run_server
+from helpers.server_process import ServerProcess, run_server, server_command
 from helpers.toy_model import draw_image
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
@@ -114,6 +115,23 @@ def test_a_server_that_stops_while_a_worker_is_replaced_stopped_well(
         workers_of(server)[0].kill()
         wait_until(lambda: "another one starts" in server.text())
         assert server.stop() == 0
+
+
+def test_a_server_that_is_stopped_while_its_workers_start_does_not_wait_for_them(toy_bundle: Path) -> None:
+    command = server_command("--model", str(toy_bundle), "--port", "0", "--workers", "2")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as starting:
+        wait_until(lambda: len(psutil.Process(starting.pid).children()) == 2)
+        starting.send_signal(signal.SIGTERM)
+        output, _ = starting.communicate(timeout=20)
+    assert (starting.returncode, output) == (0, b"")
+
+
+def test_every_worker_needs_a_metrics_port(toy_bundle: Path) -> None:
+    done = run_server(
+        ["--model", str(toy_bundle), "--port", "0", "--workers", "2", "--metrics-port", "65535"]
+    )
+    assert done.returncode == 2
+    assert "metrics_port: got 65535, need at most 65534 with 2 workers" in done.stderr
 
 
 def test_two_servers_share_a_port_only_where_both_say_so(toy_bundle: Path, tmp_path: Path) -> None:

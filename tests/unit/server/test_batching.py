@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -333,6 +334,54 @@ async def test_a_flood_does_not_starve_other_callers() -> None:
     # Seven rounds at most: each small caller is served once a round, beside one item of the flood.
     last_small = max(place for place, caller in enumerate(order) if caller != "flood")
     assert last_small < 20
+
+
+@pytest.mark.parametrize("patient", [False, True], ids=["in the queue", "for room"])
+async def test_who_gives_up_again_and_again_still_gets_a_fair_share(patient: bool) -> None:
+    worker = Worker(seconds=0.002)
+    batcher = DynamicBatcher(worker.run, config(max_batch_size=1), patient_queue=1)
+    served: collections.Counter[str] = collections.Counter()
+
+    async def ask(caller: str, seconds: float) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    if patient:
+                        await batcher.room(caller=caller)
+                    await batcher.submit(0, caller=caller)
+                served[caller] += 1
+
+    # More at a time than are served before they give up.
+    tasks = [asyncio.create_task(ask("hasty", 0.04)) for _ in range(60)]
+    tasks += [asyncio.create_task(ask("steady", 60.0)) for _ in range(20)]
+    await asyncio.sleep(1.2)
+    for task in tasks:
+        task.cancel()
+    assert served["hasty"] > 0.4 * served["steady"], served
+
+
+async def test_places_that_were_given_up_cannot_be_saved_up() -> None:
+    worker = Worker()
+    worker.gate.clear()
+    batcher = DynamicBatcher(worker.run, config(max_batch_size=1))
+    order: list[str] = []
+
+    def submit(caller: str) -> asyncio.Future[int]:
+        future = batcher.submit(0, caller=caller)
+        future.add_done_callback(lambda _: None if future.cancelled() else order.append(caller))
+        return future
+
+    futures = [submit("steady") for _ in range(60)]
+    for future in [submit("saver") for _ in range(30)]:
+        future.cancel()
+    worker.gate.set()
+    await futures[40]
+    worker.gate.clear()
+    futures += [submit("saver") for _ in range(10)]
+    order.clear()
+    worker.gate.set()
+    await asyncio.gather(*futures)
+    assert order[:10].count("saver") <= 6, order
 
 
 async def test_fair_by_size_across_buckets() -> None:

@@ -78,8 +78,9 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tokens: Path) -> None:
         ("archive 1234\n", "line 1: need 64 hexadecimal digits"),
         (f"a {digest('x')}\na {digest('y')}\n", "line 2: the name a stands twice"),
         (f"a {digest('x')} fast\n", "line 1: need NAME SHA256"),
-        (f"a {digest('x')} 0\n", "rate above 0"),
-        (f"a {digest('x')} nan\n", "rate above 0"),
+        (f"a {digest('x')} 0\n", "rate of at least 0.001"),
+        (f"a {digest('x')} 1e-310\n", "rate of at least 0.001"),
+        (f"a {digest('x')} nan\n", "rate of at least 0.001"),
     ],
 )
 def test_damaged_token_files_are_named(tmp_path: Path, text: str, message: str) -> None:
