@@ -16,7 +16,11 @@ if not folder.is_dir():
 address = sys.argv[3] if len(sys.argv) > 3 else DEFAULT_ADDRESS
 failed = 0
 try:
-    with RecognizerClient(address) as client, out.open("w", newline="", encoding="utf-8") as file:
+    # File names need not be UTF-8, and come out as the bytes that they are.
+    with (
+        RecognizerClient(address) as client,
+        out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         rows = csv.writer(file, dialect="excel-tab")
         # The paths may be any iterable, however long: at most 64 images are on their way at once.
         for outcome in client.recognize_stream(sorted(folder.rglob("*.png")), look_ahead=64):

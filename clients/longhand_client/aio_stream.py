@@ -21,11 +21,11 @@ from longhand_client.images import ImageSource, image_bytes, several
 from longhand_client.outbox import Outbox
 from longhand_client.results import Outcome, outcome_from_proto
 from longhand_client.stream import (
+    Retries,
     StreamSettings,
     ended_early,
     never_answered,
     no_answer,
-    pause_before_retry,
 )
 
 _Item = TypeVar("_Item")
@@ -115,8 +115,7 @@ class AsyncRecognitionStream:
         self._events.put_nowait(error)
 
     async def _as_they_come(self) -> AsyncGenerator[Outcome, None]:
-        failures = 0
-        last_answer: float | None = None
+        retries = Retries(self._settings)
         source_error: BaseException | None = None
         while True:
             if self._failure is not None:  # it came between two calls
@@ -136,7 +135,7 @@ class AsyncRecognitionStream:
                     arrived = self._outbox.arrived(event)
                     self._wake_sender()
                     for pending, answer in arrived:
-                        failures, last_answer = 0, time.monotonic()
+                        retries.answered()
                         yield outcome_from_proto(pending.index, answer, pending.source)
             finally:
                 await _stop(call, tasks)
@@ -151,10 +150,7 @@ class AsyncRecognitionStream:
                     continue
             if event is None or isinstance(event, _LostStatusError):
                 event = ended_early(self._settings.address)
-            await asyncio.sleep(
-                pause_before_retry(event, failures, self._settings, source_error, last_answer)
-            )
-            failures += 1
+            await asyncio.sleep(retries.pause_s(event, source_error))
         for pending in self._outbox.give_up():
             yield never_answered(pending)
         if source_error is not None:

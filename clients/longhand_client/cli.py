@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from longhand_client.command.run import EXIT_INTERRUPTED, EXIT_OK, read
 from longhand_client.command.services import batch, health, models, serve
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 (some image failed), 2 (usage), 3 (no server), 130 (stopped by Ctrl-C).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # the shell has closed it, as >&- does
+            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115 -- stays open
     for stream in (sys.stdout, sys.stderr):
         # File names need not be text in the terminal's encoding: better odd characters than no output.
         if isinstance(stream, io.TextIOWrapper):

@@ -19,19 +19,20 @@ _TOKEN = re.compile("[!-~]+")
 _SERVICE = "longhand.v1.RecognitionService"
 # Requests up to this are kept for being sent again, which is what the server takes unless it is told otherwise.
 _RETRY_BUFFER_BYTES = 32 * 1024 * 1024
+_LONGEST_S = 1e9  # thirty years
 # A stream is opened again by the client itself, which knows what is still unanswered.
 _RETRIED_METHODS = ("Recognize", "BatchRecognize", "ListModels", "GetModel")
 
 
 def checked_timeout(timeout_s: float) -> float:
-    """The seconds that a call may take.
+    """The seconds that a call may take; infinity becomes what is as good, but which gRPC can count.
 
     Raises:
         ValueError: no such time.
     """
     if not (isinstance(timeout_s, int | float) and timeout_s > 0):
         raise ValueError(f"timeout_s: got {timeout_s!r}, need seconds, more than 0")
-    return timeout_s
+    return min(timeout_s, _LONGEST_S)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,8 @@ class LonghandError(Exception):
             about; "" where there is none.
         field: path of the request field at fault, or None.
         retry_after_s: seconds after which the server invites a retry, or None.
-        request_id: what the server's log calls the call; "" where it never got there.
+        request_id: what the server's log calls the call that failed; "" where it never got there, and of an image
+            that failed alone in a batch or a stream.
     """
 
     request_id = ""

@@ -42,7 +42,13 @@ def several(images: Iterable[_Images]) -> Iterable[_Images]:
     Raises:
         TypeError: it is one image, whose parts would otherwise each be taken for one.
     """
-    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike):
+    shape: tuple[int, ...] = getattr(images, "shape", ())
+    if (
+        isinstance(images, str | bytes | bytearray | memoryview | os.PathLike)
+        or hasattr(images, "read")
+        or len(shape) == 2
+        or (len(shape) == 3 and shape[2] in (1, 3, 4))
+    ):
         raise TypeError(f"got {type(images).__name__}, need several images: a list of them, for example")
     return images
 
@@ -103,7 +109,8 @@ def _read_path(path: Path, limit: int) -> bytes:
         size = path.stat().st_size
         if size > limit:
             raise InvalidImageError(f"{path}: {_too_large(size, limit)}", code="INVALID_ARGUMENT")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(limit + 1)  # a device has no size, and no end perhaps
     except (OSError, ValueError) as error:
         # A missing file, one without permission and a name that cannot be one are the same to the caller: this image
         # cannot be read.

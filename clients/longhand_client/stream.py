@@ -8,6 +8,7 @@ is handed over, so memory stays bounded whatever is slow: the source, the networ
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -29,8 +30,8 @@ from longhand_client.images import ImageSource, image_bytes, several
 from longhand_client.outbox import Outbox, Pending
 from longhand_client.results import Outcome, outcome_from_proto
 
-FIRST_BACKOFF_S = 0.1
-LONGEST_BACKOFF_S = 2.0
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 2.0
 
 
 class StreamCall(Protocol):
@@ -55,7 +56,7 @@ class StreamSettings:
         look_ahead: images that may be on their way at once.
         ordered: outcomes in the order of the images, or as they come.
         retries: how often in a row the stream is opened again without an answer in between; where it has had one
-            before, for as long as `timeout_s`, since a server that restarts needs that. 0 = never.
+            before, for `timeout_s` from when it broke, since a server that restarts needs that. 0 = never.
         max_image_bytes: larger images are refused before they are sent.
         timeout_s: seconds without any answer, while images wait, after which the stream has failed.
     """
@@ -110,34 +111,49 @@ def ended_early(address: str) -> ServerUnavailableError:
     return ServerUnavailableError(f"the server at {address} ended the stream early", code="UNAVAILABLE")
 
 
-def pause_before_retry(
-    error: LonghandError,
-    failures: int,
-    settings: StreamSettings,
-    source_error: BaseException | None,
-    last_answer: float | None,
-) -> float:
-    """Seconds to wait before a stream that ended with that error is opened again.
+class Retries:
+    """Decides whether and when a stream that broke is opened again."""
 
-    Args:
-        error: what it ended with.
-        failures: how often in a row it was opened again already.
-        settings: how it behaves.
-        source_error: what the caller's iterable has raised, if it has.
-        last_answer: when the last answer came (time.monotonic()); None where none did.
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
+        self._known = False  # whether there ever was an answer
+        self._failures = 0  # in a row
+        self._broken_at = 0.0
+        self._opened_at = 0.0
 
-    Raises:
-        LonghandError: The error itself, where trying again would not help or was done often enough.
-        BaseException: What the caller's iterable had raised before, if it had, instead.
-    """
-    retriable = settings.retries > 0 and isinstance(error, ServerUnavailableError | OverloadedError)
-    # A server that has answered is known to be one, and is back soon; one that never did may not be there at all.
-    patient = last_answer is not None and time.monotonic() - last_answer < settings.timeout_s
-    if not retriable or (failures >= settings.retries and not patient):
-        if source_error is not None:
-            raise source_error from error
-        raise error
-    return max(min(FIRST_BACKOFF_S * 2.0**failures, LONGEST_BACKOFF_S), error.retry_after_s or 0.0)
+    def answered(self) -> None:
+        """Says that an answer came."""
+        self._known, self._failures = True, 0
+
+    def pause_s(self, error: LonghandError, source_error: BaseException | None) -> float:
+        """Seconds to wait before the stream is opened again.
+
+        Args:
+            error: what it ended with.
+            source_error: what the caller's iterable has raised, if it has.
+
+        Raises:
+            LonghandError: The error itself, where trying again would not help or was done often enough.
+            BaseException: What the caller's iterable had raised before, if it had, instead.
+        """
+        now = time.monotonic()
+        # A call that stood for so long was a good one, though nobody had an image for it.
+        if now - self._opened_at > self._settings.timeout_s:
+            self._failures = 0
+        if not self._failures:
+            self._broken_at = now
+        retriable = self._settings.retries > 0 and isinstance(error, ServerUnavailableError | OverloadedError)
+        # A server that has answered is known to be one, and is back soon; one that never did may not be there at all.
+        patient = self._known and now - self._broken_at < self._settings.timeout_s
+        if not retriable or (self._failures >= self._settings.retries and not patient):
+            if source_error is not None:
+                raise source_error from error
+            raise error
+        pause_s = min(_FIRST_BACKOFF_S * 2.0 ** min(self._failures, 10), _LONGEST_BACKOFF_S)
+        pause_s = max(pause_s, error.retry_after_s or 0.0)
+        self._failures += 1
+        self._opened_at = now + pause_s
+        return pause_s
 
 
 class RecognitionStream:
@@ -177,8 +193,7 @@ class RecognitionStream:
 
     def _as_they_come(self) -> Iterator[Outcome]:
         self._start()
-        failures = 0
-        last_answer: float | None = None
+        retries = Retries(self._settings)
         source_error: BaseException | None = None
         while True:
             event = self._next_event()
@@ -189,7 +204,7 @@ class RecognitionStream:
                     arrived = self._outbox.arrived(event)
                     self._wake_sender()
                 for pending, answer in arrived:
-                    failures, last_answer = 0, time.monotonic()
+                    retries.answered()
                     yield outcome_from_proto(pending.index, answer, pending.source)
             elif isinstance(event, _SourceFailed):
                 source_error = event.error  # what came before it is answered first
@@ -201,8 +216,7 @@ class RecognitionStream:
                         raise source_error
                     return
                 error = event.error or ended_early(self._settings.address)
-                time.sleep(pause_before_retry(error, failures, self._settings, source_error, last_answer))
-                failures += 1
+                time.sleep(retries.pause_s(error, source_error))
                 self._start()
 
     def _next_event(self) -> _Event:
@@ -231,6 +245,8 @@ class RecognitionStream:
         ).start()
 
     def _end(self) -> None:
+        if sys.is_finalizing():
+            return  # the program ends with the stream open, and its threads are gone, with the locks that they held
         with self._changed:
             self._ended = True
             self._generation += 1

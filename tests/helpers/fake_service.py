@@ -48,6 +48,8 @@ class FakeServicer(rpc.RecognitionServiceServicer):
     stream_breaks: int = 0
     stream_break_after: int = 0
     stream_breaks_silently: bool = False
+    stream_refused: range = range(0)  # numbers of the calls, from 0
+    stream_fails_in_the_end: bool = False
     stream_break_code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -108,6 +110,9 @@ class FakeServicer(rpc.RecognitionServiceServicer):
         assert first.WhichOneof("message") == "config"
         with self.lock:
             self.requests.append(first)
+            refused = len(self.requests) - 1 in self.stream_refused
+        if refused:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
         held: list[pb.StreamingRecognizeResponse] = []
         for number, image in enumerate(self._stream_images(request_iterator), 1):
             with self.lock:
@@ -126,6 +131,8 @@ class FakeServicer(rpc.RecognitionServiceServicer):
                 yield from self._stream_messages(held)
                 held.clear()
         yield from self._stream_messages(held)
+        if self.stream_fails_in_the_end:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
 
     def _stream_images(self, requests: Any) -> Iterator[pb.StreamingRecognizeImage]:
         for request in requests:

@@ -63,6 +63,12 @@ def test_folder_job(server: ServerProcess, scans: Path, tmp_path: Path) -> None:
     assert [row[2] for row in rows] == ["abc", "de ab"]
 
 
+def test_folder_job_with_a_name_that_is_not_utf_8(server: ServerProcess, scans: Path, tmp_path: Path) -> None:
+    (scans / os.fsdecode(b"odd\xff.png")).write_bytes(draw_image("cab"))
+    assert run("folder_job.py", scans, tmp_path / "out.tsv", server.address).returncode == 0
+    assert b"odd\xff.png\t" in (tmp_path / "out.tsv").read_bytes()
+
+
 def test_evaluate(server: ServerProcess, scans: Path) -> None:
     outcome = run("evaluate.py", scans / "labels.tsv", server.address)
     assert outcome.returncode == 0, outcome.stderr

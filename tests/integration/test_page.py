@@ -132,6 +132,70 @@ def test_a_bad_file_is_explained(page: Page, images: list[str]) -> None:
     assert words(page) == ["abc", "de"]
 
 
+def test_a_bad_file_beside_a_good_one_is_explained(page: Page, images: list[str]) -> None:
+    page.set_viewport_size({"width": 360, "height": 420})
+    page.set_input_files("#files", images[0])
+    assert words(page) == ["abc", "de"]
+    page.set_input_files("#files", images[2])
+    page.wait_for_selector("#problem:visible")
+    assert page.inner_text("#problem").startswith("bad.png: This file is not a readable picture")
+    box = page.locator("#problem").bounding_box()
+    assert box is not None
+    assert -1 < box["y"] < 420
+    page.locator("#rows button").click()
+    assert not page.locator("#problem").is_visible()
+
+
+def test_a_slow_server(page: Page, images: list[str]) -> None:
+    held: list[Route] = []
+    page.route("**/api/recognize*", lambda route: held.append(route))
+    page.set_input_files("#files", images[:2])
+    page.wait_for_selector("#busy:has-text('Reading 2 images')")
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    held[1].continue_()
+    assert words(page) == ["cab"]
+    assert page.inner_text("#busy") == "Reading one image …"
+    with page.expect_download() as download:
+        page.click("#save-tsv")
+    assert Path(download.value.path()).read_text().splitlines()[1] == "one.png\t\t"
+    held[0].continue_()
+    page.wait_for_selector("#progress[value='2']", state="attached")
+    assert page.inner_text("#busy") == ""
+
+
+def test_copying_without_a_clipboard_object(page: Page, images: list[str]) -> None:
+    """As over plain HTTP from another machine."""
+    page.set_input_files("#files", images[0])
+    assert words(page) == ["abc", "de"]
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.click("#copy")
+    page.wait_for_selector("#copy:has-text('Copied')")
+    assert page.evaluate("document.activeElement.id") == "copy"
+    page.evaluate("document.body.append(document.createElement('textarea'))")
+    page.locator("textarea").focus()
+    page.keyboard.press("Control+V")
+    assert page.locator("textarea").input_value() == "abc de"
+
+
+def test_a_state_that_stays_is_said_once(page: Page) -> None:
+    page.clock.install()
+    page.reload()
+    page.wait_for_selector("#status[data-state=ready]")
+    page.evaluate(
+        """() => {
+            window.written = 0;
+            const observer = new MutationObserver((changes) => { window.written += changes.length; });
+            observer.observe(document.getElementById("status"), {childList: true, subtree: true});
+        }"""
+    )
+    for _ in range(3):  # the next question comes behind the last answer's handling
+        with page.expect_response("**/api/status"):
+            page.clock.fast_forward(11_000)
+        page.wait_for_timeout(200)
+    assert page.evaluate("window.written") == 0
+
+
 def test_a_photograph_is_scaled_down_to_what_the_service_takes(page: Page, tmp_path: Path) -> None:
     line = cv2.resize(draw_text("abc de"), (4000, 1000), interpolation=cv2.INTER_AREA)
     photo = np.full((3000, 4000), 255, np.uint8)  # 12 million pixels in few bytes
@@ -256,6 +320,18 @@ def test_writing_on_the_page(page: Page) -> None:
     page.wait_for_selector("#result:visible")
     page.click("#clear")
     assert not page.locator("#result").is_visible()
+
+
+def test_the_pad_stays_where_it_is_while_somebody_writes(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 420})
+    page.click("#tab-write")
+    before = page.evaluate("scrollY")
+    write(page)
+    page.wait_for_selector("#result:visible")
+    page.wait_for_timeout(200)
+    assert page.evaluate("scrollY") == before
+    page.click("#read")
+    page.wait_for_function("before => scrollY > before", arg=before)
 
 
 def test_writing_joins_the_list(page: Page, images: list[str]) -> None:

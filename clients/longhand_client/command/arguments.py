@@ -81,7 +81,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
             f"--{name}", dest="format", action="store_const", const=name, help=f"short for --format {name}"
         )
     group.add_argument(
-        "--out", metavar="PATH", help="write to this file (ALTO, hOCR, PAGE: into this folder)"
+        "--out",
+        metavar="PATH",
+        help="write to this file (ALTO, hOCR, PAGE: into this folder); - = standard output",
     )
     group.add_argument("--resume", action="store_true", help="go on with --out: skip what stands in it")
     group.add_argument("--words", action="store_true", help="each word with its place and confidence")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from longhand_client.images import MAX_IMAGE_BYTES
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 STANDARD_INPUT = "-"
 
@@ -34,7 +36,8 @@ def find_items(arguments: Sequence[str], manifest: str | None = None) -> Iterato
 
     Args:
         arguments: files, folders (searched for images, recursively), patterns such as "scans/*.png", or "-".
-        manifest: a file of `image path TAB anything` rows, relative to its own folder; "-" = standard input.
+        manifest: a file of `image path TAB anything` rows, relative to its own folder; "-" = standard input, whose
+            rows, like those of any pipe, are relative to the current folder.
 
     Yields:
         One item for each image, and one with a `problem` for each argument or row that names none.
@@ -48,17 +51,17 @@ def find_items(arguments: Sequence[str], manifest: str | None = None) -> Iterato
 def _expand(argument: str) -> Iterator[Item]:
     if argument == STANDARD_INPUT:
         with _standard_input() as file:
-            yield Item("standard input", file.read())
+            yield Item("standard input", file.read(MAX_IMAGE_BYTES + 1))  # where it ends too late, or never
     elif "://" in argument and not Path(argument).exists():
         yield Item(argument, None, "addresses of the web are not fetched: curl -s ADDRESS | longhand -")
     elif not argument:
         yield Item("''", None, "no name of a file")
     elif Path(argument).is_dir():
-        yield from _first_or_problem(_folder(argument), f"{argument}: no image in this folder")
+        yield from _first_or_problem(_folder(argument), Item(argument, None, "no image in this folder"))
     elif not Path(argument).exists() and glob.has_magic(argument):
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 -- Path.glob knows no absolute ones
-        files = (match for match in matches if not Path(match).is_dir())
-        yield from _first_or_problem(files, f"{argument}: no file matches")
+        files = (Item(match, match) for match in matches if not Path(match).is_dir())
+        yield from _first_or_problem(files, Item(argument, None, "no file matches"))
     else:
         yield Item(argument, argument)
 
@@ -69,22 +72,30 @@ def _standard_input() -> IO[bytes]:
     return open(sys.stdin.fileno(), "rb", closefd=False)
 
 
-def _folder(folder: str) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
+def _folder(folder: str) -> Iterator[Item]:
+    closed: list[OSError] = []  # folders that may not be searched
+    for parent, folders, names in os.walk(folder, onerror=closed.append):
         folders.sort()
         for name in sorted(names):
             if Path(name).suffix.lower() in SUFFIXES:
-                yield str(Path(parent) / name)
+                path = str(Path(parent) / name)
+                yield Item(path, path)
+    for error in closed:
+        yield Item(str(error.filename), None, error.strerror or str(error))
 
 
-def _first_or_problem(paths: Iterable[str], problem: str) -> Iterator[Item]:
+def _first_or_problem(items: Iterable[Item], problem: Item) -> Iterator[Item]:
     found = False
-    for path in paths:
+    for item in items:
         found = True
-        yield Item(path, path)
+        yield item
     if not found:
-        name, _, reason = problem.partition(": ")
-        yield Item(name, None, reason)
+        yield problem
+
+
+def is_read_once(manifest: str) -> bool:
+    """Whether its rows can be read only once, as from standard input or a shell's <(...)."""
+    return manifest == STANDARD_INPUT or (Path(manifest).exists() and not Path(manifest).is_file())
 
 
 def _manifest_items(manifest: str) -> Iterator[Item]:
@@ -94,7 +105,7 @@ def _manifest_items(manifest: str) -> Iterator[Item]:
         return
     try:
         with Path(manifest).open("rb") as file:
-            yield from _rows(file, manifest, Path(manifest).parent)
+            yield from _rows(file, manifest, Path() if is_read_once(manifest) else Path(manifest).parent)
     except OSError as error:
         yield Item(manifest, None, error.strerror or str(error))
 

@@ -98,14 +98,15 @@ class ArchiveWriter:
             document = to_page(name, transcription, datetime.datetime.now(datetime.UTC))
         else:
             document = (to_hocr if self._kind == "hocr" else to_alto)(name, transcription)
+        # A file name need not be UTF-8, XML must be.
+        content = document.encode(errors="replace")
         if self._folder is None:
-            print(document, end="", flush=True)
+            sys.stdout.buffer.write(content)
+            sys.stdout.flush()
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        # A file name need not be UTF-8, XML must be.
         suffix = "hocr" if self._kind == "hocr" else "xml"
-        file = self._folder / f"{self._names.take(_flat_name(name))}.{suffix}"
-        file.write_text(document, encoding="utf-8", errors="replace")
+        (self._folder / f"{self._names.take(_flat_name(name))}.{suffix}").write_bytes(content)
 
 
 def _flat_name(name: str) -> str:

@@ -21,7 +21,13 @@ from longhand_client.command.arguments import (
     recognition_options,
 )
 from longhand_client.command.in_process import in_process_client
-from longhand_client.command.inputs import STANDARD_INPUT, SUFFIXES, find_items, read_references
+from longhand_client.command.inputs import (
+    STANDARD_INPUT,
+    SUFFIXES,
+    find_items,
+    is_read_once,
+    read_references,
+)
 from longhand_client.command.outputs import (
     Details,
     JsonWriter,
@@ -34,6 +40,7 @@ from longhand_client.command.progress import Progress
 from longhand_client.command.read import ArchiveWriter, Drawings, ReadJob, Report, read_items
 from longhand_client.errors import LonghandError
 
+STANDARD_OUTPUT = "-"
 EXIT_OK, EXIT_IMAGE_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
@@ -49,6 +56,8 @@ def read(arguments: Sequence[str]) -> int:
     """
     usage = read_parser()
     options = usage.parse_args(arguments)
+    if options.out == STANDARD_OUTPUT:
+        options.out = None
     _check(usage, options)
     report = Report()
     with ExitStack() as resources:
@@ -141,8 +150,12 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         usage.error(f"--format {options.format} of several images needs --out FOLDER")
     if options.show is not None and importlib.util.find_spec("PIL") is None:
         usage.error("--show needs Pillow: pip install pillow")
-    if options.show is not None and options.show.lower().endswith(".png") and _several(options):
-        usage.error("--show of several images needs a folder, not one PNG file")
+    if options.show is not None:
+        suffix = Path(options.show).suffix.lower()
+        if suffix in SUFFIXES - {".png"} and not Path(options.show).is_dir():
+            usage.error(f"--show {options.show}: draws PNG files only")
+        if suffix == ".png" and _several(options):
+            usage.error("--show of several images needs a folder, not one PNG file")
 
 
 def _check_out(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -159,18 +172,19 @@ def _several(options: argparse.Namespace) -> bool:
 
 
 def find_names(options: argparse.Namespace) -> Iterator[str]:
-    """The names of what the arguments mean, without reading standard input."""
+    """The names of what the arguments mean, without reading what can be read only once."""
     arguments = [argument for argument in options.images if argument != STANDARD_INPUT]
     yield from (argument for argument in options.images if argument == STANDARD_INPUT)
-    if options.manifest == STANDARD_INPUT:
+    manifest = options.manifest
+    if manifest is not None and is_read_once(manifest):
         yield from ("unknown", "many")
-    manifest = None if options.manifest == STANDARD_INPUT else options.manifest
+        manifest = None
     yield from (item.name for item in find_items(arguments, manifest))
 
 
 def _total(options: argparse.Namespace) -> int | None:
     """How many images there are, where it can be known."""
-    if options.manifest == STANDARD_INPUT:
+    if options.manifest is not None and is_read_once(options.manifest):
         return None
     return sum(1 for _ in find_names(options))
 

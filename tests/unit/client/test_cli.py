@@ -111,6 +111,8 @@ def test_files_that_cannot_be_used_are_named(
         (["x.png", "--lm-weight", "-1"], "got -1, need a number of at least 0"),
         (["x.png", "--alternatives", "2.5"], "got 2.5, need a whole number of at least 1"),
         (["x.png", "--out", "x.png"], "got the name of an image"),
+        (["x.png", "--show", "read.jpg"], "draws PNG files only"),
+        (["x.png", "--json", "--out", "-", "--resume"], "--resume needs --out FILE"),
         (["x.png", "--reference", "r.tsv", "--out", "./r.tsv"], "is read as well"),
         (["x.png", "--tsv", "--words"], "take --json"),
         (["x.png", "--decoder", "greedy", "--alternatives", "3"], "one reading only"),
@@ -179,6 +181,54 @@ def test_names_that_are_not_utf_8(fake: FakeServer, lines: Path, kind: str) -> N
         assert json.loads(content.splitlines()[0])["file"] == odd
     else:
         assert b"odd\xff.png" in content
+
+
+def test_archives_are_utf_8_whatever_their_image_s_name_is(
+    fake: FakeServer, lines: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    odd = os.fsdecode(os.fsencode(lines) + b"/odd\xff.png")
+    Path(odd).write_bytes("text:é".encode())
+    assert run(fake.address, odd, "--format", "hocr") == 0
+    content = capfdbinary.readouterr().out
+    assert b"odd?.png" in content
+    assert content.decode().count(">é<") == 1
+
+
+def test_a_dash_is_standard_output(
+    fake: FakeServer, lines: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(lines)
+    assert run(fake.address, "one.png", "--out", "-") == 0
+    assert capsys.readouterr().out == "line one\n"
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize(("closing", "code"), [("<&-", 1), (">&-", 0), ("2>&-", 0)])
+def test_streams_that_the_shell_has_closed(fake: FakeServer, lines: Path, closing: str, code: int) -> None:
+    image = "-" if closing == "<&-" else lines / "one.png"
+    command = f"'{sys.executable}' '{SCRIPT}' '{image}' --address {fake.address} {closing}"
+    outcome = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert outcome.returncode == code
+    assert "Traceback" not in outcome.stderr
+    assert outcome.stdout == ("line one\n" if closing == "2>&-" else "")
+
+
+def test_a_manifest_that_a_shell_pipes(fake: FakeServer, lines: Path) -> None:
+    rows = "".join(f"{lines}/{name}.png\n" for name in ("one", "two"))
+    command = f"'{sys.executable}' '{SCRIPT}' --address {fake.address} --manifest <(printf '{rows}')"
+    outcome = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert outcome.stdout == f"{lines}/one.png: line one\n{lines}/two.png: line two\n"
+
+
+def test_standard_input_without_an_end(fake: FakeServer) -> None:
+    command = [sys.executable, str(SCRIPT), "-", "--address", fake.address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(bytes(16 * 1024 * 1024 + 1))
+        process.stdin.flush()
+        assert b"at most 16777216 are sent" in process.stderr.readline()
+    assert process.returncode == 1
 
 
 def test_output_that_cannot_be_written(

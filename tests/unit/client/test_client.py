@@ -272,6 +272,11 @@ def test_one_call_may_have_less_time(client: RecognizerClient) -> None:
         client.recognize_batch([b"text:a"], timeout_s=0)
 
 
+@pytest.mark.parametrize("timeout_s", [float("inf"), 1e12])
+def test_there_need_be_no_limit_of_time(client: RecognizerClient, timeout_s: float) -> None:
+    assert client.recognize(b"text:a", timeout_s=timeout_s).text == "a"
+
+
 @pytest.mark.parametrize(
     "keywords", [{"timeout_s": None}, {"timeout_s": -1}, {"timeout_s": float("nan")}, {"retries": -1}]
 )

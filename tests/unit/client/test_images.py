@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -92,3 +93,12 @@ def test_damaged_pillow_images_are_named_as_such() -> None:
 def test_a_path_with_a_zero_byte() -> None:
     with pytest.raises(InvalidImageError, match="null byte"):
         image_bytes("a\0b.png")
+
+
+def test_what_never_ends_is_read_as_far_as_its_limit() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, bytes(2000))
+    with pytest.raises(InvalidImageError, match="at most 1000 are sent"):
+        image_bytes(f"/dev/fd/{reading}", 1000)
+    os.close(reading)
+    os.close(writing)

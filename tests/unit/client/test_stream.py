@@ -6,7 +6,10 @@ And each runs against a server that knows groups of images and one, older, that 
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -15,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
+import numpy as np
 import pytest
 
+from longhand.v1 import recognition_pb2 as pb
 from longhand_client import AsyncRecognizerClient, Outcome, RecognitionOptions, RecognizerClient
 from longhand_client.errors import (
     ClientClosedError,
@@ -27,6 +32,7 @@ from longhand_client.errors import (
     ServerError,
     ServerUnavailableError,
 )
+from longhand_client.stream import Retries, StreamSettings
 
 if TYPE_CHECKING:
     from helpers.fake_service import FakeServer
@@ -503,34 +509,88 @@ def test_a_closed_client_says_so(fake: FakeServer) -> None:
 
 
 def test_one_image_is_not_several(fake: FakeServer, read_all: ReadAll, tmp_path: Path) -> None:
-    for one in ("line.png", b"text:a", tmp_path):
+    for one in (
+        "line.png",
+        b"text:a",
+        tmp_path,
+        io.BytesIO(b"text:a\ntext:b\n"),
+        np.zeros((30, 100), np.uint8),
+        np.zeros((30, 100, 3), np.uint8),
+    ):
         with pytest.raises(TypeError, match="need several images"):
             read_all(fake.address, one)
 
 
 def test_a_stream_waits_for_a_server_that_restarts(fake: FakeServer, read_all: ReadAll) -> None:
     # More often than `retries`, but behind an answer.
-    fake.servicer.stream_break_after = 3
-    fake.servicer.stream_breaks = 1
-    calls = iter(range(100))
-    answer = fake.servicer.StreamingRecognize
-
-    def restarting(requests: Any, context: Any) -> Any:
-        if 1 <= next(calls) <= 6:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
-        return answer(requests, context)
-
-    fake.servicer.StreamingRecognize = restarting  # type: ignore[method-assign, assignment]
+    fake.servicer.stream_breaks, fake.servicer.stream_break_after = 1, 3
+    fake.servicer.stream_refused = range(1, 4)
     assert texts(read_all(fake.address, lines(8))) == [str(number) for number in range(8)]
+    assert len(fake.servicer.requests) == 5
+
+
+def test_a_server_has_time_to_restart_however_long_ago_it_answered(
+    fake: FakeServer, read_all: ReadAll
+) -> None:
+    fake.servicer.stream_breaks, fake.servicer.stream_break_after = 1, 1
+    fake.servicer.stream_refused = range(1, 4)  # those of the first second
+
+    def slow() -> Iterator[bytes]:
+        yield b"text:0"
+        time.sleep(1.2)
+        yield b"text:1"
+
+    async def slow_async() -> AsyncIterator[bytes]:
+        yield b"text:0"
+        await asyncio.sleep(1.2)
+        yield b"text:1"
+
+    source: Any = slow_async() if read_all is read_all_async else slow()
+    assert texts(read_all(fake.address, source, timeout_s=1.0)) == ["0", "1"]
+
+
+def test_any_number_of_tries() -> None:
+    config = pb.StreamingRecognizeRequest()
+    retries = Retries(StreamSettings(config, "host", 1, True, retries=3, max_image_bytes=1, timeout_s=1e9))
+    retries.answered()
+    pauses = [retries.pause_s(ServerUnavailableError("starting"), None) for _ in range(1100)]
+    assert pauses[:6] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0])
+    assert max(pauses) == 2.0
+
+
+def test_a_stream_without_images_outlives_any_number_of_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    config = pb.StreamingRecognizeRequest()
+    retries = Retries(StreamSettings(config, "host", 1, True, retries=3, max_image_bytes=1, timeout_s=5))
+    retries.answered()
+    for _ in range(3):
+        now += 60
+        for _ in range(5):
+            now += retries.pause_s(ServerUnavailableError("starting"), None)
+    now += 4  # not long enough for a call that stood
+    with pytest.raises(ServerUnavailableError):
+        retries.pause_s(ServerUnavailableError("starting"), None)
+
+
+def test_there_need_be_no_limit_of_time(fake: FakeServer, read_all: ReadAll) -> None:
+    assert texts(read_all(fake.address, lines(3), timeout_s=float("inf"))) == ["0", "1", "2"]
+
+
+def test_a_program_may_end_within_a_stream(fake: FakeServer) -> None:
+    script = f"""
+import itertools, longhand_client
+client = longhand_client.RecognizerClient("{fake.address}")
+stream = client.recognize_stream(itertools.repeat(b"text:0"))
+print(next(stream).result().text)
+"""
+    outcome = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (outcome.returncode, outcome.stdout) == (0, "0\n"), outcome.stderr
 
 
 def test_what_a_server_says_behind_the_last_answer_is_not_heard(fake: FakeServer, read_all: ReadAll) -> None:
-    answer = fake.servicer.StreamingRecognize
-
-    def stopping(requests: Any, context: Any) -> Any:
-        yield from answer(requests, context)
-        context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
-
-    fake.servicer.StreamingRecognize = stopping  # type: ignore[method-assign, assignment]
+    fake.servicer.stream_fails_in_the_end = True
     assert texts(read_all(fake.address, lines(3))) == ["0", "1", "2"]
     assert fake.servicer.stream_images == 3

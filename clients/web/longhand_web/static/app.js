@@ -18,6 +18,11 @@ function say(message) {
   $("problem").hidden = !message;
 }
 
+// Live regions are read aloud whenever they are written, even where they say what they said before.
+function tell(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
 function options() {
   return { decoder: $("decoder").value, weight: Number($("weight").value) };
 }
@@ -63,18 +68,18 @@ async function read(item) {
     if (item.turn !== turn) return;
     item.reading = null;
     item.problem = error.message;
-    if (items.length === 1 && item === inView) {
-      say(item.problem);
+    if (item === inView) {
+      say(items.length > 1 ? `${item.name}: ${item.problem}` : item.problem);
       $("problem").scrollIntoView({ block: "nearest" });
     }
   }
   list();
 }
 
-// Shows a reading where it can be seen: on a phone it stands below the fold.
+// Shows a reading where it can be seen: on a phone it stands below the fold. Who still writes keeps the pad, though.
 function bring(item) {
   show(item);
-  $("result").scrollIntoView({ block: "nearest" });
+  if (!item.growing) $("result").scrollIntoView({ block: "nearest" });
 }
 
 function list() {
@@ -82,6 +87,8 @@ function list() {
   $("batch").hidden = items.length < 2;
   $("progress").max = Math.max(items.length, 1);
   $("progress").value = finished.length;
+  const open = items.length - finished.length;
+  tell($("busy"), open ? `Reading ${open === 1 ? "one image" : `${open} images`} …` : "");
   const failed = items.filter((item) => item.problem).length;
   $("count").textContent = `${finished.length} of ${items.length}${failed ? `, ${failed} could not be read` : ""}`;
   for (const item of items) {
@@ -92,6 +99,8 @@ function list() {
       const button = document.createElement("button");
       button.addEventListener("click", () => {
         inView = item;
+        item.growing = false;
+        say("");
         if (item.reading) bring(item);
       });
       text.replaceChildren(button);
@@ -138,16 +147,17 @@ function forget() {
 function saveTable() {
   const clean = (text) => text.replace(/[\t\r\n]+/g, " ");
   const rows = items.map((item) => [item.name, item.reading?.confidence.toFixed(4) ?? "",
-    item.reading?.text ?? `ERROR: ${item.problem}`].map((field) => clean(String(field))).join("\t"));
+    item.reading?.text ?? (item.problem ? `ERROR: ${item.problem}` : "")].map((field) => clean(String(field))).join("\t"));
   save("longhand.tsv", ["file\tconfidence\ttext", ...rows, ""].join("\n"), "text/tab-separated-values");
 }
 
-async function readPad(pad) {
+async function readPad(pad, growing) {
   if (pad.empty) { say("Write something first."); return; }
   const image = new File([await pad.image()], "writing.png", { type: "image/png" });
   if (!written) {
     add([image]);
     written = inView;
+    written.growing = growing;
     return;
   }
   // Each pause reads what stands there so far: it is one line that grows, not several.
@@ -156,6 +166,7 @@ async function readPad(pad) {
   written.image = image;
   written.url = URL.createObjectURL(image);
   picture(written, written.row);
+  written.growing = growing;
   inView = written;
   enqueue([written]);
 }
@@ -172,13 +183,13 @@ async function watchServer() {
     const now = await status();
     limits = now.limits;
     place.dataset.state = now.ready ? "ready" : "away";
-    place.textContent = now.ready
+    tell(place, now.ready
       ? `Ready: model ${now.model.name} ${now.model.version} on ${now.model.device}`
-      : "The recognition server does not answer; trying again …";
+      : "The recognition server does not answer; trying again …");
     if (now.ready) $("weight").disabled = !now.model.has_language_model;
   } catch {
     place.dataset.state = "away";
-    place.textContent = "This page has lost its own server; trying again …";
+    tell(place, "This page has lost its own server; trying again …");
   }
   setTimeout(watchServer, place.dataset.state === "ready" ? 10_000 : 2_000);
 }
@@ -232,8 +243,8 @@ function startOptions() {
   for (const id of ["decoder", "weight"]) $(id).addEventListener("change", again);
 }
 
-const pad = new Pad($("pad"), () => readPad(pad));
-$("read").addEventListener("click", () => readPad(pad));
+const pad = new Pad($("pad"), () => readPad(pad, true));
+$("read").addEventListener("click", () => readPad(pad, false));
 $("undo").addEventListener("click", () => pad.undo());
 $("clear").addEventListener("click", () => clearPad(pad));
 $("save-tsv").addEventListener("click", saveTable);

@@ -91,9 +91,22 @@ export function save(name, content, type) {
 
 const stem = () => shown.name.replace(/\.[^.]*$/, "") || "line";
 
+// Over plain HTTP from another machine, as from a phone, a page has no clipboard object.
+function copyAsBefore(text, button) {
+  const field = document.createElement("textarea");
+  field.className = "hidden";
+  field.value = text;
+  button.after(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  button.focus();
+  if (!copied) throw new Error("not allowed");
+}
+
 async function copy(button) {
   try {
-    await navigator.clipboard.writeText(shown.text);
+    await (navigator.clipboard ? navigator.clipboard.writeText(shown.text) : copyAsBefore(shown.text, button));
     button.textContent = "Copied";
   } catch {
     button.textContent = "Copying is not allowed here";

@@ -57,6 +57,13 @@ def test_files_that_do_not_exist_are_left_to_the_reader(scans: Path) -> None:
     assert list(find_items(["gone.png"])) == [Item("gone.png", "gone.png")]
 
 
+def test_a_folder_that_cannot_be_searched_is_named(scans: Path) -> None:
+    items = find_items(["scans"])
+    assert [next(items).name, next(items).name] == ["scans/a.JPG", "scans/b.png"]
+    (scans / "scans/deep").rename(scans / "away")
+    assert list(items) == [Item("scans/deep", None, "No such file or directory")]
+
+
 @pytest.fixture
 def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[IO[bytes]]:
     """The other end of standard input."""
@@ -102,6 +109,14 @@ def test_a_manifest_on_standard_input(piped: IO[bytes]) -> None:
     piped.write(b"a.png\nb.png\n")
     piped.close()
     assert names(manifest="-") == ["a.png", "b.png"]
+
+
+def test_a_manifest_that_a_shell_pipes(scans: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"a.png\nb.png\n")
+    os.close(writing)
+    assert list(find_items([], f"/dev/fd/{reading}")) == [Item("a.png", "a.png"), Item("b.png", "b.png")]
+    os.close(reading)
 
 
 def test_items_come_one_by_one(scans: Path) -> None:
