@@ -150,7 +150,7 @@ class BeamSearchDecoderCTC:
         options = self._options(
             beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None, True
         )
-        texts = self._decoder.decode_text_batch([_checked(logits) for logits in logits_list], options)
+        texts = self._decoder.decode_text_batch(_checked_items(logits_list), options)
         return [_normalised(text) for text in texts]
 
     def decode_beams_batch(
@@ -182,7 +182,7 @@ class BeamSearchDecoderCTC:
         options = self._options(
             beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, None, prune_history
         )
-        batch = self._decoder.decode_batch([_checked(logits) for logits in logits_list], _all(options))
+        batch = self._decoder.decode_batch(_checked_items(logits_list), _all(options))
         return [[_output_beam(hypothesis, "") for hypothesis in hypotheses] for hypotheses in batch]
 
     def _options(
@@ -305,7 +305,11 @@ def _read_labels(labels: Sequence[str]) -> tuple[list[str], set[str]]:
 
 
 def _require_between(name: str, least: float, most: float, value: float) -> None:
-    if not least <= value <= most:
+    try:
+        within = least <= value <= most
+    except TypeError:
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    if not within:
         raise ValueError(f"{name} must be between {least:.10g} and {most:.10g}, got {value}")
 
 
@@ -313,6 +317,16 @@ def _checked(logits: _FloatArray) -> _FloatArray:
     if looks_like_probabilities(logits):
         raise ValueError("these look like probabilities: pass logits or log-probabilities, such as np.log(p)")
     return logits
+
+
+def _checked_items(items: Iterable[_FloatArray]) -> list[_FloatArray]:
+    checked = []
+    for index, logits in enumerate(items):
+        try:
+            checked.append(_checked(logits))
+        except (TypeError, ValueError) as problem:
+            raise type(problem)(f"item {index}: {problem}") from None
+    return checked
 
 
 def _normalised(text: str) -> str:

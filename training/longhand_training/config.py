@@ -170,11 +170,13 @@ def hold_out(options: argparse.Namespace) -> float:
 
 
 def refuse_unused(options: argparse.Namespace) -> None:
-    """Options that mean nothing without the data folder would go unnoticed without it, and into the record.
+    """Options that mean nothing without the data they are of would go unnoticed, and into the record.
 
     Raises:
-        ValueError: one is named without it (it is in the message).
+        ValueError: one is named without that data (it is in the message).
     """
+    if options.validate_iam_ids is not None and options.iam is None:
+        raise ValueError("--validate-iam-ids needs --iam (the database)")
     if options.data is not None:
         return
     if options.fonts is not None:

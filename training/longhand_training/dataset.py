@@ -19,6 +19,7 @@ from longhand_server.image import normalise_line
 from longhand_server.network import frame_count
 from longhand_training.augment import augment_pixels, warp_pixels
 from longhand_training.sources import Maker, ScanSource
+from longhand_training.text import shown
 
 # Printable ASCII, then the accented letters and signs of the data.
 DEFAULT_CHARACTERS = (
@@ -122,8 +123,8 @@ class LineDataset(IterableDataset[Batch]):
             problems.add("an image is blank" if image.is_blank else "an image is too narrow for its text")
         reasons = sorted(problems)[:5]
         if foreign:
-            shown = " ".join(sorted(foreign)[:20])
-            reasons.append(f"texts have characters that the network does not write: {shown}")
+            signs = shown(sorted(foreign))
+            reasons.append(f"texts have characters that the network does not write: {signs}")
         raise ValueError(
             f"no usable line among {_MOST_UNUSABLE} drawn from the sources: {'; '.join(reasons)}"
         )

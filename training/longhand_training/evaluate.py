@@ -29,7 +29,14 @@ from longhand_server.runtime import choose_device
 from longhand_training.config import number
 from longhand_training.dataset import Sample
 from longhand_training.iam import EVERY_LINE, IAM_PARTITIONS
-from longhand_training.line_sets import IAM_SET, VALIDATION_SETS, folder_samples, iam_samples, validation_sets
+from longhand_training.line_sets import (
+    IAM_SET,
+    VALIDATION_SETS,
+    folder_samples,
+    held_out_samples,
+    iam_samples,
+    validation_sets,
+)
 from longhand_training.metrics import (
     ErrorRates,
     alignment,
@@ -150,7 +157,11 @@ def _sets(options: argparse.Namespace, bundle: ModelBundle) -> dict[str, list[Sa
         sets.update(validation_sets(options.data, bundle.line))
     names = set_names(options.folder, [*VALIDATION_SETS, IAM_SET])
     for name, folder in zip(names, options.folder, strict=True):
-        sets[name] = folder_samples(folder, bundle.line)
+        share = options.hold_out
+        lines = held_out_samples(folder, bundle.line, share) if share else folder_samples(folder, bundle.line)
+        if not lines:
+            raise ValueError(f"{folder}: none of its lines is held out (--hold-out {share})")
+        sets[name] = lines
     if options.iam is not None:
         sets[IAM_SET] = iam_samples(options.iam, bundle.line, options.iam_ids)
     if options.sets:
@@ -228,6 +239,12 @@ def main() -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", type=Path, help="folder of the packs: reads their validation lines")
     parser.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
+    parser.add_argument(
+        "--hold-out",
+        type=number(float, 0, 0.5),
+        default=0.0,
+        help="of each --folder only the lines that training with this --hold-out has not seen; 0: all",
+    )
     parser.add_argument("--iam", type=Path, help="root of the IAM database")
     parser.add_argument(
         "--iam-ids",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from longhand_server.alphabet import fold_text
@@ -34,7 +35,9 @@ def iam_ids(name: str) -> frozenset[str] | None:
         return frozenset(path.read_text("utf-8-sig").split())
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join((*IAM_PARTITIONS, EVERY_LINE))
-        raise ValueError(f"--iam-ids {name}: need {known} or a file of ids ({error})") from error
+        raise ValueError(
+            f"ids of IAM lines: got {name!r}, need {known} or a file of ids ({error})"
+        ) from error
 
 
 def parse_iam_row(row: str, numbers: int = 6) -> tuple[str, str, str]:
@@ -89,22 +92,8 @@ def read_iam(
         raise ValueError(f"{root}: neither lines.txt nor ascii/lines.txt is there")
     images: list[LabelledImage] = []
     skipped: list[Skipped] = []
-    rows, matched = 0, False
-    lines = table_rows(table.read_text("utf-8", errors="replace"))
-    # Most texts do not begin with a number, so that most rows show how many stand before it in this copy.
-    counts = Counter(_numbers(line.split(" ")) for line in lines)
-    numbers = 5 if counts[5] > counts[6] else 6
-    for number, row in enumerate(lines, 1):
-        if not row.strip() or row.startswith("#"):
-            continue
-        try:
-            if "\ufffd" in row:
-                raise ValueError(f"not UTF-8: {row[:60]!r}")
-            line_id, status, text = parse_iam_row(row, numbers)
-        except ValueError as error:
-            skipped.append(Skipped(f"row {number}", str(error)))
-            continue
-        rows += 1
+    rows, matched = _rows(table), False
+    for line_id, status, text in rows:
         form = line_id.rsplit("-", 1)[0]
         if line_ids is not None and line_id not in line_ids and form not in line_ids:
             continue
@@ -117,8 +106,30 @@ def read_iam(
         else:
             images.append(LabelledImage(line_id, file.read_bytes(), text))
     if line_ids is not None and not matched:
-        raise ValueError(
-            f"{table}: none of its {rows} lines is among the {len(line_ids)} ids wanted (--iam-ids)"
-        )
+        raise ValueError(f"{table}: none of its {len(rows)} lines is among the {len(line_ids)} ids wanted")
     report_skipped(table, len(images), skipped)
     return images
+
+
+@cache
+def _rows(table: Path) -> Sequence[tuple[str, str, str]]:
+    """Line id, status and text of each good row of a ``lines.txt``.
+
+    Read and complained about once; one part of them is trained on, another validated on.
+    """
+    rows, skipped = [], []
+    lines = table_rows(table.read_text("utf-8", errors="replace"))
+    # Most texts do not begin with a number, so that most rows show how many stand before it in this copy.
+    counts = Counter(_numbers(line.split(" ")) for line in lines)
+    numbers = 5 if counts[5] > counts[6] else 6
+    for number, row in enumerate(lines, 1):
+        if not row.strip() or row.startswith("#"):
+            continue
+        try:
+            if "\ufffd" in row:
+                raise ValueError(f"not UTF-8: {row[:60]!r}")
+            rows.append(parse_iam_row(row, numbers))
+        except ValueError as error:
+            skipped.append(Skipped(f"row {number}", str(error)))
+    report_skipped(table, len(rows), skipped)
+    return rows

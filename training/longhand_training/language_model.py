@@ -29,7 +29,7 @@ from longhand_training.dataset import DEFAULT_CHARACTERS
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
 from longhand_training.line_sets import SCAN_PACKS
 from longhand_training.packs import read_tar
-from longhand_training.text import PhraseSource, read_characters, read_sentences
+from longhand_training.text import PhraseSource, default_corpora, read_characters, read_sentences, shown
 from longhand_training.word_lists import listed_words, word_lines
 
 SPACE = "\u2581"
@@ -126,13 +126,16 @@ def corpus(data: Path, shares: Mapping[str, float], texts: Sequence[Path] = ()) 
         yield from read_sentences(path)
 
 
-def form_entries(data: Path, count: int, texts: Sequence[Path] = ()) -> Iterator[str]:
+def form_entries(
+    data: Path, count: int, texts: Sequence[Path] = (), passages: Iterable[str] = ()
+) -> Iterator[str]:
     """Made-up lines as they stand in forms, always the same: prose knows next to nothing of dates, prices or codes.
 
     Args:
         data: folder whose corpora the words of e-mail addresses are taken from.
         count: of lines.
         texts: one's own, which they are taken from, too.
+        passages: what they are taken from where there is neither.
 
     Raises:
         ValueError: no text is there, or one is damaged.
@@ -140,6 +143,8 @@ def form_entries(data: Path, count: int, texts: Sequence[Path] = ()) -> Iterator
     if count == 0:
         return
     own = [sentence for path in texts for sentence in itertools.islice(read_sentences(path), _MOST_SENTENCES)]
+    if not own and not default_corpora(data / "text"):
+        own = list(itertools.islice(passages, _MOST_SENTENCES))
     source = PhraseSource.from_folder(data / "text", _MOST_SENTENCES, own)
     rng = np.random.default_rng(0)
     for _ in range(count):
@@ -231,7 +236,7 @@ def foreign_share(path: Path, characters: Collection[str]) -> float:
     foreign = Counter({character: n for character, n in counts.items() if character not in characters})
     share = foreign.total() / max(counts.total(), 1)
     if share > _FEW_FOREIGN:
-        commonest = " ".join(character for character, _ in foreign.most_common(10))
+        commonest = shown(character for character, _ in foreign.most_common(10))
         print(
             f"{path}: {100 * share:.1f} % of its characters are not in the alphabet, and left out: {commonest}",
             file=sys.stderr,
@@ -285,10 +290,11 @@ def _build(options: argparse.Namespace) -> None:
             continue
         print(f"estimating {file} ...", flush=True)
         with tempfile.TemporaryDirectory() as work:
+            prose = partial(corpus, options.data, shares, [*options.corpus, *options.text])
             passages = itertools.chain(
-                corpus(options.data, shares, [*options.corpus, *options.text]),
+                prose(),
                 word_lines(listed),
-                form_entries(options.data, options.form_entries, options.text),
+                form_entries(options.data, options.form_entries, options.text, prose()),
             )
             kept = own_words.union(listed)
             estimate(tools, map(tokenise, passages), settings, options.out / file, Path(work), kept)

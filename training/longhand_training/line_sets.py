@@ -118,12 +118,13 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
     extra: list[str] = []
     data = config.data
     cuts = read_cuts(config.cuts) if config.cuts is not None else None
+    validated = _validated(config)
     if data is not None and config.copiste > 0:
-        lines = _packed_lines(data / SCAN_PACKS[0], "train")
+        lines = _packed_lines(data / SCAN_PACKS[0], validated)
         extra += [line.text for line in lines]
         sources.append(("copiste", config.copiste, ScanSource(lines, data / SCAN_PACKS[0], cuts)))
     if data is not None and config.historical > 0:
-        lines = _packed_lines(data / SCAN_PACKS[1], "train")
+        lines = _packed_lines(data / SCAN_PACKS[1], validated)
         sources.append(("historical", config.historical, ScanSource(lines, data / SCAN_PACKS[1], cuts)))
     if data is not None and config.pen > 0:
         pen, _ = pen_lines(data)
@@ -132,7 +133,6 @@ def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:
         phrases = PhraseSource.from_folder(data / "text", extra=extra)
         sources.append(("font", config.font, FontSource(FontBank(config.fonts), phrases)))
     own: list[LabelledImage] = []
-    validated = {image.digest() for images in kept_back(config).values() for image in images}
     for folder in config.folders:
         expected = 0 if config.validate else len(_held_out_lines(folder, config.hold_out))
         lines = wide_enough(_unseen(own_lines(folder), validated, folder, expected), folder)
@@ -279,9 +279,18 @@ def evenly_spread(items: Sequence[Item], count: int | None) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
+def _validated(config: SourceConfig) -> Set[bytes]:
+    """Hashes of the scans that are validated on: own ones and, where own ones may be the same, the packs'."""
+    images = [image for images in kept_back(config).values() for image in images]
+    if config.data is not None and (config.folders or config.iam is not None):
+        for name in SCAN_PACKS:
+            images += read_tar(config.data / name, "validation")
+    return {image.digest() for image in images}
+
+
 def _unseen(
-    lines: Sequence[tuple[LabelledImage, int]], validated: Set[bytes], source: Path, expected: int = 0
-) -> list[tuple[LabelledImage, int]]:
+    lines: Sequence[tuple[LabelledImage, Made]], validated: Set[bytes], source: Path, expected: int = 0
+) -> list[tuple[LabelledImage, Made]]:
     """The lines whose image is none that is validated on; how many are, beside those expected, stderr says.
 
     Raises:
@@ -295,9 +304,10 @@ def _unseen(
     return left
 
 
-def _packed_lines(path: Path, split: str) -> list[LabelledImage]:
-    """Lines of a pack (:func:`longhand_training.packs.read_tar`) that can be decoded; the others are named."""
-    return [image for image, _ in _checked(read_tar(path, split), path, lambda image: image.grey().shape)]
+def _packed_lines(path: Path, validated: Set[bytes]) -> list[LabelledImage]:
+    """Training lines of a pack that can be decoded and are not validated on; the others are named or counted."""
+    lines = _checked(read_tar(path, "train"), path, lambda image: image.grey().shape)
+    return [image for image, _ in _unseen(lines, validated, path)]
 
 
 @cache

@@ -166,8 +166,8 @@ def read_folder(path: Path) -> list[LabelledImage]:
         seen.add(name)
         try:
             images.append(LabelledImage(name, file.read_bytes(), text))
-        except OSError as error:
-            skipped.append(Skipped(str(file), error.strerror or str(error)))
+        except (OSError, ValueError) as error:  # the latter for a name that no file can have
+            skipped.append(Skipped(str(file), getattr(error, "strerror", None) or str(error)))
     report_skipped(path, len(images), skipped)
     return images
 

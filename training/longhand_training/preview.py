@@ -51,10 +51,14 @@ def _caption(text: str, width: int) -> NDArray[np.uint8]:
 
 
 def _fitted(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    image = image[:, :width]
-    return np.asarray(
-        cv2.copyMakeBorder(image, 1, 1, 0, width - image.shape[1], cv2.BORDER_CONSTANT, value=128), np.uint8
-    )
+    """The image in a frame of this width, smaller if it is wider."""
+    rows, columns = image.shape
+    if columns > width:
+        size = (width, max(round(rows * width / columns), 1))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    below, beside = rows - image.shape[0], width - image.shape[1]
+    framed = cv2.copyMakeBorder(image, 1, 1 + below, 0, beside, cv2.BORDER_CONSTANT, value=128)
+    return np.asarray(framed, np.uint8)
 
 
 def main() -> int:

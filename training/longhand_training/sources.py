@@ -16,7 +16,7 @@ from longhand_training.ink import Grey, draw_ink, on_paper
 from longhand_training.packs import LabelledImage, Skipped, report_skipped
 from longhand_training.scan_words import ScanWordBank
 from longhand_training.strokes import PenLine, WriterBank
-from longhand_training.text import PhraseSource
+from longhand_training.text import PhraseSource, shown
 
 Maker = Callable[[np.random.Generator], tuple[Grey, str]]
 
@@ -36,15 +36,15 @@ def writable(images: Sequence[LabelledImage], alphabet: Alphabet, source: str) -
         foreign |= unknown
         if not unknown:
             good.append(image)
-    count, shown = len(images), " ".join(sorted(foreign)[:20])
+    count, signs = len(images), shown(sorted(foreign))
     if not good:
         raise ValueError(
-            f"{source}: every line ({count}) has characters that the network does not write: {shown}"
+            f"{source}: every line ({count}) has characters that the network does not write: {signs}"
         )
     if foreign:
         print(
             f"{source}: {count - len(good)} of {count} lines have characters that the network does not write, "
-            f"and are left out: {shown}",
+            f"and are left out: {signs}",
             file=sys.stderr,
         )
     return good

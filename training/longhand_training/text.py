@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import lzma
 from calendar import month_name
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from string import ascii_uppercase, digits
 
@@ -50,6 +51,17 @@ def read_characters(path: Path) -> str:
     return characters
 
 
+def shown(characters: Iterable[str]) -> str:
+    """Some of the characters for a message; one that nobody would see by its number."""
+    return " ".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in itertools.islice(characters, 20))
+
+
+def default_corpora(folder: Path) -> list[Path]:
+    """The files of :data:`DEFAULT_CORPORA` that are in a folder."""
+    files = (folder / f"{name}{suffix}" for name in DEFAULT_CORPORA for suffix in (".txt.xz", ".txt"))
+    return [path for path in files if path.is_file()]
+
+
 class PhraseSource:
     """Random phrases of line length."""
 
@@ -60,12 +72,10 @@ class PhraseSource:
 
     @classmethod
     def from_folder(cls, folder: Path, most: int = 120_000, extra: Sequence[str] = ()) -> PhraseSource:
-        """Reads up to ``most`` sentences of each of the default corpora of a folder."""
+        """Reads up to ``most`` sentences of each of the :func:`default_corpora` of a folder."""
         sentences = list(extra)
-        for name in DEFAULT_CORPORA:
-            for path in (folder / f"{name}.txt.xz", folder / f"{name}.txt"):
-                if path.is_file():
-                    sentences.extend(s for s, _ in zip(read_sentences(path), range(most), strict=False))
+        for path in default_corpora(folder):
+            sentences.extend(s for s, _ in zip(read_sentences(path), range(most), strict=False))
         return cls(sentences)
 
     def phrase(self, rng: np.random.Generator, shortest: int = 8, longest: int = 70) -> str:

@@ -208,7 +208,8 @@ def _prepared(
     if replicas.rank == 0:
         sets = _validation(source_config, trainer.alphabet, line, config.validation_lines)
         if not sets:
-            print("nothing to validate on: best.pt will be the last weights; name --validate or --hold-out")
+            ways = "--validate or --hold-out" if options.iam is None else "--validate or --validate-iam-ids"
+            print(f"nothing to validate on: best.pt will be the last weights; name {ways}")
         trainer.validates_on(sets)
     parameters = sum(p.numel() for p in trainer.network.parameters())
     print(f"{parameters / 1e6:.2f} M parameters on {device}, {torch.get_num_threads()} threads", flush=True)

@@ -126,6 +126,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="file to write (JSON)")
     options = parser.parse_args()
     try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         bundle = load_bundle(options.bundle)
         images = [image for folder in options.folder for image, _ in own_lines(folder)]
         for name in SCAN_PACKS if options.data is not None else ():
@@ -134,11 +135,10 @@ def main() -> int:
             raise ValueError("nothing to cut: name --data or --folder")
         refuse_shared_names(images)
         cuts = cut_words(bundle, images)
-    except (ValueError, InvalidModelError) as error:
+        options.out.write_text(json.dumps(cuts), "utf-8")
+    except (ValueError, OSError, InvalidModelError) as error:
         print(f"word_cuts: {error}", file=sys.stderr)
         return 2
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(cuts), "utf-8")
     wrong = [name for name, places in cuts.items() if places is None]
     names = f": {', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}" if wrong else ""
     print(f"{len(cuts) - len(wrong)} lines cut into words; {len(wrong)} whose label does not fit{names}")

@@ -204,3 +204,25 @@ def test_what_is_refused_has_the_name_that_the_caller_gave_it(
         ours.decode(lines[0], **arguments)
     with pytest.raises(ValueError, match=message):
         ours.decode_beams_batch(None, lines[:1], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"beam_prune_logp": None}, "beam_prune_logp must be a number, got None"),
+        ({"hotword_weight": "10"}, "hotword_weight must be a number, got '10'"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_named(arguments: dict[str, Any], message: str, lines: Lines) -> None:
+    with pytest.raises(TypeError, match=message):
+        build_ctcdecoder(LABELS).decode(lines[0], **arguments)
+
+
+def test_the_item_of_a_batch_that_is_refused_is_named(lines: Lines) -> None:
+    ours = build_ctcdecoder(LABELS)
+    probabilities: Any = np.exp(lines[1])
+    for decode in (ours.decode_batch, ours.decode_beams_batch):
+        with pytest.raises(ValueError, match=r"^item 1: these look like probabilities"):
+            decode(None, [lines[0], probabilities])
+        with pytest.raises(TypeError, match=r"^item 0: log_probs must be a numpy array"):
+            decode(None, [lines[0].tolist(), lines[1]])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tarfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from longhand_server.config import LineFormat
 from longhand_training import preview
 from longhand_training.dataset import DEFAULT_CHARACTERS, LineDataset, fits
 from longhand_training.line_sets import (
+    SCAN_PACKS,
     SourceConfig,
     evenly_spread,
     folder_samples,
@@ -137,7 +140,11 @@ def test_foreign_characters_are_counted_and_named_once(
 ) -> None:
     folder = tmp_path / "own"
     for i, text in enumerate(
-        ("Straße", "s\N{LATIN SMALL LETTER L WITH STROKE}o\N{LATIN SMALL LETTER O WITH STROKE}w", "good")
+        (
+            "Straße\N{LEFT-TO-RIGHT MARK}",
+            "s\N{LATIN SMALL LETTER L WITH STROKE}o\N{LATIN SMALL LETTER O WITH STROKE}w",
+            "good",
+        )
     ):
         add(folder, str(i), written(), text)
     sources = make_sources(SourceConfig(folders=(folder,)))
@@ -146,7 +153,8 @@ def test_foreign_characters_are_counted_and_named_once(
         dataset = LineDataset(sources, Alphabet(DEFAULT_CHARACTERS), LINE, 3000)
     assert texts_of(dataset) == {"good"}
     assert capsys.readouterr().err == (
-        f"{folder}: 2 of 3 lines have characters that the network does not write, and are left out: ß ø ł\n"
+        f"{folder}: 2 of 3 lines have characters that the network does not write, and are left out: "
+        "ß ø ł U+200E\n"
     )
 
 
@@ -221,15 +229,46 @@ def test_what_one_folder_holds_out_no_other_trains_on(
     assert set(alone) < validation
 
 
-def test_iam_lines_to_validate_on_may_be_named(tmp_path: Path) -> None:
+def test_iam_lines_to_validate_on_may_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     form = folder_of(tmp_path / "lines" / "a01" / "a01-000u", "00", "01", "02")
     for file in form.glob("*.png"):
         file.rename(form / f"a01-000u-{file.name}")
     rows = [f"a01-000u-0{i} ok 154 19 408 746 1661 89 {i}" for i in range(3)]
-    (tmp_path / "lines.txt").write_text("\n".join(rows))
+    (tmp_path / "lines.txt").write_text("\n".join([*rows, "broken"]))
     (tmp_path / "ids.txt").write_text("a01-000u-01")
     config = SourceConfig(iam=tmp_path, iam_ids="all", validate_iam_ids=str(tmp_path / "ids.txt"))
     assert sides(config) == ({"0", "2"}, {"1"})
+    assert capsys.readouterr().err == (  # once, though both sides are taken from it
+        f"{tmp_path}/lines.txt: row 4 skipped: need ID ok|err 5-6 numbers TEXT, got 'broken'\n"
+        f"{tmp_path}: 1 lines are validated on elsewhere, and so not trained on\n"
+    )
+
+
+def test_lines_of_the_packs_and_own_ones_may_be_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = folder_of(tmp_path / "own", *(str(i) for i in range(6)))
+    images = {file.stem: file.read_bytes() for file in own.glob("*.png")}
+    for name in SCAN_PACKS:
+        with tarfile.open(tmp_path / name, "w") as pack:
+            for split, stems in (("train", "023"), ("validation", "1")):
+                rows = "".join(f"{split}/{stem}\t{stem}\n" for stem in stems)
+                members = {
+                    f"{split}.tsv": rows.encode(),
+                    **{f"{split}/{stem}": images[stem] for stem in stems},
+                }
+                for member, data in members.items():
+                    info = tarfile.TarInfo(member)
+                    info.size = len(data)
+                    pack.addfile(info, io.BytesIO(data))
+    table = own / "validated.tsv"
+    table.write_text("2.png\t2\n5.png\t5\n")
+    config = SourceConfig(data=tmp_path, pen=0, folders=(own,), validate=(table,))
+    trained = [{image.text for image in make._images} for _, _, make in make_sources(config)]  # type: ignore[attr-defined]
+    assert trained == [{"0", "3"}, {"0", "3"}, {"0", "3", "4"}]
+    said = capsys.readouterr().err
+    assert f"{tmp_path / SCAN_PACKS[0]}: 1 lines are validated on elsewhere" in said
+    assert f"{own}: 3 lines are validated on elsewhere" in said
 
 
 def test_validation_lines_with_foreign_characters_are_counted_and_left_out(
@@ -280,7 +319,7 @@ def test_iam_without_validation_forms_says_so(tmp_path: Path, capsys: pytest.Cap
     assert kept_back(SourceConfig(iam=tmp_path)) == {}
     assert capsys.readouterr().err == (
         f"the IAM database is not validated on: {tmp_path}/lines.txt: none of its 1 lines is among the 116 ids "
-        "wanted (--iam-ids)\n"
+        "wanted\n"
     )
 
 
@@ -313,3 +352,15 @@ def test_the_preview_leaves_out_what_is_no_line(
     monkeypatch.setattr(sys, "argv", ["preview", "--lines", "0"])
     with pytest.raises(SystemExit):
         preview.main()
+
+
+def test_the_preview_shows_long_lines_to_their_end(tmp_path: Path) -> None:
+    pixels = np.full((48, 3000), 255, np.uint8)
+    pixels[12:36, 10:90] = pixels[12:36, -90:-10] = 0
+    add(tmp_path / "own", "long", pixels)
+    sheet = preview.contact_sheet(SourceConfig(folders=(tmp_path / "own",)), 4, seed=1)
+    for half in (sheet[:, :700], sheet[:, 700:]):
+        for top in range(0, sheet.shape[0], sheet.shape[0] // 4):
+            line = half[top + 20 : top + sheet.shape[0] // 4]
+            assert line[:, :100].min() < 110  # ink; the frame is lighter
+            assert line[:, 600:].min() < 110

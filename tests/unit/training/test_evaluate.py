@@ -16,11 +16,12 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: tr
 from longhand_server import bundle as bundles
 from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import load_bundle
-from longhand_server.config import NetworkConfig
+from longhand_server.config import LineFormat, NetworkConfig
 from longhand_server.network import LineNetwork
 from longhand_training import evaluate
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.export import export_bundle
+from longhand_training.line_sets import held_out_samples
 
 SHIPPED = Path(bundles.__file__).parent / "models/en"
 SAMPLE = Path(__file__).resolve().parents[3] / "examples/sample_line.png"
@@ -97,6 +98,20 @@ def test_folders_of_one_name_are_measured_both_and_every_line_is_written(
     for _, _, rate, reference, reading in rows:
         assert rate == f"{(reference != reading) / len(reference):.4f}"  # nothing, or one sign, is wrong
         assert reading == TEXT
+
+
+def test_lines_that_were_held_out_are_measured_alone(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = lines_in(tmp_path / "lines", **{f"line{i}": "abc" for i in range(20)})
+    arguments: Sequence[object] = ["--folder", folder, "--hold-out", "0.3", "--out", tmp_path]
+    assert run(monkeypatch, plain, *arguments) == 0
+    held_out = [sample.name for sample in held_out_samples(folder, LineFormat(), 0.3)]
+    assert 0 < len(held_out) < 20
+    assert [row[1] for row in table(tmp_path / "readings.tsv")[1:]] == held_out
+    single = lines_in(tmp_path / "single", one="abc")
+    assert run(monkeypatch, plain, "--folder", single, "--hold-out", "0.1", "--out", tmp_path) == 2
+    assert f"evaluate: {single}: none of its lines is held out" in capsys.readouterr().err
 
 
 def test_nothing_is_not_written_like_a_hyphen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,16 @@ def test_form_entries_hold_figures_and_addresses_and_are_always_the_same(tmp_pat
     assert any(re.fullmatch(r"\d+\.\d\d €", entry) for entry in entries)
 
 
+def test_without_corpora_form_entries_take_their_words_from_the_passages(tmp_path: Path) -> None:
+    entries = list(form_entries(tmp_path, 100, passages=iter(["zebra"])))
+    assert any("zebra" in entry for entry in entries)
+    text = tmp_path / "mine.txt"
+    text.write_text("yak\n", "utf-8")
+    entries = list(form_entries(tmp_path, 100, [text], iter(["zebra"])))
+    assert any("yak" in entry for entry in entries)
+    assert not any("zebra" in entry for entry in entries)
+
+
 def build(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["language_model", *map(str, arguments)])
     return main()

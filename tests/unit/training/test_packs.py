@@ -99,7 +99,7 @@ def test_the_partition_of_iam_is_whole_and_without_overlap(tmp_path: Path) -> No
     own.write_text("a01-000u\nb01-004-03\n")
     assert iam_ids(str(own)) == frozenset({"a01-000u", "b01-004-03"})
     with pytest.raises(
-        ValueError, match="--iam-ids aachen: need aachen_train, aachen_validation, aachen_test, all or a file"
+        ValueError, match="got 'aachen', need aachen_train, aachen_validation, aachen_test, all or a file"
     ):
         iam_ids("aachen")
 
@@ -170,13 +170,14 @@ def test_no_iam_database_there(tmp_path: Path) -> None:
 def test_a_folder_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "one.png").write_bytes(png())
     (tmp_path / "labels.tsv").write_text(
-        "one.png\tfirst \u201cline\u201d\nno tab here\ngone.png\tlost\n", "utf-8"
+        "one.png\tfirst \u201cline\u201d\nno tab here\ngone.png\tlost\none\0.png\tno name\n", "utf-8"
     )
     (image,) = read_folder(tmp_path)
     assert image.text == 'first "line"'
     said = capsys.readouterr().err
     assert "row 2" in said
-    assert "gone.png" in said
+    assert "gone.png skipped: No such file" in said
+    assert "one\0.png skipped: embedded null byte" in said
     assert [i.text for i in read_folder(tmp_path / "labels.tsv")] == ['first "line"']
 
 

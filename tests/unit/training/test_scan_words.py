@@ -161,6 +161,12 @@ def test_the_command_cuts_a_real_line(
     monkeypatch.setattr(sys, "argv", [*arguments[:2], "--out", str(out)])
     assert main() == 2
     assert "nothing to cut: name --data or --folder" in capsys.readouterr().err
+    for unwritable in (tmp_path, out / "cuts.json"):  # a folder; below a file
+        monkeypatch.setattr(sys, "argv", [*arguments[:-1], str(unwritable)])
+        assert main() == 2
+        said = capsys.readouterr().err
+        assert said.startswith("word_cuts: [Errno")
+        assert said.count("\n") == 1
 
 
 def _folder(path: Path) -> Path:

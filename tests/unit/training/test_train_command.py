@@ -234,6 +234,7 @@ def test_with_other_validation_sets_the_best_mean_is_forgotten(
         (["--characters", "/nowhere.txt"], "train: /nowhere.txt: not a readable text"),
         (["--fonts", "."], "train: --fonts needs --data (its text)"),
         (["--pen-share", "0.3"], "train: --pen-share needs --data (its lines)"),
+        (["--validate-iam-ids", "all"], "train: --validate-iam-ids needs --iam (the database)"),
     ],
 )
 def test_what_cannot_be_trained_with_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -449,7 +450,10 @@ def test_an_alphabet_of_ones_own_is_trained_and_kept(tmp_path: Path) -> None:
     done = train("--folder", lines, "--out", tmp_path / "run", "--characters", characters, "--lines", "4")
     assert done.returncode == 0, done.stderr
     assert Checkpoint.load(tmp_path / "run" / "last.pt").characters == ' abcżłŁ"'
-    assert "nothing to validate on: best.pt will be the last weights; name --validate or" in done.stdout
+    assert (
+        "nothing to validate on: best.pt will be the last weights; name --validate or --hold-out\n"
+        in done.stdout
+    )
     done = train("--folder", lines, "--out", tmp_path / "run", "--lines", "8")
     assert done.returncode == 0, done.stderr
     assert Checkpoint.load(tmp_path / "run" / "last.pt").characters == ' abcżłŁ"'
