@@ -115,7 +115,10 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
         work, shrink_x = _shrink(grey, line, most_rows)
         ink = _ink(work)
         if ink is not None:
-            ink = _sheared(ink, _clear_neighbours(ink))
+            slope = _slope(ink)
+            if _clear_neighbours(ink, slope):
+                slope = _slope(ink)
+            ink = _sheared(ink, slope)
         box = None if ink is None else _text_box(ink)
         if work.shape[0] == height or (box is not None and box[1] - box[0] >= line.height):
             break
@@ -214,12 +217,11 @@ def _median(counts: NDArray[Any]) -> float:
     return 0.5 * float(low + high)
 
 
-def _clear_neighbours(ink: NDArray[np.float32]) -> float:
-    """Takes away what the lines above and below have left at the edges; returns the line's slope."""
+def _clear_neighbours(ink: NDArray[np.float32], slope: float) -> bool:
+    """Takes away, in place, what the lines above and below have left at the edges; whether there was any."""
     mask = (ink > _INK).view(np.uint8)
-    slope = _slope(ink)
     if not (mask[0].any() or mask[-1].any()):
-        return slope
+        return False
     height, width = ink.shape
     top, bottom = _letter_band(_sheared(ink, slope))
     gap = _NEIGHBOUR_GAP * (bottom - top)
@@ -227,11 +229,11 @@ def _clear_neighbours(ink: NDArray[np.float32]) -> float:
     origin = slope * np.arange(width) - _shear_offset(slope, width)
     at_top = _clear_edge(ink, mask, origin + top - gap)
     at_bottom = _clear_edge(ink[::-1], mask[::-1], height - origin - bottom - gap)
-    return _slope(ink) if at_top or at_bottom else slope
+    return at_top or at_bottom
 
 
 def _clear_edge(ink: NDArray[np.float32], mask: NDArray[np.uint8], depths: NDArray[Any]) -> bool:
-    """Takes away ink that crosses the edge at row 0 and ends before its column's depth; whether there was any.
+    """Takes away, in place, ink that crosses the edge at row 0 and ends before its column's depth; whether any did.
 
     Where more of the edge is crossed by ink that reaches deeper, the crop cuts this line's own long letters, and all
     ink is its own.
