@@ -10,7 +10,7 @@ if len(sys.argv) < 2:
     sys.exit(__doc__)
 labels = Path(sys.argv[1])
 try:
-    lines = labels.read_text(encoding="utf-8-sig").splitlines()
+    lines = labels.read_text(encoding="utf-8-sig").split("\n")
 except (OSError, UnicodeDecodeError) as error:
     sys.exit(f"cannot read {labels}: {error}")
 rows = [line.split("\t")[:2] for line in lines if line.strip()]

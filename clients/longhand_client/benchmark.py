@@ -24,13 +24,22 @@ from longhand_client.bench.report import (
 )
 from longhand_client.bench.statistics import highest_rate
 from longhand_client.client import RecognizerClient
-from longhand_client.command.arguments import add_credentials, credentials
-from longhand_client.connection import DEFAULT_ADDRESS
+from longhand_client.command.arguments import (
+    add_credentials,
+    connects,
+    count,
+    credentials,
+    not_negative,
+    positive,
+)
+from longhand_client.connection import DEFAULT_ADDRESS, Connection
 from longhand_client.errors import LonghandError, ServerUnavailableError
 from longhand_client.local_server import LocalServer
 from longhand_client.options import RecognitionOptions
 
-EXIT_OK, EXIT_FAILED, EXIT_NO_SERVER = 0, 1, 3
+EXIT_OK, EXIT_FAILED, EXIT_NO_SERVER, EXIT_INTERRUPTED = 0, 1, 3, 130
+CONCURRENCIES = (1, 2, 4, 8, 16)
+WIDTH, WIDTH_SPREAD = 900, 0.4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,12 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line without the program's name; None = the process's own.
 
     Returns:
-        The exit code: 0, 1 (failed, or nothing was read), 2 (usage), 3 (no server).
+        The exit code: 0, 1 (failed, or nothing was read), 2 (usage), 3 (no server), 130 (stopped by Ctrl-C).
     """
     usage = _parser()
     options = usage.parse_args(arguments)
+    _check(usage, options)
     try:
         options.secrets = credentials(options)
+        options.address = options.address or DEFAULT_ADDRESS
+        Connection(address=options.address).target()
     except ValueError as error:
         usage.error(str(error))
     except OSError as error:
@@ -61,12 +73,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LonghandError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"benchmark: {place}{error.strerror or error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("benchmark: stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuses what would have no effect."""
+    if options.local and connects(options):
+        usage.error("--local starts a server of its own: leave out --address, --token-file and --tls")
+    loads = {"--concurrency": options.concurrency, "--rate": options.rate, "--slo-ms": options.slo_ms}
+    given = [name for name, value in loads.items() if value is not None]
+    if len(given) > 1:
+        usage.error(f"{' and '.join(given)}: take one of them")
+    if options.call != "batch" and options.batch_size is not None:
+        usage.error("--batch-size needs --call batch")
+    if options.images and (options.width is not None or options.width_spread is not None):
+        usage.error("--width and --width-spread are those of drawn lines: leave out the images")
 
 
 def _run(options: argparse.Namespace) -> int:
+    # Better now than after minutes of measuring.
     if importlib.util.find_spec("rich") is None:
-        # Better now than after minutes of measuring.
         raise LonghandError("the benchmark's table needs rich: pip install '.[client]' in Longhand's folder")
+    if options.plots is not None:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise LonghandError("--plots needs Matplotlib: pip install '.[bench]' in Longhand's folder")
+        Path(options.plots).mkdir(parents=True, exist_ok=True)
+    if options.json is not None:
+        with Path(options.json).open("a"):
+            pass
     earlier = None if options.compare is None else read_points(Path(options.compare))
     images = load_images(options.images) if options.images else _drawn(options)
     tls, token = options.secrets
@@ -80,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
         tls=tls,
         token=token,
         call=options.call,
-        batch_size=options.batch_size,
+        batch_size=options.batch_size or Load.batch_size,
         duration_s=options.duration,
         warm_up_s=options.warm_up,
         seed=options.seed,
@@ -88,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     loads = [replace(base, rate=rate) for rate in options.rate or []]
     if not loads and options.slo_ms is None:
-        loads = [replace(base, concurrency=concurrency) for concurrency in options.concurrency]
+        loads = [replace(base, concurrency=number) for number in options.concurrency or CONCURRENCIES]
     points = [_point(load, images, options.processes) for load in loads]
     if options.slo_ms is not None:
         points += _find_rate(base, images, options)
@@ -110,7 +150,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _drawn(options: argparse.Namespace) -> list[bytes]:
-    return draw_lines(64, median_width=options.width, spread=options.width_spread, seed=options.seed)
+    spread = WIDTH_SPREAD if options.width_spread is None else options.width_spread
+    return draw_lines(64, median_width=options.width or WIDTH, spread=spread, seed=options.seed)
 
 
 def _point(load: Load, images: list[bytes], processes: int) -> Point:
@@ -155,24 +196,38 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="benchmark.py",
         description="Measures a Longhand server: lines a second, latency, and where the time goes.",
-        epilog="exit codes: 0 measured, 1 failed, 2 usage, 3 no server",
+        epilog="exit codes: 0 measured, 1 failed, 2 usage, 3 no server, 130 stopped by Ctrl-C",
     )
     add = parser.add_argument
     add("images", nargs="*", metavar="IMAGE", help="images, folders or patterns (default: drawn lines)")
-    add("--address", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help="default: %(default)s")
+    add("--address", metavar="HOST:PORT", help=f"default: {DEFAULT_ADDRESS}")
     add("--local", action="store_true", help="start a server for this run")
     add_credentials(parser)
     add("--call", choices=("unary", "batch", "stream"), default="unary", help="default: %(default)s")
-    add("--batch-size", type=int, default=16, metavar="N", help="lines in a batch (default: %(default)s)")
-    add("--concurrency", type=_counts, default=[1, 2, 4, 8, 16], metavar="N,N", help="closed loop")
+    add("--batch-size", type=count, metavar="N", help=f"lines in a batch (default: {Load.batch_size})")
+    shown = ",".join(map(str, CONCURRENCIES))
+    add("--concurrency", type=_counts, metavar="N,N", help=f"closed loop (the default: {shown})")
     add("--rate", type=_rates, metavar="R,R", help="open loop: lines a second, Poisson arrivals")
-    add("--slo-ms", type=float, metavar="MS", help="find the highest rate whose p99 stays within this")
-    add("--duration", type=float, default=10.0, metavar="S", help="each measurement (default: %(default)s)")
-    add("--warm-up", type=float, default=2.0, metavar="S", help="before each one (default: %(default)s)")
-    add("--processes", type=int, default=1, metavar="N", help="client processes (default: %(default)s)")
+    add("--slo-ms", type=positive, metavar="MS", help="find the highest rate whose p99 stays within this")
+    add(
+        "--duration", type=positive, default=10.0, metavar="S", help="each measurement (default: %(default)s)"
+    )
+    add(
+        "--warm-up",
+        type=not_negative,
+        default=2.0,
+        metavar="S",
+        help="before each one (default: %(default)s)",
+    )
+    add("--processes", type=count, default=1, metavar="N", help="client processes (default: %(default)s)")
     add("--decoder", choices=("greedy", "beam"), help="default: the model's choice")
-    add("--width", type=int, default=900, metavar="PX", help="median width of drawn lines")
-    add("--width-spread", type=float, default=0.4, metavar="S", help="spread of the logarithm of the width")
+    add("--width", type=count, metavar="PX", help=f"median width of drawn lines (default: {WIDTH})")
+    add(
+        "--width-spread",
+        type=not_negative,
+        metavar="S",
+        help=f"spread of the logarithm of the width (default: {WIDTH_SPREAD})",
+    )
     add("--seed", type=int, default=0, help="of arrival times, images and their order")
     add("--json", metavar="FILE", help="write everything that was measured")
     add("--compare", metavar="FILE", help="an earlier --json file: print ratios with 95 %% intervals")
@@ -181,14 +236,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _counts(text: str) -> list[int]:
-    return [int(value) for value in _rates(text)]
+    return [count(part) for part in text.split(",")]
 
 
 def _rates(text: str) -> list[float]:
-    values = [float(part) for part in text.split(",")]
-    if min(values) <= 0:
-        raise argparse.ArgumentTypeError(f"got {text}, need numbers above 0")
-    return values
+    return [positive(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class Sample:
         completed: lines that came back, read, in that time.
         latencies_ms: of each line that was read.
         errors: how many lines failed, by code.
+        messages: what the first of them said, by code.
         stages: sums of the server's own times over the lines read.
         cpu_s: CPU time that this process took meanwhile.
     """
@@ -80,6 +81,7 @@ class Sample:
     completed: int = 0
     latencies_ms: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     cpu_s: float = 0.0
 
@@ -108,14 +110,15 @@ class _Recorder:
     def record(self, started: float, outcome: pb.Timings | LonghandError) -> None:
         """One line has come back, or failed."""
         if isinstance(outcome, LonghandError):
-            self.failed(started, outcome.code)
+            self.failed(started, outcome)
         else:
             self._read(started, outcome)
 
-    def failed(self, started: float, code: str, lines: int = 1) -> None:
+    def failed(self, started: float, error: LonghandError, lines: int = 1) -> None:
         """So many lines that left together have failed."""
         if self._counts(started, time.perf_counter()):
-            self.sample.errors[code] += lines
+            self.sample.errors[error.code] += lines
+            self.sample.messages.setdefault(error.code, error.message)
 
     def _read(self, started: float, timings: pb.Timings) -> None:
         now = time.perf_counter()
@@ -233,7 +236,7 @@ async def _call(wire: Wire, load: Load, recorder: _Recorder, started: float) -> 
         for outcome in await wire.batch():
             recorder.record(started, outcome)
     except LonghandError as error:
-        recorder.failed(started, error.code, load.batch_size if load.call == "batch" else 1)
+        recorder.failed(started, error, load.batch_size if load.call == "batch" else 1)
 
 
 async def _closed_loop(wire: Wire, load: Load, recorder: _Recorder) -> None:
@@ -244,9 +247,10 @@ async def _closed_loop(wire: Wire, load: Load, recorder: _Recorder) -> None:
 async def _open_loop(wire: Wire, load: Load, recorder: _Recorder) -> None:
     lines = load.batch_size if load.call == "batch" else 1
     running: set[asyncio.Task[None]] = set()
+    too_many = LonghandError(f"{MOST_ON_THE_WAY} lines were on their way already", code="NOT_SENT")
     async for due in due_times(load.rate / lines, load.seed, recorder.end):
         if len(running) * lines >= MOST_ON_THE_WAY:
-            recorder.failed(due, "NOT_SENT", lines)
+            recorder.failed(due, too_many, lines)
             await asyncio.sleep(0)
             continue
         task = asyncio.create_task(_call(wire, load, recorder, due))

@@ -34,6 +34,7 @@ class Point:
         stages_ms: the server's own times, on average over the lines; `batch_size` is a count.
         client_cpu: share of a core that the busiest client process took.
         latencies_ms: the latencies, or every n-th of them where there are very many.
+        messages: what the first line that failed said, by code.
     """
 
     call: str
@@ -46,6 +47,7 @@ class Point:
     stages_ms: dict[str, float]
     client_cpu: float
     latencies_ms: list[float] = field(repr=False)
+    messages: dict[str, str] = field(default_factory=dict)  # runs from before have none
 
     @property
     def name(self) -> str:
@@ -66,7 +68,9 @@ def make_point(load: Load, samples: list[Sample]) -> Point:
     """
     latencies = sorted(value for sample in samples for value in sample.latencies_ms)
     errors: dict[str, int] = {}
+    messages: dict[str, str] = {}
     for sample in samples:
+        messages = sample.messages | messages
         for code, count in sample.errors.items():
             errors[code] = errors.get(code, 0) + count
     count = len(latencies)
@@ -82,6 +86,7 @@ def make_point(load: Load, samples: list[Sample]) -> Point:
         stages_ms={name: sum(one.stages[name] for one in samples) / max(count, 1) for name in STAGES},
         client_cpu=max(sample.cpu_s / sample.duration_s for sample in samples),
         latencies_ms=latencies[:: max(count // KEPT_LATENCIES, 1)],
+        messages=messages,
     )
 
 
@@ -154,6 +159,8 @@ def print_table(points: list[Point], stream: TextIO) -> None:
     console = Console(file=stream, width=None if stream.isatty() else 140)
     console.print(table)
     for point in points:
+        for code, message in sorted(point.messages.items()):
+            console.print(f"{point.name}: {code}: {message}", markup=False, highlight=False)
         if point.client_cpu > BUSY:
             console.print(
                 f"warning: {point.name}: the client itself was busy ({100 * point.client_cpu:.0f} % of a core);"

@@ -35,7 +35,13 @@ def connection_parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help=f"where the server is (default {DEFAULT_ADDRESS}); repeated: calls take turns",
     )
-    group.add_argument("--timeout", type=_positive, default=30.0, metavar="S", help="seconds a call may take")
+    group.add_argument(
+        "--timeout",
+        type=positive,
+        default=30.0,
+        metavar="S",
+        help="seconds a call may take (default: %(default)s)",
+    )
     add_credentials(group)
     return parser
 
@@ -49,6 +55,12 @@ def add_credentials(group: argparse._ActionsContainer) -> None:
         "--tls-cert", metavar="FILE", help="this client's certificate (PEM), if it is asked for"
     )
     group.add_argument("--tls-key", metavar="FILE", help="its key (PEM)")
+
+
+def connects(options: argparse.Namespace) -> bool:
+    """Whether an argument says where a server is, or how to reach it."""
+    names = ("address", "token_file", "tls", "tls_ca", "tls_cert", "tls_key")
+    return any(getattr(options, name) for name in names)
 
 
 def read_parser() -> argparse.ArgumentParser:
@@ -90,7 +102,13 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--characters", action="store_true", help="each character, too")
     group.add_argument("--reference", metavar="TSV", help="image TAB text: print error rates and alignments")
     group.add_argument("--show", metavar="PNG", help="draw the reading under the line (a folder for several)")
-    group.add_argument("--look-ahead", type=_count, default=64, metavar="N", help="images sent ahead")
+    group.add_argument(
+        "--look-ahead",
+        type=count,
+        default=64,
+        metavar="N",
+        help="images sent ahead (default: %(default)s)",
+    )
 
 
 def _add_recognition(group: argparse._ArgumentGroup) -> None:
@@ -98,11 +116,11 @@ def _add_recognition(group: argparse._ArgumentGroup) -> None:
         "--model", default="", help="name of the model (default: the server's); with --local also a folder"
     )
     group.add_argument("--decoder", choices=("greedy", "beam"), help="default: the model's choice")
-    group.add_argument("--beam-width", type=_count, metavar="N", help="hypotheses kept after each frame")
-    group.add_argument("--alternatives", type=_count, default=1, metavar="N", help="readings to give (beam)")
+    group.add_argument("--beam-width", type=count, metavar="N", help="hypotheses kept after each frame")
+    group.add_argument("--alternatives", type=count, default=1, metavar="N", help="readings to give (beam)")
     group.add_argument(
         "--lm-weight",
-        type=_not_negative,
+        type=not_negative,
         metavar="F",
         help="multiply the model's own language-model weights by F (0 = no language model)",
     )
@@ -199,7 +217,7 @@ def read_hotwords(path: Path) -> dict[str, float | None]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text") from error
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         word, separator, boost = line.partition("\t")
         if not word.strip():
             continue
@@ -210,14 +228,16 @@ def read_hotwords(path: Path) -> dict[str, float | None]:
     return words
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """An argument that is a number above 0."""
     value = _number(text)
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"got {text}, need a number above 0")
     return value
 
 
-def _not_negative(text: str) -> float:
+def not_negative(text: str) -> float:
+    """An argument that is a number of at least 0."""
     value = _number(text)
     if not (value >= 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"got {text}, need a number of at least 0")
@@ -231,7 +251,8 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise argparse.ArgumentTypeError(f"got {text}, need a whole number of at least 1")
     return int(text)

@@ -139,7 +139,7 @@ def read_references(path: str) -> dict[str, str]:
         ValueError: the file cannot be read, or a row has no text (which one is named).
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

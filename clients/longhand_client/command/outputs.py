@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -65,6 +66,9 @@ class JsonWriter:
     def __init__(self, stream: IO[str], details: Details) -> None:
         self._stream = stream
         self._details = details
+        # JSON is UTF-8; a terminal with another encoding gets escapes, which are the same everywhere.
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        self._escaped = codecs.lookup(encoding).name != "utf-8"
 
     def write(self, name: str, transcription: Transcription, extra: dict[str, Any]) -> None:
         """Writes one reading."""
@@ -79,7 +83,7 @@ class JsonWriter:
             record["words"] = [asdict(one) for one in transcription.words]
         if self._details.characters:
             record["characters"] = [asdict(one) for one in transcription.characters]
-        text = json.dumps(record | extra, ensure_ascii=False)
+        text = json.dumps(record | extra, ensure_ascii=self._escaped)
         # Bytes of a file name that are not UTF-8 stand for themselves as lone surrogates, which JSON can escape.
         text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
         print(text, file=self._stream, flush=True)

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import io
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -29,6 +30,8 @@ from longhand_client.results import Outcome, Transcription
 
 # Readings less sure than this are no plain matter.
 _SURE = 0.9
+# Bytes of a file's name, which may have 255, so that a number and a suffix find room.
+_LONGEST_NAME = 240
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,9 @@ class ArchiveWriter:
 
 
 def _flat_name(name: str) -> str:
-    """A file name made of the whole path, so that two folders may each have a 001.png."""
-    return "_".join(part for part in Path(name).parts if part not in ("/", "..", "."))
+    """A file name made of the whole path, so that two folders may each have a 001.png; of a very long one its end."""
+    flat = "_".join(part for part in Path(name).parts if part not in ("/", "..", "."))
+    return os.fsdecode(os.fsencode(flat)[-_LONGEST_NAME:])
 
 
 class _FileNames:

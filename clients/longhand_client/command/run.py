@@ -16,6 +16,7 @@ from longhand_client.client import RecognizerClient
 from longhand_client.command.arguments import (
     ARCHIVE_FORMATS,
     COMMANDS,
+    connects,
     make_client,
     read_parser,
     recognition_options,
@@ -109,11 +110,13 @@ def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, r
     progress = Progress(sys.stderr, _total(options) if shown else None, enabled=shown)
     try:
         read_items(client, find_items(options.images, options.manifest), job, progress, report)
-    except (KeyboardInterrupt, LonghandError) as error:
+    except BrokenPipeError:  # whoever read our output has what they want
+        raise
+    except (KeyboardInterrupt, LonghandError, OSError) as error:
         progress.clear()
         goes_on = options.out is not None and options.format in ("json", "tsv")
         hint = ", the same command goes on with --resume" if goes_on else ""
-        if isinstance(error, LonghandError):
+        if not isinstance(error, KeyboardInterrupt):
             if report.read:
                 print(f"longhand: {report.read} images are read{hint}", file=sys.stderr)
             raise
@@ -134,14 +137,18 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
             usage.error(f"no such file: {name}; as a command it comes first: longhand {name} ...")
     if options.manifest not in (None, STANDARD_INPUT) and not Path(options.manifest).exists():
         usage.error(f"--manifest {options.manifest}: No such file or directory")
-    if options.local and options.address is not None:
-        usage.error("--local reads in this process: leave out --address")
+    if options.local and connects(options):
+        usage.error("--local reads in this process: leave out --address, --token-file and --tls")
     if options.resume and (options.out is None or options.format not in ("json", "tsv")):
         usage.error("--resume needs --out FILE with --json or --tsv: only these say which files are done")
     if options.format == "tsv" and (options.words or options.characters):
         usage.error("--tsv has no columns for words and characters: take --json")
     if options.decoder == "greedy" and options.alternatives > 1:
         usage.error("--alternatives: greedy decoding knows one reading only")
+    if options.decoder == "greedy" and (options.beam_width or options.lm_weight or options.hotwords):
+        usage.error(
+            "--beam-width, --lm-weight and --hotwords are the beam search's: leave out --decoder greedy"
+        )
     if options.format in ARCHIVE_FORMATS and options.alternatives > 1:
         usage.error(f"--alternatives: --format {options.format} has one reading a line: take --json")
     if options.out is not None:
@@ -191,14 +198,20 @@ def _total(options: argparse.Namespace) -> int | None:
 
 @contextmanager
 def _output(options: argparse.Namespace) -> Iterator[TextIO]:
-    if options.out is None or options.format in ARCHIVE_FORMATS:
-        yield sys.stdout
-        return
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    mode: Literal["a", "w"] = "a" if options.resume else "w"
-    # File names need not be UTF-8, and come out as the bytes that they are.
-    with Path(options.out).open(mode, encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        yield stream
+    try:
+        if options.out is None or options.format in ARCHIVE_FORMATS:
+            yield sys.stdout
+            return
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+        mode: Literal["a", "w"] = "a" if options.resume else "w"
+        # File names need not be UTF-8, and come out as the bytes that they are.
+        with Path(options.out).open(mode, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            yield stream
+    except OSError as error:
+        error.filename = (
+            error.filename or options.out or "standard output"
+        )  # a full disk, for one, has no name
+        raise
 
 
 def _writer(options: argparse.Namespace, stream: TextIO) -> Writer:

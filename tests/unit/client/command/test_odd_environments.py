@@ -1,0 +1,75 @@
+"""The command line with other encodings, full disks, long paths and odd line ends."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from longhand.v1 import recognition_pb2 as pb
+from longhand_client import cli
+from longhand_client.command.arguments import read_hotwords
+from longhand_client.command.inputs import read_references
+from longhand_client.command.outputs import Details, JsonWriter
+from longhand_client.command.read import ArchiveWriter
+from longhand_client.results import transcription_from_proto
+
+if TYPE_CHECKING:
+    from helpers.fake_service import FakeServer
+
+READING = transcription_from_proto(pb.RecognitionResult(text="à 漢", image_width_px=60, image_height_px=20))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_json_in_every_encoding(encoding: str) -> None:
+    content = io.BytesIO()
+    stream = io.TextIOWrapper(content, encoding=encoding, errors="backslashreplace")
+    JsonWriter(stream, Details()).write("odd\udcff.png", READING, {})
+    record = json.loads(content.getvalue().decode("utf-8"))
+    assert (record["file"], record["text"]) == ("odd\udcff.png", "à 漢")
+    assert ("à".encode() in content.getvalue()) == (encoding == "utf-8")
+
+
+def test_a_full_disk_is_named(fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "one.png").write_bytes(b"text:one")
+    image = str(tmp_path / "one.png")
+    assert cli.main([image, "--json", "--out", "/dev/full", "--address", fake.address]) == 1
+    assert "longhand: /dev/full: No space left on device" in capsys.readouterr().err
+
+
+def test_paths_that_are_too_long_for_one_name(tmp_path: Path) -> None:
+    writer = ArchiveWriter("alto", tmp_path)
+    for name in ("a/" + "é" * 200 + "/x.png", "b/" + "é" * 200 + "/x.png"):
+        writer.write(name, READING, {})
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 2
+    assert all(name.endswith(("_x.png.xml", "_x.png-2.xml")) for name in names)
+
+
+def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "labels.tsv"
+    path.write_bytes("a.png\tone\u2028two\x0cthree\x85\r\nb.png\tfour\n".encode())
+    assert read_references(str(path)) == {"a.png": "one\u2028two\x0cthree\x85", "b.png": "four"}
+    path.write_text("one\u2028two\t3\nfour\n", encoding="utf-8")
+    assert read_hotwords(path) == {"one\u2028two": 3.0, "four": None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--local", "--tls-ca", "ca.pem"], "leave out --address, --token-file and --tls"),
+        (["--local", "--token-file", "token"], "leave out --address, --token-file and --tls"),
+        (["--decoder", "greedy", "--hotwords", "words"], "leave out --decoder greedy"),
+        (["--decoder", "greedy", "--beam-width", "5"], "leave out --decoder greedy"),
+        (["--decoder", "greedy", "--lm-weight", "0.5"], "leave out --decoder greedy"),
+    ],
+)
+def test_options_without_effect(
+    arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["x.png", *arguments])
+    assert problem in capsys.readouterr().err
