@@ -177,3 +177,25 @@ def test_sizes_that_make_no_sense(size: str) -> None:
     outcome = start("--max-image-mib", size)
     assert outcome.returncode == 2
     assert f"got {size}, need 1 to 16" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "expected"),
+    [("/api/recognize", 405, "METHOD_NOT_ALLOWED"), ("/nope", 404, "NOT_FOUND")],
+)
+def test_every_failure_is_json(web: WebProcess, path: str, status: int, expected: str) -> None:
+    answer = web.ask(path)
+    assert (answer.status, reason(answer.body)) == (status, expected)
+    assert answer.headers.get("allow") == ("POST" if status == 405 else None)
+
+
+def test_parameters_that_nobody_knows_are_refused(web: WebProcess) -> None:
+    answer = web.ask("/api/recognize?alternatves=3", method="POST", body=draw_image("ab"))
+    assert answer.status == 400
+    assert "no parameter 'alternatves'" in json.loads(answer.body)["error"]["message"]
+
+
+def test_a_service_of_its_own_has_no_address() -> None:
+    outcome = start("--local", "--address", "localhost:1")
+    assert outcome.returncode == 2
+    assert "leave out --address" in outcome.stderr

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from longhand_client import DEFAULT_ADDRESS, LonghandError
-from longhand_client.command.arguments import add_credentials, credentials
+from longhand_client.command.arguments import add_credentials, connects, credentials
 from longhand_client.connection import Connection
 from longhand_client.images import MAX_IMAGE_BYTES
 from longhand_client.local_server import LocalServer
@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     usage = _parser()
     options = usage.parse_args(arguments)
+    if options.local and connects(options):
+        usage.error("--local starts a service of its own: leave out --address, --token-file and --tls")
+    options.address = options.address or DEFAULT_ADDRESS
     try:
         tls, token = credentials(options)
         Connection(address=options.address).target()
@@ -75,12 +78,18 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="longhand_web", description="Serves Longhand's web page.")
-    parser.add_argument("--address", default=DEFAULT_ADDRESS, metavar="HOST:PORT", help="the gRPC service")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help=f"the gRPC service (default: {DEFAULT_ADDRESS})"
+    )
     parser.add_argument("--local", action="store_true", help="start a service for this page")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
     parser.add_argument("--port", type=_port, default=8080, help="default: %(default)s")
     parser.add_argument(
-        "--max-image-mib", type=_mebibytes, default=4, metavar="N", help="largest image accepted"
+        "--max-image-mib",
+        type=_mebibytes,
+        default=4,
+        metavar="N",
+        help="largest image accepted (default: %(default)s)",
     )
     add_credentials(parser)
     return parser

@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any, Literal, cast
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -46,6 +47,7 @@ FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/sample.png": ("sample.png", "image/png"),
 }
+PARAMETERS = ("decoder", "alternatives", "lm_weight")
 SECURITY_HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -156,7 +158,21 @@ def build_app(config: GatewayConfig) -> Starlette:
         Route("/api/status", _guarded(status)),
         Route("/api/recognize", _guarded(recognize), methods=["POST"]),
     ]
-    return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(_SecurityHeaders)])
+    return Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[Middleware(_SecurityHeaders)],
+        exception_handlers={HTTPException: _refused},
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: another path, another method."""
+    assert isinstance(error, HTTPException)
+    reason = "METHOD_NOT_ALLOWED" if error.status_code == 405 else "NOT_FOUND"
+    response = _problem(error.status_code, reason, f"{request.method} {request.url.path}: {error.detail}")
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -220,6 +236,10 @@ def _file_of_form(kind: str, body: bytes) -> bytes:
 
 
 async def _options(parameters: Mapping[str, str], client: AsyncRecognizerClient) -> RecognitionOptions:
+    for name in parameters:
+        if name not in PARAMETERS:
+            known = ", ".join(PARAMETERS)
+            raise RefusedError(400, "INVALID_REQUEST", f"no parameter {name!r}; there is: {known}")
     decoder = parameters.get("decoder") or None
     if decoder not in (None, "greedy", "beam"):
         raise RefusedError(400, "INVALID_REQUEST", f"decoder: got {decoder!r}, need 'greedy' or 'beam'")
