@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -13,8 +14,10 @@ from collections.abc import Callable
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.logs import set_up_logging
 from longhand_server.memory import keep_freed_memory
-from longhand_server.settings import parse_arguments, to_toml
+from longhand_server.settings import parse_arguments, to_toml, unknown_variables
 from longhand_server.supervisor import SUPERVISED, Supervisor
+
+_LOG = logging.getLogger("longhand_server")
 
 
 def main() -> int:
@@ -29,6 +32,9 @@ def main() -> int:
             print(to_toml(config), end="")
             return 0
         set_up_logging(config.observe)
+        if SUPERVISED not in os.environ:
+            for name in unknown_variables(os.environ):
+                _LOG.warning("%s is no setting and has no effect", name)
         # A worker thread hands the interpreter back to the event loop five times sooner than by default.
         sys.setswitchinterval(0.001)
         if config.listen.workers > 1:

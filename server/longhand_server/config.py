@@ -141,7 +141,9 @@ DEFAULT_IMAGE_LIMITS = ImageLimits()
 class ListenConfig(Settings):
     """Where the server listens and how it stops."""
 
-    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 or [::] = every interface")
+    host: str = setting(
+        "127.0.0.1", "address to listen on; 0.0.0.0 or [::] = every interface, unix:PATH = a Unix socket"
+    )
     port: int = setting(50051, "gRPC port; 0 = a free one", low=0, high=65_535)
     port_file: str = setting("", "file that gets the port once the server answers")
     workers: int = setting(1, "processes that share the port; a dead one is restarted", low=1, high=256)
@@ -222,7 +224,9 @@ class RuntimeConfig(Settings):
         "network (twice as fast), half precision on a GPU",
         choices=("auto", "full"),
     )
-    threads: int = setting(0, "images worked on at the same time; 0 = one per core", low=0, high=1024)
+    threads: int = setting(
+        0, "images worked on at the same time; 0 = one per core that this process may use", low=0, high=1024
+    )
 
 
 @dataclass(frozen=True)

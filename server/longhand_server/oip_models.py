@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from longhand.oip import inference_pb2 as oip
 from longhand_server.config import ServerConfig
+from longhand_server.cores import usable_cores
 from longhand_server.errors import ModelNotFoundError
 from longhand_server.oip_parameters import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from longhand_server.oip_tensors import INPUT, OUTPUTS
@@ -78,7 +78,7 @@ def write_config(model: ServedModel, config: ServerConfig, device: str) -> oip.M
             oip.ModelInstanceGroup(
                 name=f"{model.name}_0",
                 kind=oip.ModelInstanceGroup.KIND_GPU if on_gpu else oip.ModelInstanceGroup.KIND_CPU,
-                count=1 if on_gpu else config.runtime.threads or os.cpu_count() or 1,
+                count=1 if on_gpu else config.runtime.threads or usable_cores(),
                 gpus=[int(device.partition(":")[2])] if on_gpu else [],
             )
         ],

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from longhand_decoder import BeamSearchOptions
 from longhand_server.bundle import MANIFEST, ModelBundle, load_bundle
 from longhand_server.config import ServerConfig
+from longhand_server.cores import usable_cores
 from longhand_server.errors import InvalidModelError, ModelNotFoundError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.pipeline import RecognitionPipeline, make_pipeline
@@ -129,7 +130,7 @@ class ServedModel:
             recognizer,
             self._config.batching,
             self._config.image,
-            threads=self._config.runtime.threads,
+            threads=self._config.runtime.threads or usable_cores(),
             on_batch=self._batch_started,
         )
         if self._device != "cpu":
@@ -263,6 +264,8 @@ def find_bundles(config: ServerConfig) -> list[ModelBundle]:
         # Hidden folders are where new bundles are put together.
         found = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}")) if path.parent.name[0] != "."]
         others = [load_bundle(path) for path in found]
+        if not found:
+            _LOG.warning("models: none in %s, where each would be a subfolder with a %s", folder, MANIFEST)
     named = [bundle for bundle in others if bundle.name == config.models.model]
     if named:
         default = max(named, key=lambda bundle: version_key(bundle.version))

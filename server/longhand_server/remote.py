@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 from longhand_server.batching import DynamicBatcher
 from longhand_server.bundle import ModelBundle
 from longhand_server.config import ServerConfig
+from longhand_server.cores import usable_cores
 from longhand_server.image import LineImage
 from longhand_server.metrics import Metrics
 from longhand_server.options import RecognitionOptions
@@ -51,7 +51,7 @@ class RemotePipeline(RecognitionPipeline):
         super().__init__(model.line, config.image)
         self._name, self._version = model.name, model.version
         self._reader = reader
-        self._workers = Workers(config.runtime.threads or os.cpu_count() or 1, "image")
+        self._workers = Workers(config.runtime.threads or usable_cores(), "image")
         self._images = DynamicBatcher(
             self._run,
             replace(config.batching, max_batch_size=1, max_delay_ms=0.0),

@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
+from prometheus_client import ProcessCollector, start_http_server
 
 from longhand.oip import inference_pb2, inference_pb2_grpc
 from longhand.v1 import recognition_pb2, recognition_pb2_grpc
@@ -241,6 +241,7 @@ def _serve_metrics(observe: ObserveConfig, metrics: Metrics) -> int:
         raise ConfigurationError(
             f"metrics_port: cannot listen on {observe.metrics_host}:{observe.metrics_port}: {error.strerror}"
         ) from error
+    ProcessCollector(registry=metrics.registry)
     return int(http.server_port)
 
 

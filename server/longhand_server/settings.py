@@ -44,13 +44,19 @@ def parse_arguments(
     if path:
         values.update(_from_file(Path(path)))
     for section, item in settings():
-        variable = _PREFIX + flag_name(item).replace("-", "_").upper()
+        variable = _variable(item)
         if variable in environment:
             values[section, item.name] = _from_text(item, environment[variable], variable)
         given = getattr(parsed, flag_name(item).replace("-", "_"))
         if given is not None:
             values[section, item.name] = _from_text(item, given, f"--{flag_name(item)}")
     return _build(values), parsed
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Environment variables that are named like settings, and are none."""
+    known = {_variable(item) for _, item in settings()} | {_PREFIX + "CONFIG"}
+    return sorted(name for name in environment if name.startswith(_PREFIX) and name not in known)
 
 
 def settings() -> Iterator[tuple[str, Field[Any]]]:
@@ -63,6 +69,10 @@ def settings() -> Iterator[tuple[str, Field[Any]]]:
 def _sections() -> dict[str, type[Settings]]:
     # Their fields have defaults, and those are of the sections' own types.
     return {section.name: type(section.default) for section in fields(ServerConfig)}  # type: ignore[misc]
+
+
+def _variable(item: Field[Any]) -> str:
+    return _PREFIX + flag_name(item).replace("-", "_").upper()
 
 
 def flag_name(item: Field[Any]) -> str:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from longhand_server.config import ServerConfig
+from longhand_server.cores import usable_cores
 from longhand_server.errors import ConfigurationError
 from longhand_server.gpus import count_gpus
 from longhand_server.ports import reserve_port, write_port
@@ -128,7 +129,7 @@ class Supervisor:
             listen=replace(listen, workers=1, reuse_port=True, port=port, port_file=""),
             runtime=replace(
                 runtime,
-                threads=runtime.threads or max(1, (os.cpu_count() or 1) // listen.workers),
+                threads=runtime.threads or max(1, usable_cores() // listen.workers),
                 device=f"cuda:{index % devices}" if devices > 1 else runtime.device,
             ),
             # 0 is a free port, which each worker tells.

@@ -93,10 +93,14 @@ def make_tracer(endpoint: str) -> Tracer:
     """A tracer that sends spans to an OTLP collector over gRPC; one that does nothing where it is empty.
 
     Raises:
-        ConfigurationError: The packages are not installed.
+        ConfigurationError: It is no address, or the packages are not installed.
     """
     if not endpoint:
         return Tracer()
+    if not endpoint.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"otlp_endpoint: got {endpoint!r}, need http://HOST:PORT, or https://HOST:PORT to encrypt"
+        )
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor

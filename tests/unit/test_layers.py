@@ -41,6 +41,7 @@ SERVER_ORDER = [
     "logs",
     "ports",
     "memory",
+    "cores",
     "probe",
     "gpus",
     "supervisor",
