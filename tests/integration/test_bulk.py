@@ -24,6 +24,7 @@ import pytest
 from helpers.process_tree import process_tree, title
 from helpers.ray_process import free_port
 from helpers.toy_model import ALPHABET, draw_image
+from longhand_server import bulk
 
 CLI = [sys.executable, str(Path(__file__).parents[2] / "clients" / "cli.py"), "batch"]
 ON_RAY = pytest.param(("--address", "local", "--readers", "2"), marks=pytest.mark.scale, id="ray")
@@ -48,9 +49,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
     return files
 
 
-def run(
+def run_elsewhere(
     *arguments: object, environment: Mapping[str, str] = _ENVIRONMENT
 ) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process of its own."""
     if "--address" in arguments and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed here: make test-scale brings it")
     return subprocess.run(
@@ -61,6 +63,21 @@ def run(
         check=False,
         env=environment,
     )
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command in this process, which has loaded already what takes a new one most of its time.
+
+    `longhand batch` replaces its own process by the program of which this is the main function.
+    """
+    command = list(map(str, arguments))
+    printed, complaints = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints):
+        try:
+            status = bulk.main(command)
+        except SystemExit as end:  # by argparse
+            status = int(str(end.code))
+    return subprocess.CompletedProcess(command, status, printed.getvalue(), complaints.getvalue())
 
 
 def rows_in(folder: Path) -> list[dict[str, Any]]:
@@ -87,7 +104,9 @@ def check_rows(rows: Sequence[Mapping[str, Any]], expected: Sequence[tuple[str, 
 def test_a_folder(place: tuple[str, ...], toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:
     folder = next(iter(images)).parents[1]
     out = tmp_path / "out"
-    outcome = run(folder, "--out", out, "--format", "jsonl", "--model", toy_bundle, "--chunk", 5, *place)
+    outcome = run_elsewhere(
+        folder, "--out", out, "--format", "jsonl", "--model", toy_bundle, "--chunk", 5, *place
+    )
     assert outcome.returncode == 0, outcome.stderr
     assert "read 24 images in" in outcome.stderr
     check_rows(rows_in(out), [(path.name, images[path]) for path in sorted(images)])
@@ -285,7 +304,7 @@ def test_killed_and_resumed_every_row_is_there_once(
         for path, modified in done.items():
             assert path.stat().st_mtime_ns == modified, f"round {round_number}: {path} was written again"
         done = {path: path.stat().st_mtime_ns for path in out.glob("part-*.jsonl")}
-    outcome = run(*command, "--resume")
+    outcome = run_elsewhere(*command, "--resume")
     assert outcome.returncode == 0, outcome.stderr
     assert "images were done by an earlier run" in outcome.stderr
     check_rows(rows_in(out), [(path.name, images[path]) for path in wanted])
@@ -327,14 +346,17 @@ def test_a_cluster_that_is_there_already(toy_bundle: Path, images: dict[Path, st
     start += ["--include-dashboard=false", f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"]
     folder, out = next(iter(images)).parents[1], tmp_path / "out"
     command = [folder, "--out", out, "--format", "jsonl", "--model", toy_bundle, "--chunk", 5, "--resume"]
-    nobody = run(*command, "--address", head)
+    nobody = run_elsewhere(*command, "--address", head)
     assert nobody.returncode == 2
     assert f"--address: no Ray cluster at '{head}'" in nobody.stderr
-    assert "got 'nowhere', need HOST:PORT, auto or local" in run(*command, "--address", "nowhere").stderr
+    assert (
+        "got 'nowhere', need HOST:PORT, auto or local"
+        in run_elsewhere(*command, "--address", "nowhere").stderr
+    )
     with subprocess.Popen([sys.executable, *start], env=environment) as cluster:
         try:
             end = time.monotonic() + 150
-            while (outcome := run(*command, "--address", head, environment=environment)).returncode:
+            while (outcome := run_elsewhere(*command, "--address", head, environment=environment)).returncode:
                 assert time.monotonic() < end, outcome.stderr
         finally:
             processes = process_tree(cluster.pid)
