@@ -20,6 +20,7 @@ _SERVICE = "longhand.v1.RecognitionService"
 # Requests up to this are kept for being sent again, which is what the server takes unless it is told otherwise.
 _RETRY_BUFFER_BYTES = 32 * 1024 * 1024
 _LONGEST_S = 1e9  # thirty years
+_LONGEST_KEEPALIVE_S = 1e6  # gRPC counts it in milliseconds, in 32 bits
 # A stream is opened again by the client itself, which knows what is still unanswered.
 _RETRIED_METHODS = ("Recognize", "BatchRecognize", "ListModels", "GetModel")
 
@@ -44,12 +45,24 @@ class Tls:
         private_key: this client's key, where the server asks for one.
         certificate_chain: this client's certificate, where the server asks for one.
         server_name: the name in the server's certificate, where it is not the address's host.
+
+    Raises:
+        ValueError: no PEM file, or a key without its certificate.
     """
 
     root_certificates: bytes | None = None
     private_key: bytes | None = None
     certificate_chain: bytes | None = None
     server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        # gRPC says of such contents on standard error only, and ends the program where one of a pair is missing.
+        for name in ("root_certificates", "private_key", "certificate_chain"):
+            content = getattr(self, name)
+            if content is not None and not (isinstance(content, bytes) and b"-----BEGIN " in content):
+                raise ValueError(f"tls: {name}: need the bytes of a PEM file")
+        if (self.private_key is None) != (self.certificate_chain is None):
+            raise ValueError("tls: private_key and certificate_chain go together")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +91,15 @@ class Connection:
         if token is not None and not _TOKEN.fullmatch(token):
             raise ValueError("token: got an empty one, or one with spaces or other than ASCII characters")
         object.__setattr__(self, "token", token)
-        if self.retries < 0:
-            raise ValueError(f"retries: got {self.retries}, need at least 0")
+        addresses = (self.address,) if isinstance(self.address, str) else self.address
+        if not all(isinstance(address, str) for address in addresses):
+            raise ValueError(f"address: got {self.address!r}, need 'HOST:PORT', or a list of them")
+        if self.tls is not None and not isinstance(self.tls, Tls):
+            raise ValueError(f"tls: got {self.tls!r}, need Tls()")
+        if not isinstance(self.retries, int) or self.retries < 0:
+            raise ValueError(f"retries: got {self.retries!r}, need a whole number, at least 0")
+        if not (isinstance(self.keepalive_s, int | float) and self.keepalive_s > 0):
+            raise ValueError(f"keepalive_s: got {self.keepalive_s!r}, need seconds, more than 0")
 
     @property
     def name(self) -> str:
@@ -122,7 +142,7 @@ class Connection:
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_receive_message_length", self.max_message_bytes),
-            ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
+            ("grpc.keepalive_time_ms", round(1000 * min(self.keepalive_s, _LONGEST_KEEPALIVE_S))),
             # Also the time that sent bytes may stay unconfirmed (TCP_USER_TIMEOUT): a host that vanished without a
             # reset loses its calls after this, and they are tried elsewhere.
             ("grpc.keepalive_timeout_ms", 3_000),

@@ -33,6 +33,7 @@ _TLS_FAILURES = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not one that is trusted here",
     "Hostname Verification Check failed": "the server's certificate is for another name",
     "WRONG_VERSION_NUMBER": "the server there does not speak TLS",
+    "Failed to create security handshaker": "the certificates or the key given here are unusable",
 }
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 

@@ -75,6 +75,8 @@ def options_to_proto(options: RecognitionOptions | None) -> pb.RecognitionOption
         return None
     message = pb.RecognitionOptions()
     try:
+        if not isinstance(options, RecognitionOptions):
+            raise TypeError(f"got {type(options).__name__}, need RecognitionOptions(...)")
         _fill(message, options)
     except (TypeError, ValueError, AttributeError) as error:
         raise InvalidRequestError(f"options: {error}", code="INVALID_ARGUMENT", field="options") from error

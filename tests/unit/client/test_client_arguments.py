@@ -1,0 +1,69 @@
+"""What a client is made with: what makes no sense is refused at once, in words."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from longhand_client import RecognizerClient, ServerUnavailableError, Tls
+from longhand_client.connection import Connection
+from longhand_client.errors import InvalidRequestError
+from longhand_client.options import options_to_proto
+
+if TYPE_CHECKING:
+    from helpers.fake_service import FakeServer
+
+PEM = b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "problem"),
+    [
+        ({"private_key": PEM}, "private_key and certificate_chain go together"),  # gRPC would end the program
+        ({"certificate_chain": PEM}, "private_key and certificate_chain go together"),
+        ({"root_certificates": b"x"}, "root_certificates: need the bytes of a PEM file"),
+        ({"root_certificates": PEM.decode()}, "root_certificates: need the bytes of a PEM file"),
+    ],
+)
+def test_certificates_that_are_none(keywords: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Tls(**keywords)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "problem"),
+    [
+        ({"address": ("localhost", 50051)}, "need 'HOST:PORT', or a list of them"),
+        ({"address": b"localhost:50051"}, "need 'HOST:PORT', or a list of them"),
+        ({"tls": True}, r"tls: got True, need Tls\(\)"),
+        ({"retries": 2.5}, "retries: got 2.5, need a whole number"),
+        ({"retries": None}, "retries: got None, need a whole number"),
+        ({"retries": -1}, "retries: got -1, need a whole number"),
+        ({"keepalive_s": 0}, "keepalive_s: got 0, need seconds, more than 0"),
+        ({"keepalive_s": math.nan}, "keepalive_s: got nan"),
+    ],
+)
+def test_connections_that_make_no_sense(keywords: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        RecognizerClient(**keywords)
+
+
+def test_keepalive_may_be_never() -> None:
+    options = dict(Connection(keepalive_s=math.inf).options())
+    assert 10**8 < options["grpc.keepalive_time_ms"] < 2**31
+
+
+def test_options_of_another_kind() -> None:
+    with pytest.raises(InvalidRequestError, match=r"got dict, need RecognitionOptions"):
+        options_to_proto({"alternatives": 3})  # type: ignore[arg-type]
+
+
+def test_damaged_certificates_are_told(fake: FakeServer) -> None:
+    with (
+        RecognizerClient(fake.address, tls=Tls(root_certificates=PEM), retries=0, timeout_s=5) as client,
+        pytest.raises(ServerUnavailableError, match="given here are unusable") as caught,
+    ):
+        client.health()
+    assert caught.value.reason == "TLS"
