@@ -153,19 +153,12 @@ def test_calls_from_a_shell(server: ServerProcess, scans: Path) -> None:
 @pytest.mark.slow
 def test_fine_tune(server: ServerProcess, scans: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs PyTorch (make test TORCH=no leaves it out)")
-    first = tmp_path / "first"
+    from helpers.training_runs import STARTED_ANEW, write_small_checkpoint
+
+    start = write_small_checkpoint(tmp_path / "best.pt")
     tiny = "--channels 4 4 4 4 --blocks 1 1 1 --hidden 8 --layers 1 --batch-pixels 2000 --workers 0"
-    train = [sys.executable, "-m", "longhand_training.train", "--folder", str(scans), "--out", str(first)]
-    subprocess.run([*train, *tiny.split(), "--minutes", "0.01"], check=True, timeout=100, capture_output=True)
-    command = [
-        "bash",
-        str(EXAMPLES / "fine_tune.sh"),
-        str(scans),
-        str(first / "best.pt"),
-        str(tmp_path / "out"),
-        "0.05",
-    ]
-    environment = {**os.environ, "PYTHON": sys.executable, "TRAIN_ARGS": tiny}
+    command = ["bash", str(EXAMPLES / "fine_tune.sh"), str(scans), str(start), str(tmp_path / "out"), "0.01"]
+    environment = {**os.environ, **STARTED_ANEW, "PYTHON": sys.executable, "TRAIN_ARGS": tiny}
     outcome = subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=110, check=False
     )

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
+from helpers.training_runs import STARTED_ANEW, Train, command, environment, train_elsewhere
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import NetworkConfig
-from longhand_training import ablate
+from longhand_training import ablate, export
 from longhand_training.checkpoint import Checkpoint, averaged, mixed
 from longhand_training.config import TrainingConfig, sized_like
 from longhand_training.dataset import Sample, collate
@@ -172,7 +172,9 @@ def test_settings_out_of_range_are_named_by_their_option(name: str, value: Any) 
         TrainingConfig(**{name: value})
 
 
-def test_the_command_trains_on_a_folder_stops_at_its_limit_and_exports(tmp_path: Path) -> None:
+def test_the_command_trains_on_a_folder_stops_at_its_limit_and_exports(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = tmp_path / "lines"
     lines.mkdir()
     for i, text in enumerate(("hello", "world")):
@@ -180,21 +182,20 @@ def test_the_command_trains_on_a_folder_stops_at_its_limit_and_exports(tmp_path:
         cv2.putText(grey, text, (10, 42), cv2.FONT_HERSHEY_SIMPLEX, 1.4, 0, 3)
         cv2.imwrite(str(lines / f"{i}.png"), grey)
         (lines / f"{i}.txt").write_text(text)
-    run = tmp_path / "run"
-    base = [sys.executable, "-m"]
-    train = [*base, "longhand_training.train", "--folder", str(lines), "--out", str(run), "--workers", "0"]
-    train += ["--minutes", "0.05", "--threads", "1", "--hidden", "16", "--channels", "4", "6", "8", "8"]
-    done = subprocess.run(train, capture_output=True, text=True, check=False, env=_environment())
+    run, out = tmp_path / "run", tmp_path / "bundle"
+    arguments = ["--folder", lines, "--minutes", "0.02", "--hidden", "16", "--channels", "4", "6", "8", "8"]
+    # As from a shell: it sets its environment and starts itself anew.
+    plain = {name: value for name, value in environment().items() if name not in STARTED_ANEW}
+    done = subprocess.run(
+        command(*arguments, "--out", run), capture_output=True, text=True, check=False, env=plain, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     assert "finished" in done.stdout
-    out = tmp_path / "bundle"
-    export = [*base, "longhand_training.export", str(run / "last.pt"), "--out", str(out), "--name", "mine"]
-    done = subprocess.run(export, capture_output=True, text=True, check=False, env=_environment())
+    monkeypatch.setattr(sys, "argv", ["export", str(run / "last.pt"), "--out", str(out), "--name", "mine"])
+    assert export.main() == 0
+    done = train(*arguments, "--out", tmp_path / "tuned", "--init", out)
     assert done.returncode == 0, done.stderr
-    tune = [*train, "--init", str(out)]
-    tune[tune.index(str(run))] = str(tmp_path / "tuned")
-    done = subprocess.run(tune, capture_output=True, text=True, check=False, env=_environment())
-    assert done.returncode == 0, done.stderr
+    assert "finished" in done.stdout
     assert (tmp_path / "tuned" / "last.pt").is_file()
 
 
@@ -204,10 +205,8 @@ def test_processes_that_train_together_end_at_the_same_step_with_the_same_weight
     cv2.imwrite(str(lines / "0.png"), np.where(np.eye(60, 240, 20) > 0, 0, 255).astype(np.uint8))
     (lines / "0.txt").write_text("abc")
     run = tmp_path / "a run"  # the file where they meet lies there, too
-    command = [sys.executable, "-m", "longhand_training.train", "--folder", str(lines), "--out", str(run)]
-    command += ["--workers", "0", "--threads", "1", "--processes", "2", "--lines", "300"]
-    command += ["--hidden", "8", "--channels", "4", "4", "4", "4", "--batch-pixels", "8000"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    size = ["--lines", "300", "--batch-pixels", "8000"]
+    done = train_elsewhere("--folder", lines, "--out", run, "--processes", "2", *size)
     assert done.returncode == 0, done.stderr
     saved = Checkpoint.load(run / "last.pt")
     assert saved.settings["processes"] == 2
@@ -249,15 +248,10 @@ def test_fine_tuning_keeps_the_size_of_the_network() -> None:
 
 
 def test_no_lines_to_train_on_is_one_clear_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "longhand_training.train", "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    done = train_elsewhere("--out", tmp_path / "run")
     assert done.returncode == 2
     assert "no training lines: name --data, --folder or --iam" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONWARNINGS": "ignore"}
 
 
 def test_a_schedule_over_lines_does_not_hang_on_the_clock(tmp_path: Path) -> None:
@@ -290,6 +284,8 @@ def test_every_variant_of_the_ablation_is_a_run_that_training_understands(
 def test_an_ablation_takes_finished_runs_as_they_are_and_names_the_one_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name, value in STARTED_ANEW.items():  # its runs are processes of their own
+        monkeypatch.setenv(name, value)
     out = tmp_path / "out"
     (out / "all").mkdir(parents=True)
     (out / "all" / "log.csv").write_text("minutes,lines,cer_pen\n0.5,50,0.9\n1.04,100,0.125\n")

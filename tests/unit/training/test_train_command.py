@@ -20,6 +20,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
+from helpers.training_runs import Train, command, environment, train_elsewhere
 from longhand_server.alphabet import Alphabet
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.config import FINE_TUNING_RATE, TrainingConfig
@@ -32,7 +33,6 @@ from longhand_training.train import _parser
 from longhand_training.trainer import Trainer
 
 ALPHABET = Alphabet("ab ")
-SMALL = ["--hidden", "8", "--channels", "4", "4", "4", "4", "--layers", "1", "--batch-pixels", "2000"]
 
 
 def own_lines(folder: Path, *texts: str) -> Path:
@@ -45,18 +45,6 @@ def own_lines(folder: Path, *texts: str) -> Path:
         cv2.imwrite(str(folder / f"{i}.png"), grey)
         (folder / f"{i}.txt").write_text(text, "utf-8")
     return folder
-
-
-def command(*arguments: object) -> list[str]:
-    base = [sys.executable, "-m", "longhand_training.train", "--workers", "0", "--threads", "1", *SMALL]
-    return [*base, *map(str, arguments)]
-
-
-def train(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, env=environment, timeout=200
-    )
 
 
 def bars() -> list[Sample]:
@@ -151,12 +139,13 @@ def test_fine_tuning_is_slow_unless_told_otherwise(named: list[str], rate: float
 
 
 def test_where_fine_tuning_began_is_recorded_and_own_validation_lines_take_the_place_of_held_out_ones(
-    tmp_path: Path,
+    train: Train, tmp_path: Path
 ) -> None:
     lines, others = own_lines(tmp_path / "lines", "hello"), own_lines(tmp_path / "other" / "lines", "hello")
     first = tmp_path / "first"
     # With a worker: what the run leaves behind at its end must not keep it from ending.
-    assert train("--folder", lines, "--out", first, "--lines", "10", "--workers", "1").returncode == 0
+    begun = train_elsewhere("--folder", lines, "--out", first, "--lines", "10", "--workers", "1")
+    assert begun.returncode == 0, begun.stderr
     tuned = tmp_path / "tuned"
     arguments = ["--folder", lines, "--out", tuned, "--init", first / "last.pt", "--lines", "10"]
     done = train(*arguments, "--validate", others, "--validate", own_lines(tmp_path / "more", "hello"))
@@ -237,7 +226,9 @@ def test_with_other_validation_sets_the_best_mean_is_forgotten(
         (["--validate-iam-ids", "all"], "train: --validate-iam-ids needs --iam (the database)"),
     ],
 )
-def test_what_cannot_be_trained_with_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_with_is_one_line(
+    arguments: list[str], message: str, train: Train, tmp_path: Path
+) -> None:
     lines = own_lines(tmp_path / "lines", "hello", "hello")
     done = train("--folder", lines, "--out", tmp_path / "run", *arguments)
     assert done.returncode == 2
@@ -245,7 +236,9 @@ def test_what_cannot_be_trained_with_is_one_line(arguments: list[str], message: 
     assert done.stderr.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be_written_is_named_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_read(
+    train: Train, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     done = train("--folder", tmp_path / "none", "--out", tmp_path / "file" / "run", "--processes", "2")
     assert done.returncode == 2
@@ -282,14 +275,6 @@ def test_options_that_exclude_each_other_are_usage_errors(
     with pytest.raises(SystemExit):
         _parser().parse_args(["--out", "run", *both])
     assert "not allowed with" in capsys.readouterr().err
-
-
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -354,6 +339,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=environment(),
         start_new_session=True,
     )
     try:
@@ -375,7 +361,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(
     step = Checkpoint.load(out / "last.pt").training["step"]
     assert step > 0
     if processes == 1:
-        done = train(*arguments, "--lines", 1)
+        done = train_elsewhere(*arguments, "--lines", 1)
         assert done.returncode == 0, done.stderr
         assert f"step {step}" in done.stdout
 
@@ -389,6 +375,7 @@ def test_a_process_that_is_killed_is_named_and_what_was_learned_is_saved(tmp_pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=environment(),
     )
     try:
         end = time.monotonic() + 60
@@ -409,7 +396,7 @@ def test_a_process_that_is_killed_is_named_and_what_was_learned_is_saved(tmp_pat
     assert Checkpoint.load(out / "last.pt").training["step"] > 0
 
 
-def test_a_run_that_goes_on_keeps_its_learning_rate(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_keeps_its_learning_rate(train: Train, tmp_path: Path) -> None:
     lines, out = own_lines(tmp_path / "lines", "hello"), tmp_path / "run"
     start = tmp_path / "start"
     assert train("--folder", lines, "--out", start, "--lines", 1).returncode == 0
@@ -433,7 +420,7 @@ def test_a_run_that_goes_on_keeps_its_learning_rate(tmp_path: Path) -> None:
     )
 
 
-def test_lines_that_are_trained_on_are_not_validated_on(tmp_path: Path) -> None:
+def test_lines_that_are_trained_on_are_not_validated_on(train: Train, tmp_path: Path) -> None:
     lines = own_lines(tmp_path / "lines", "hello")
     done = train(
         "--folder", lines, "--validate", f"{lines}/../lines", "--out", tmp_path / "run", "--lines", 1
@@ -442,7 +429,7 @@ def test_lines_that_are_trained_on_are_not_validated_on(tmp_path: Path) -> None:
     assert done.stderr == (f"train: {lines}: every line is validated on, and none is left to train on\n")
 
 
-def test_an_alphabet_of_ones_own_is_trained_and_kept(tmp_path: Path) -> None:
+def test_an_alphabet_of_ones_own_is_trained_and_kept(train: Train, tmp_path: Path) -> None:
     characters = tmp_path / "characters.txt"
     characters.write_text("\N{BOM}abcż łŁ“ż\n" + "z\u0307\n", "utf-8")  # z + combining dot: the same letter
     assert read_characters(characters) == ' abcżłŁ"'
