@@ -443,12 +443,14 @@ def test_a_server_that_comes_later_is_noticed(browser: Browser, tmp_path: Path, 
     address = first.address
     with running_web(address) as web:
         page = browser.new_page()
+        page.clock.install()
         page.goto(web.url)
         page.wait_for_selector("#status[data-state=ready]")
         first.stop()
         page.set_input_files("#files", images[0])
         page.wait_for_selector("#problem:visible")
         assert "cannot be reached" in page.inner_text("#problem")
+        page.clock.fast_forward(11_000)  # while all is well it asks every 10 s
         page.wait_for_selector("#status[data-state=away]", timeout=20_000)
         second = ServerProcess(bundle, tmp_path / "second", "--port", address.rpartition(":")[2])
         page.wait_for_selector("#status[data-state=ready]", timeout=20_000)
