@@ -32,6 +32,7 @@ from longhand_client.command.arguments import (
     not_negative,
     positive,
 )
+from longhand_client.command.standard_streams import open_closed_streams
 from longhand_client.connection import DEFAULT_ADDRESS, Connection
 from longhand_client.errors import LonghandError, ServerUnavailableError
 from longhand_client.local_server import LocalServer
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 (failed, or nothing was read), 2 (usage), 3 (no server), 130 (stopped by Ctrl-C).
     """
+    open_closed_streams()
     usage = _parser()
     options = usage.parse_args(arguments)
     _check(usage, options)

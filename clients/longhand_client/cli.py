@@ -7,10 +7,10 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from longhand_client.command.run import EXIT_INTERRUPTED, EXIT_OK, read
 from longhand_client.command.services import batch, health, models, serve
+from longhand_client.command.standard_streams import open_closed_streams
 from longhand_client.errors import AuthenticationError, LonghandError, ServerUnavailableError
 
 EXIT_FAILED = 1
@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 (some image failed), 2 (usage), 3 (no server), 130 (stopped by Ctrl-C).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # the shell has closed it, as >&- does
-            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115 -- stays open
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # File names need not be text in the terminal's encoding: better odd characters than no output.
         if isinstance(stream, io.TextIOWrapper):

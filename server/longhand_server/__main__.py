@@ -15,6 +15,7 @@ from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.logs import set_up_logging
 from longhand_server.memory import keep_freed_memory
 from longhand_server.settings import parse_arguments, to_toml, unknown_variables
+from longhand_server.standard_streams import open_closed_streams
 from longhand_server.supervisor import SUPERVISED, Supervisor
 
 _LOG = logging.getLogger("longhand_server")
@@ -22,6 +23,7 @@ _LOG = logging.getLogger("longhand_server")
 
 def main() -> int:
     """Runs the server; returns the exit code: 0, 1 (could not start), 2 (wrong settings)."""
+    open_closed_streams()
     # Until the server knows what to do about them. In a container this is process 1, for which the kernel takes
     # signals that nobody has asked for to be of no interest.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

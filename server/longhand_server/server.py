@@ -27,6 +27,7 @@ from longhand_server.ports import reserve_port, write_port
 from longhand_server.registry import ModelRegistry
 from longhand_server.security import TokenStore, check_exposure, server_credentials
 from longhand_server.servicer import RecognitionServicer
+from longhand_server.standard_streams import announce
 from longhand_server.token_guard import TokenGuard
 from longhand_server.tracing import make_tracer
 
@@ -202,7 +203,7 @@ async def serve(config: ServerConfig, *, supervised: bool = False) -> None:
     loop.add_signal_handler(signal.SIGINT, stop.set)
     if supervised:
         loop.add_reader(0, lambda: None if os.read(0, 1024) else stop.set())
-    print(_announcement(server, config), flush=True)
+    announce(_announcement(server, config))
     if config.listen.port_file:
         write_port(Path(config.listen.port_file), server.port)
     reloading = loop.create_task(_reload_on(reload, server))

@@ -21,6 +21,7 @@ from longhand_server.errors import ConfigurationError
 from longhand_server.gpus import count_gpus
 from longhand_server.ports import reserve_port, write_port
 from longhand_server.settings import to_arguments
+from longhand_server.standard_streams import announce
 
 _LOG = logging.getLogger(__name__)
 SUPERVISED = "LONGHAND_SUPERVISED"
@@ -72,10 +73,10 @@ class Supervisor:
                 # What is wrong stands on standard error already; it would be wrong at every further start.
                 return await self._stop(self._workers.values())
             started = starting.result()
-            print(f"{started[0][0]} with {count} workers", flush=True)
+            announce(f"{started[0][0]} with {count} workers")
             for index, lines in enumerate(started):
                 for line in lines[1:]:
-                    print(f"worker {index}: {line}", flush=True)
+                    announce(f"worker {index}: {line}")
             if self._config.listen.port_file:
                 write_port(Path(self._config.listen.port_file), port)
             watchers = [loop.create_task(self._watch(index, port)) for index in range(count)]

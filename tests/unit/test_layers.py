@@ -42,6 +42,7 @@ SERVER_ORDER = [
     "ports",
     "memory",
     "cores",
+    "standard_streams",
     "probe",
     "gpus",
     "supervisor",

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from longhand_client import DEFAULT_ADDRESS, LonghandError
 from longhand_client.command.arguments import add_credentials, connects, credentials
+from longhand_client.command.standard_streams import open_closed_streams
 from longhand_client.connection import Connection
 from longhand_client.images import MAX_IMAGE_BYTES
 from longhand_client.local_server import LocalServer
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 (could not start), 2 (usage).
     """
+    open_closed_streams()
     usage = _parser()
     options = usage.parse_args(arguments)
     if options.local and connects(options):
