@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -102,7 +103,12 @@ def test_a_worker_that_cannot_be_started_at_once_comes_back(toy_bundle: Path, tm
 
 
 def test_a_worker_that_hangs_does_not_keep_the_server(toy_bundle: Path, tmp_path: Path) -> None:
-    with ServerProcess(toy_bundle, tmp_path, "--workers", "2", "--grace-s", "0") as server:
+    # Ten seconds of patience after the grace are of no interest here.
+    impatient: dict[str, Any] = {
+        "module": ("helpers.impatient_server",),
+        "environment": {"PYTHONPATH": str(Path(__file__).parents[1])},
+    }
+    with ServerProcess(toy_bundle, tmp_path, "--workers", "2", "--grace-s", "0", **impatient) as server:
         workers_of(server)[0].suspend()
         assert server.stop() == signal.SIGKILL
         assert "it is killed" in server.text()

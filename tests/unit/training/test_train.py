@@ -215,28 +215,32 @@ def test_processes_that_train_together_end_at_the_same_step_with_the_same_weight
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_gradients_are_averaged_over_processes(count: int, tmp_path: Path) -> None:
+    # The processes are forks of one that has imported PyTorch, for which each would need seconds.
     code = (
-        "import sys, torch; from pathlib import Path\n"
+        "import multiprocessing, sys, torch; from pathlib import Path\n"
         "from longhand_training.replicas import Replicas\n"
-        "rank, count = int(sys.argv[1]), int(sys.argv[2])\n"
-        "replicas = Replicas(rank, count, Path(sys.argv[3]))\n"
-        "a, b = torch.zeros(2, 2, requires_grad=True), torch.zeros(1, requires_grad=True)\n"
-        "a.grad, b.grad = torch.full((2, 2), float(rank)), torch.tensor([10.0 * rank])\n"
-        "loss = replicas.average_gradients([a, torch.zeros(3), b], torch.tensor(100.0 * rank)).item()\n"
-        "print(a.grad.flatten().tolist(), b.grad.tolist(), loss, replicas.mean([rank, 1.0]))\n"
+        "def average(rank, count, meeting_point):\n"
+        "    replicas = Replicas(rank, count, meeting_point)\n"
+        "    a, b = torch.zeros(2, 2, requires_grad=True), torch.zeros(1, requires_grad=True)\n"
+        "    a.grad, b.grad = torch.full((2, 2), float(rank)), torch.tensor([10.0 * rank])\n"
+        "    loss = replicas.average_gradients([a, torch.zeros(3), b], torch.tensor(100.0 * rank)).item()\n"
+        "    mean = replicas.mean([rank, 1.0])\n"
+        "    print(f'{a.grad.flatten().tolist()} {b.grad.tolist()} {loss} {mean}', flush=True)\n"
+        "context, count = multiprocessing.get_context('fork'), int(sys.argv[1])\n"
+        "ranks = [(rank, count, Path(sys.argv[2])) for rank in range(count)]\n"
+        "processes = [context.Process(target=average, args=arguments) for arguments in ranks]\n"
+        "for process in processes: process.start()\n"
+        "for process in processes: process.join()\n"
     )
     mean = (count - 1) / 2
-    others = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(rank), str(count), str(tmp_path / "meet")],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    for other in others:
-        out, _ = other.communicate(timeout=60)
-        assert out.strip() == f"{[mean] * 4} {[10 * mean]} {100 * mean} {[mean, 1.0]}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(count), str(tmp_path / "meet")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [f"{[mean] * 4} {[10 * mean]} {100 * mean} {[mean, 1.0]}"] * count
 
 
 def test_fine_tuning_keeps_the_size_of_the_network() -> None:
