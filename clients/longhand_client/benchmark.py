@@ -130,7 +130,10 @@ def _run(options: argparse.Namespace) -> int:
     )
     loads = [replace(base, rate=rate) for rate in options.rate or []]
     if not loads and options.slo_ms is None:
-        loads = [replace(base, concurrency=number) for number in options.concurrency or CONCURRENCIES]
+        # Each process has one line on its way at least: of several small numbers the same load would come.
+        numbers = (max(number, options.processes) for number in options.concurrency or CONCURRENCIES)
+        shares = dict.fromkeys(number // options.processes for number in numbers)
+        loads = [replace(base, concurrency=share * options.processes) for share in shares]
     points = [_point(load, images, options.processes) for load in loads]
     if options.slo_ms is not None:
         points += _find_rate(base, images, options)

@@ -33,14 +33,23 @@ _EXIT_OK, _EXIT_FAILED, _EXIT_USAGE, _EXIT_STOPPED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    given = _parser().parse_args(arguments)
+    usage = _parser()
+    given = usage.parse_args(arguments)
+    if given.readers and given.address is None:
+        usage.error("--readers are those of a cluster: say which one with --address, or take --threads")
+    if given.decoder == "greedy" and given.beam_width:
+        usage.error("--beam-width is the beam search's: leave out --decoder greedy")
     try:
         return _run(given)
     except (ConfigurationError, InvalidRequestError, InvalidModelError) as error:
         print(f"longhand batch: {error}", file=sys.stderr)
         return _EXIT_USAGE
-    except (OSError, LonghandError) as error:
+    except LonghandError as error:
         print(f"longhand batch: {error}", file=sys.stderr)
+        return _EXIT_FAILED
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"longhand batch: {place}{error.strerror or error}", file=sys.stderr)
         return _EXIT_FAILED
     except KeyboardInterrupt:
         print("longhand batch: stopped; --resume goes on", file=sys.stderr)

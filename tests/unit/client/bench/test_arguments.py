@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from helpers.fake_service import running_server
 from longhand_client import benchmark
 from longhand_client.bench.load import Load, Sample
-from longhand_client.bench.report import make_point, print_table, read_points, to_json
+from longhand_client.bench.report import Point, make_point, print_table, read_points, to_json
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,17 @@ def test_messages_of_all_processes(tmp_path: Path) -> None:
     del record["points"][0]["messages"]  # of an older benchmark
     (tmp_path / "old.json").write_text(json.dumps(record))
     assert read_points(tmp_path / "old.json")[0].messages == {}
+
+
+def test_no_load_is_measured_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answered_at_once(load: Load, images: list[bytes], processes: int) -> Point:
+        return make_point(replace(load, concurrency=load.concurrency // processes), [Sample(1.0)] * processes)
+
+    monkeypatch.setattr(benchmark, "_point", answered_at_once)
+    (tmp_path / "x.png").touch()
+    with running_server() as server:
+        benchmark.main([str(tmp_path / "x.png"), "--address", server.address, "--processes", "3"])
+    loads = [line.split()[2] for line in capsys.readouterr().out.splitlines() if "unary" in line]
+    assert loads == ["x3", "x6", "x15"]
