@@ -126,11 +126,10 @@ def test_the_probe_speaks_tls(toy_bundle: Path, tmp_path: Path) -> None:
     assert subprocess.run(probe, check=False, env=inside).returncode == 2
 
 
-def test_the_probe_asks_no_proxy(toy_bundle: Path, tmp_path: Path) -> None:
-    with ServerProcess(toy_bundle, tmp_path / "run") as server:
-        probe = [sys.executable, "-m", "longhand_server.probe", server.address]
-        environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-        assert subprocess.run(probe, check=False, env=environment).returncode == 0
+def test_the_probe_asks_no_proxy(server: ServerProcess) -> None:
+    probe = [sys.executable, "-m", "longhand_server.probe", server.address]
+    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    assert subprocess.run(probe, check=False, env=environment).returncode == 0
 
 
 def test_rates_of_batches_and_streams(toy_bundle: Path, tmp_path: Path) -> None:

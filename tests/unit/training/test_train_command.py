@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,8 @@ def test_where_fine_tuning_began_is_recorded_and_own_validation_lines_take_the_p
     lines, others = own_lines(tmp_path / "lines", "hello"), own_lines(tmp_path / "other" / "lines", "hello")
     first = tmp_path / "first"
     # With a worker: what the run leaves behind at its end must not keep it from ending.
-    begun = train_elsewhere("--folder", lines, "--out", first, "--lines", "10", "--workers", "1")
-    assert begun.returncode == 0, begun.stderr
+    done = train_elsewhere("--folder", lines, "--out", first, "--lines", "10", "--workers", "1")
+    assert done.returncode == 0, done.stderr
     tuned = tmp_path / "tuned"
     arguments = ["--folder", lines, "--out", tuned, "--init", first / "last.pt", "--lines", "10"]
     done = train(*arguments, "--validate", others, "--validate", own_lines(tmp_path / "more", "hello"))
@@ -325,6 +326,28 @@ def test_a_loaders_worker_ends_when_its_parent_says_so_and_not_with_the_group(tm
     assert (running.returncode, output) == (0, "True\n")
 
 
+@contextmanager
+def begun(out: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A long run in a session of its own, from its first step on; it ends with the block."""
+    with subprocess.Popen(
+        command("--out", out, *arguments, "--minutes", 5, "--checkpoint-every", 0.001),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    ) as running:
+        try:
+            end = time.monotonic() + 60
+            while not (out / "last.pt").exists():  # the first step is done
+                assert running.poll() is None, running.communicate()
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            yield running
+        finally:
+            running.kill()
+
+
 @pytest.mark.parametrize(
     ("processes", "number", "whole_group"), [(1, 15, False), (2, 15, True), (2, 2, True)]
 )
@@ -332,28 +355,11 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(
     processes: int, number: int, whole_group: bool, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    arguments = ["--folder", own_lines(tmp_path / "lines", "hello"), "--out", out, "--processes", processes]
-    arguments += ["--workers", 1]
-    running = subprocess.Popen(
-        command(*arguments, "--minutes", 5, "--checkpoint-every", 0.001),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        start_new_session=True,
-    )
-    try:
-        assert running.stdout is not None
-        end = time.monotonic() + 60
-        while not (out / "last.pt").exists():  # the first step is done
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < end
-            time.sleep(0.05)
+    arguments = ["--folder", own_lines(tmp_path / "lines", "hello"), "--processes", processes, "--workers", 1]
+    with begun(out, *arguments) as running:
         # Slurm and terminals tell every process of a job, Docker the first one alone.
         (os.killpg if whole_group else os.kill)(running.pid, number)
         output, errors = running.communicate(timeout=60)
-    finally:
-        running.kill()
     assert running.returncode == 128 + number, errors
     assert output.endswith("stopped; the same command goes on\n")
     # A loader's worker that ends in the middle of handing over a batch makes a thread of PyTorch's complain.
@@ -361,7 +367,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(
     step = Checkpoint.load(out / "last.pt").training["step"]
     assert step > 0
     if processes == 1:
-        done = train_elsewhere(*arguments, "--lines", 1)
+        done = train_elsewhere("--out", out, *arguments, "--lines", 1)
         assert done.returncode == 0, done.stderr
         assert f"step {step}" in done.stdout
 
@@ -369,25 +375,10 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(
 def test_a_process_that_is_killed_is_named_and_what_was_learned_is_saved(tmp_path: Path) -> None:
     out = tmp_path / "run"
     lines = own_lines(tmp_path / "lines", "hello", "line \N{GREEK SMALL LETTER ALPHA}")
-    arguments = ["--folder", lines, "--hold-out", 0, "--out", out, "--processes", 2]
-    running = subprocess.Popen(
-        command(*arguments, "--minutes", 5, "--checkpoint-every", 0.001),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    try:
-        end = time.monotonic() + 60
-        while not (out / "last.pt").exists():
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < end
-            time.sleep(0.05)
+    with begun(out, "--folder", lines, "--hold-out", 0, "--processes", 2) as running:
         (other,) = map(int, Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split())
         os.kill(other, signal.SIGKILL)
         _, errors = running.communicate(timeout=60)
-    finally:
-        running.kill()
     assert running.returncode == 2
     assert errors.endswith("train: process 1 ended (-9); the same command goes on\n")
     assert "Traceback" not in errors
