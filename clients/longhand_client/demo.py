@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Starts a server, reads one image, prints what it read, stops the server.
 
     Returns:
-        The exit code: 0, 1 (the image or the server failed), 2 (usage).
+        The exit code: 0, 1 (the image or the server failed), 2 (usage), 130 (stopped by Ctrl-C).
     """
     paths = list(sys.argv[1:] if arguments is None else arguments)
     if len(paths) != 1:
@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LonghandError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo: stopped", file=sys.stderr)
+        return 130
     print(f"image       {image} ({transcription.image_width} x {transcription.image_height} px)")
     print(f"text        {transcription.text}")
     print(f"confidence  {transcription.confidence:.2f}")

@@ -16,6 +16,17 @@ from typing import Self
 
 from longhand_client.errors import LonghandError
 
+# It is for this program alone, wherever the environment (LONGHAND_...) has a server listen, and for whom.
+_PRIVATE = (
+    "--host=127.0.0.1",
+    "--port=0",
+    "--tls-cert=",
+    "--tls-key=",
+    "--tls-client-ca=",
+    "--token-file=",
+    "--metrics-port=-1",
+)
+
 
 class LocalServer:
     """Starts `python -m longhand_server` and stops it at the end of the `with` block.
@@ -44,12 +55,12 @@ class LocalServer:
             )
         self._stop_when_terminated()
         port_file = Path(self._folder.name) / "port"
-        command = [sys.executable, "-m", "longhand_server", "--port", "0", "--port-file", str(port_file)]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command + self._arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
+        command = [sys.executable, "-m", "longhand_server", *_PRIVATE, "--port-file", str(port_file)]
         try:
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    command + self._arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                )
             self.address = f"127.0.0.1:{self._wait_for_port(self._process, port_file)}"
         except BaseException:
             self._stop()

@@ -1,0 +1,47 @@
+"""The demo and its own server."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from longhand_client import demo
+from longhand_client.local_server import LocalServer
+from longhand_server.config import SecurityConfig
+from longhand_server.settings import parse_arguments
+
+
+def test_its_own_server_is_private_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def start(command: list[str], **_: object) -> object:
+        commands.append(command)
+        raise OSError("not started here")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(OSError, match="not started here"):
+        LocalServer(("--threads", "1")).__enter__()
+    environment = {
+        "LONGHAND_HOST": "0.0.0.0",
+        "LONGHAND_PORT": "50051",
+        "LONGHAND_METRICS_PORT": "9090",
+        "LONGHAND_TOKEN_FILE": "/etc/longhand/tokens",
+        "LONGHAND_TLS_CERT": "cert.pem",
+        "LONGHAND_MODEL": "mine",
+    }
+    config, _ = parse_arguments(commands[0][3:], environment)
+    assert (config.listen.host, config.listen.port, config.observe.metrics_port) == ("127.0.0.1", 0, -1)
+    assert config.security == SecurityConfig()
+    assert (config.models.model, config.runtime.threads) == ("mine", 1)
+
+
+def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> LocalServer:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "LocalServer", stopped)
+    (tmp_path / "x.png").touch()
+    assert demo.main([str(tmp_path / "x.png")]) == 130
+    assert capsys.readouterr().err == "demo: stopped\n"
