@@ -239,6 +239,8 @@ class CallGate:
 
     def _log(self, opened: _OpenCall, code: str, reason: str, seconds: float) -> None:
         call = opened.call
+        # Where callers have tokens, one that was turned away is not known to be any of them.
+        stranger = caller_of(opened.peer) if self._tokens is None else ""
         ACCESS_LOG.log(
             logging.INFO if code in ("OK", "CANCELLED") else logging.WARNING,
             "%s %s",
@@ -250,7 +252,7 @@ class CallGate:
                     "code": code,
                     "reason": reason,
                     "request_id": opened.request_id,
-                    "caller": call.caller if call else "",
+                    "caller": call.caller if call else stranger,
                     "peer": opened.peer,
                     "images": call.images if call else 0,
                     "ms": round(seconds * 1000, 3),
