@@ -6,6 +6,8 @@ Kustomize folders; the tests run the same checks on ours.
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 import re
 import shutil
@@ -91,13 +93,19 @@ def problems(resources: Sequence[Resource], adapter: Resource) -> list[str]:
 
 def schema_problems(resource: Resource) -> Iterator[str]:
     """Where a resource does not keep to the published schemas; an unknown key counts."""
+    yield from _schema_problems(json.dumps(resource))
+
+
+@functools.cache  # the schemas are read anew each time, and a test changes one resource of many at most
+def _schema_problems(text: str) -> tuple[str, ...]:
+    resource: Resource = json.loads(text)
     for version in VERSIONS:
         try:
             kubernetes_validate.validate(resource, version, strict=True)
         except kubernetes_validate.ValidationError as error:
             place = ".".join(map(str, error.path))
-            yield f"{_name(resource)}: {place or 'top level'}: {error.message} (Kubernetes {version})"
-            return
+            return (f"{_name(resource)}: {place or 'top level'}: {error.message} (Kubernetes {version})",)
+    return ()
 
 
 def environment_of(container: Resource, resources: Sequence[Resource]) -> dict[str, str]:
