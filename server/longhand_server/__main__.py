@@ -28,12 +28,14 @@ def main() -> int:
     # signals that nobody has asked for to be of no interest.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    in_json = False
     try:
         config, arguments = parse_arguments(sys.argv[1:], os.environ)
         if arguments.print_config:
             print(to_toml(config), end="")
             return 0
         set_up_logging(config.observe)
+        in_json = config.observe.log_format == "json"
         if SUPERVISED not in os.environ:
             for name in unknown_variables(os.environ):
                 _LOG.warning("%s is no setting and has no effect", name)
@@ -46,15 +48,18 @@ def main() -> int:
         choose_poller()
         # What it says of damaged images is for its own developers; clients are told by the server.
         os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-        if config.observe.log_format == "json":
+        if in_json:
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines are no JSON
         from longhand_server.server import serve
 
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(config, supervised=SUPERVISED in os.environ))
     except LonghandError as error:
-        # In one write: several workers may say it at once, and print() writes the end of the line separately.
-        sys.stderr.write(f"longhand_server: {error}\n")
+        if in_json:
+            _LOG.critical("%s", error)
+        else:
+            # In one write: several workers may say it at once, and print() writes the end of the line separately.
+            sys.stderr.write(f"longhand_server: {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1
     except ModuleNotFoundError as error:
         sys.stderr.write(f"longhand_server: {error}: pip install '.[server]' in Longhand's folder\n")

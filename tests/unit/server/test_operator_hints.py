@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,12 @@ def test_workers_share_the_cores_that_they_may_use(monkeypatch: pytest.MonkeyPat
     config = ServerConfig(runtime=RuntimeConfig(device="cpu"))
     supervisor = Supervisor(config)
     assert supervisor._worker_config(0, 1).runtime.threads == 6
+
+
+def test_why_it_does_not_start_is_json_where_logs_are() -> None:
+    command = [sys.executable, "-m", "longhand_server", "--log-format=json", "--workers=2", "--host=unix:x"]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert outcome.returncode == 2
+    entry = json.loads(outcome.stderr)
+    assert entry["level"] == "critical"
+    assert "cannot share a Unix socket" in entry["message"]
