@@ -14,7 +14,7 @@ bench-clients: $(DEV) ## what the clients themselves cost, against servers that 
 
 .PHONY: web
 web: $(WEB) ## serve the web page, with a server of its own [WEB_PORT=8080] [ARGS="--address HOST:PORT"]
-	@exec $(PY) -m longhand_web --port $(WEB_PORT) $(if $(ARGS),$(ARGS),--local)
+	@exec $(PY) -m longhand_web --port $(WEB_PORT) $(if $(findstring --address,$(ARGS)),,--local) $(ARGS)
 
 .PHONY: test-tools
 test-tools: ## what some tests want besides Python: Chromium, libb64 (Debian's, as root), axe-core and buf (npm)
