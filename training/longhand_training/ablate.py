@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from longhand_training.config import DATA, number
+
 # 1 GMAC a line, and batches of three lines or so: what has to leave the plateau on which CTC training starts (all
 # blank) within some thousand lines. Half the channels, or batches of five lines, were still on it after 8,000.
 _SMALL = (
@@ -83,13 +85,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--fonts", type=Path, help="folder made by python -m longhand_training.fonts")
     parser.add_argument("--out", type=Path, default=Path("runs/ablate"))
-    parser.add_argument("--lines", type=int, default=16_000, help="that each variant is trained on")
-    parser.add_argument("--validation-lines", type=int, default=200, help="of each validation set")
-    parser.add_argument("--threads", type=int, default=1, help="of each run")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument(
+        "--lines", type=number(int, 1), default=16_000, help="that each variant is trained on"
+    )
+    parser.add_argument("--validation-lines", type=number(int, 1), default=200, help="of each validation set")
+    parser.add_argument("--threads", type=number(int, 0), default=1, help="of each run")
+    parser.add_argument("--jobs", type=number(int, 1), default=1, help="runs at the same time")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

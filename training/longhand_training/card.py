@@ -111,6 +111,11 @@ def main() -> int:
     try:
         figures = json.loads(options.accuracy.read_text("utf-8"))
         bundle = load_bundle(options.bundle)
+        measured, there = f"{figures['model']} {figures['version']}", f"{bundle.name} {bundle.version}"
+        if measured != there:
+            raise ValueError(
+                f"{options.accuracy}: has figures of {measured}, and {options.bundle} is {there}"
+            )
         card = options.bundle / "MODEL_CARD.md"
         written = card.exists()
         text = card.read_text("utf-8") if written else stub(bundle)

@@ -5,19 +5,34 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from longhand_server.config import NetworkConfig
+from longhand_training.iam import IAM_TRAINING
 
+# Where the packs are looked for.
+DATA = Path("../shared/data")
 # The peak of a whole run would damage weights that read well already.
 FINE_TUNING_RATE = 3e-4
 
 
 # Default shares of what the data folder holds.
 _PACK_SHARES = {"pen": 0.52, "font": 0.13, "copiste": 0.22, "historical": 0.13}
+
+# Values of the options of :func:`add_source_options` that mean nothing without other ones, where they are not named.
+_ABSENT: Mapping[str, Any] = {
+    "iam_ids": IAM_TRAINING,
+    "validate_iam_ids": None,
+    "hold_out": 0.1,
+    "folder_share": 1.0,
+    "fonts": None,
+    "no_recompose": False,
+    "no_other_hands": False,
+    **{f"{name}_share": share for name, share in _PACK_SHARES.items()},
+}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -79,6 +94,9 @@ class TrainingConfig:
     seed: int = _option(1, "of weights, drawing and augmentation")
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"--{name.replace('_', '-')}: got {value}, need a finite number")
         for name in (
             "minutes",
             "learning_rate",
@@ -175,15 +193,25 @@ def refuse_unused(options: argparse.Namespace) -> None:
     Raises:
         ValueError: one is named without that data (it is in the message).
     """
-    if options.validate_iam_ids is not None and options.iam is None:
-        raise ValueError("--validate-iam-ids needs --iam (the database)")
+    named = {name: getattr(options, name) != absent for name, absent in _ABSENT.items()}
+    if options.iam is None:
+        for name in ("iam_ids", "validate_iam_ids"):
+            if named[name]:
+                raise ValueError(f"--{name.replace('_', '-')} needs --iam (the database)")
+    if not options.folder and named["hold_out"]:
+        raise ValueError("--hold-out needs --folder (its lines)")
+    if not options.folder and options.iam is None and named["folder_share"]:
+        raise ValueError("--folder-share needs --folder or --iam (own lines)")
     if options.data is not None:
         return
-    if options.fonts is not None:
-        raise ValueError("--fonts needs --data (its text)")
-    for name, share in _PACK_SHARES.items():
-        if getattr(options, f"{name}_share") != share:
-            raise ValueError(f"--{name}-share needs --data (its lines)")
+    for name, what in (
+        ("fonts", "text"),
+        ("no_recompose", "pen lines"),
+        ("no_other_hands", "pen lines"),
+        *((f"{pack}_share", "lines") for pack in _PACK_SHARES),
+    ):
+        if named[name]:
+            raise ValueError(f"--{name.replace('_', '-')} needs --data (its {what})")
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -195,7 +223,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--iam", type=Path, help="root of the IAM database (lines.txt, lines/)")
     group.add_argument(
         "--iam-ids",
-        default="aachen_train",
+        default=_ABSENT["iam_ids"],
         help="its lines: aachen_train (validates on aachen_validation), all, or a file of ids (default: %(default)s)",
     )
     group.add_argument(
@@ -206,7 +234,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     kept_back.add_argument(
         "--hold-out",
         type=number(float, 0, 0.5),
-        default=0.1,
+        default=_ABSENT["hold_out"],
         help="share of the lines of each --folder to validate on, 0 to 0.5 (default: %(default)s)",
     )
     kept_back.add_argument(
@@ -230,5 +258,8 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
             f"--{name}-share", type=number(float, 0), default=share, help=f"(default: {share})"
         )
     group.add_argument(
-        "--folder-share", type=number(float, 0), default=1.0, help="share of own lines (default: 1)"
+        "--folder-share",
+        type=number(float, 0),
+        default=_ABSENT["folder_share"],
+        help="share of own lines (default: 1)",
     )

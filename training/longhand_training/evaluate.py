@@ -28,15 +28,8 @@ from longhand_server.errors import LonghandError
 from longhand_server.runtime import choose_device
 from longhand_training.config import number
 from longhand_training.dataset import Sample
-from longhand_training.iam import EVERY_LINE, IAM_PARTITIONS
-from longhand_training.line_sets import (
-    IAM_SET,
-    VALIDATION_SETS,
-    folder_samples,
-    held_out_samples,
-    iam_samples,
-    validation_sets,
-)
+from longhand_training.iam import IAM_TEST, add_iam_options
+from longhand_training.line_sets import chosen_sets
 from longhand_training.metrics import (
     ErrorRates,
     alignment,
@@ -46,7 +39,6 @@ from longhand_training.metrics import (
     expected_calibration_error,
 )
 from longhand_training.outputs import LineOutputs, compute_outputs
-from longhand_training.packs import set_names
 
 # What a bundle with both language models is read with.
 SETTINGS = ("greedy", "word", "character", "both")
@@ -152,18 +144,7 @@ def worst_sheet(samples: Sequence[Sample], texts: Sequence[str], count: int = 40
 
 
 def _sets(options: argparse.Namespace, bundle: ModelBundle) -> dict[str, list[Sample]]:
-    sets: dict[str, list[Sample]] = {}
-    if options.data is not None:
-        sets.update(validation_sets(options.data, bundle.line))
-    names = set_names(options.folder, [*VALIDATION_SETS, IAM_SET])
-    for name, folder in zip(names, options.folder, strict=True):
-        share = options.hold_out
-        lines = held_out_samples(folder, bundle.line, share) if share else folder_samples(folder, bundle.line)
-        if not lines:
-            raise ValueError(f"{folder}: none of its lines is held out (--hold-out {share})")
-        sets[name] = lines
-    if options.iam is not None:
-        sets[IAM_SET] = iam_samples(options.iam, bundle.line, options.iam_ids)
+    sets = chosen_sets(options, bundle.line)
     if options.sets:
         unknown = set(options.sets) - set(sets)
         if unknown:
@@ -208,7 +189,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     bundle = load_bundle(options.bundle)
     settings = options.decoder or possible_settings(bundle)
     decoders = {setting: make_decoder(bundle, setting, options.threads) for setting in settings}
-    options.out.mkdir(parents=True, exist_ok=True)
+    for folder in (options.out, *([options.dump_log_probs.parent] if options.dump_log_probs else [])):
+        folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"model": bundle.name, "version": bundle.version, "sets": {}}
     mistakes: Counter[tuple[str, str]] = Counter()
     rows: list[str] = []
@@ -245,12 +227,7 @@ def main() -> int:
         default=0.0,
         help="of each --folder only the lines that training with this --hold-out has not seen; 0: all",
     )
-    parser.add_argument("--iam", type=Path, help="root of the IAM database")
-    parser.add_argument(
-        "--iam-ids",
-        default="aachen_test",
-        help=f"its lines: {', '.join((*IAM_PARTITIONS, EVERY_LINE))} or a file of ids (default: aachen_test)",
-    )
+    add_iam_options(parser, IAM_TEST)
     parser.add_argument("--sets", nargs="+", help="only these sets (pen ink copiste hooker, or folder names)")
     parser.add_argument("--every", type=number(int, 1), default=1, help="take every N-th line")
     parser.add_argument(
@@ -261,7 +238,7 @@ def main() -> int:
     )
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda[:i] (default: %(default)s)")
     parser.add_argument("--precision", choices=("auto", "full"), default="auto", help="as the server's")
-    parser.add_argument("--threads", type=int, default=1, help="of the beam search")
+    parser.add_argument("--threads", type=number(int, 1), default=1, help="of the beam search")
     parser.add_argument(
         "--dump-log-probs",
         type=Path,

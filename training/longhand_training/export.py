@@ -24,6 +24,7 @@ from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint, mixed
+from longhand_training.iam import IAM_TRAINING, add_iam_options
 from longhand_training.line_sets import SourceConfig
 from longhand_training.quantise import calibration_lines, quantise_onnx
 
@@ -234,14 +235,17 @@ def main() -> int:
     group = parser.add_argument_group("lines to fix the ranges of the 8-bit network on, for CPUs")
     group.add_argument("--data", type=Path, help="folder with the packs")
     group.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
+    add_iam_options(group, IAM_TRAINING)
     options = parser.parse_args()
-    sources = SourceConfig(data=options.data, folders=tuple(options.folder))
+    sources = SourceConfig(
+        data=options.data, folders=tuple(options.folder), iam=options.iam, iam_ids=options.iam_ids
+    )
     try:
         checkpoint = Checkpoint.load(options.checkpoint)
         if options.mix is not None:
             checkpoint = mixed(checkpoint, Checkpoint.load(Path(options.mix[0])), _share(options.mix[1]))
         lines = []
-        if options.data or options.folder:
+        if options.data or options.folder or options.iam:
             lines = calibration_lines(sources, Alphabet(checkpoint.characters), LineFormat())
         reading: dict[str, Any] = {"description": "Handwritten text lines"}
         if options.like is not None:
@@ -258,7 +262,9 @@ def main() -> int:
     size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
     print(f"{options.out}: {size:.1f} MB")
     if not lines:
-        print("without the 8-bit network that halves the time on a CPU: name --data or --folder for one")
+        print(
+            "without the 8-bit network that halves the time on a CPU: name --data, --folder or --iam for one"
+        )
     return 0
 
 

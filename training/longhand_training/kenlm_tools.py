@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,7 +135,17 @@ def _run(command: Sequence[str]) -> None:
         )
 
 
-if __name__ == "__main__":
-    found = kenlm_tools()
+def main() -> int:
+    """Command line."""
+    try:
+        found = kenlm_tools()
+    except (KenlmToolsError, OSError) as error:
+        print(f"kenlm_tools: {error}", file=sys.stderr)
+        return 2
     print(found.lmplz)
     print(found.build_binary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

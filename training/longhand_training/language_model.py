@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from longhand_decoder import NgramLanguageModel, tokenize_words
-from longhand_training.config import number
+from longhand_training.config import DATA, number
 from longhand_training.dataset import DEFAULT_CHARACTERS
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
 from longhand_training.line_sets import SCAN_PACKS
@@ -307,9 +307,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data"), help="folder of the packs (default: %(default)s)"
-    )
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the packs (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for word.klm and char.klm")
     parser.add_argument("--only", choices=("word", "char"), help="build just this one")
     parser.add_argument(
@@ -325,7 +323,12 @@ def main() -> int:
         default=WORD_MODEL.vocabulary,
         help="commonest words kept beside those of --text and of the lists; 0: all (default: %(default)s)",
     )
-    parser.add_argument("--fiction", type=float, default=SHARES["standardebooks_fiction"], help="share kept")
+    parser.add_argument(
+        "--fiction",
+        type=number(float, 0, 1),
+        default=SHARES["standardebooks_fiction"],
+        help="share of the novels that is kept, 0 to 1 (default: %(default)s)",
+    )
     parser.add_argument(
         "--text",
         type=Path,

@@ -20,7 +20,7 @@ from longhand_server.network import frame_count
 from longhand_training.config import hold_out
 from longhand_training.dataset import Sample, fits, frames_needed
 from longhand_training.fonts import FontBank
-from longhand_training.iam import EVERY_LINE, iam_ids, read_iam
+from longhand_training.iam import EVERY_LINE, IAM_TRAINING, IAM_VALIDATION, iam_ids, read_iam
 from longhand_training.ink import draw_ink, draw_plain, on_paper
 from longhand_training.packs import (
     LabelledImage,
@@ -32,6 +32,7 @@ from longhand_training.packs import (
     report_skipped,
     set_names,
 )
+from longhand_training.progress import counted
 from longhand_training.scan_words import read_cuts
 from longhand_training.sources import FontSource, Maker, PenSource, ScanSource, writable
 from longhand_training.strokes import PenLine, load_pen_lines
@@ -72,7 +73,7 @@ class SourceConfig:
     fonts: Path | None = None
     folders: tuple[Path, ...] = ()
     iam: Path | None = None
-    iam_ids: str = "aachen_train"
+    iam_ids: str = IAM_TRAINING
     hold_out: float = 0.0
     validate: tuple[Path, ...] = ()
     validate_iam_ids: str | None = None
@@ -202,12 +203,32 @@ def kept_back(config: SourceConfig) -> Mapping[str, Sequence[LabelledImage]]:
     ]
     sets = dict(zip(set_names(paths, [*VALIDATION_SETS, IAM_SET]), read, strict=True))
     if config.iam is not None and config.validate_iam_ids is not None:
-        sets[IAM_SET] = _iam_lines(config.iam, config.validate_iam_ids)
-    elif config.iam is not None and config.iam_ids == "aachen_train":
+        sets[IAM_SET] = iam_lines(config.iam, config.validate_iam_ids)
+    elif config.iam is not None and config.iam_ids == IAM_TRAINING:
         try:
-            sets[IAM_SET] = _iam_lines(config.iam, "aachen_validation")
+            sets[IAM_SET] = iam_lines(config.iam, IAM_VALIDATION)
         except ValueError as error:
             print(f"the IAM database is not validated on: {error}", file=sys.stderr)
+    return sets
+
+
+def chosen_sets(options: argparse.Namespace, line: LineFormat) -> dict[str, list[Sample]]:
+    """The normalised lines of ``--data``, ``--folder`` with ``--hold-out``, and ``--iam``, by set.
+
+    Raises:
+        ValueError: nothing usable in one of them, or an option without what it is of.
+    """
+    if options.hold_out and not options.folder:
+        raise ValueError("--hold-out needs --folder (its lines)")
+    sets = {} if options.data is None else validation_sets(options.data, line)
+    names = set_names(options.folder, [*VALIDATION_SETS, IAM_SET])
+    for name, folder in zip(names, options.folder, strict=True):
+        share = options.hold_out
+        sets[name] = held_out_samples(folder, line, share) if share else folder_samples(folder, line)
+        if not sets[name]:
+            raise ValueError(f"{folder}: none of its lines is held out (--hold-out {share})")
+    if options.iam is not None:
+        sets[IAM_SET] = iam_samples(options.iam, line, options.iam_ids)
     return sets
 
 
@@ -223,6 +244,11 @@ def held_out_samples(path: Path, line: LineFormat, share: float) -> list[Sample]
 def folder_samples(path: Path, line: LineFormat) -> list[Sample]:
     """Normalised lines of a folder or TSV (:func:`longhand_training.packs.read_folder`)."""
     return _normalised(read_folder(path), line, path)
+
+
+def iam_lines(root: Path, part: str) -> list[LabelledImage]:
+    """:func:`inked` lines of a part of the IAM database."""
+    return [image for image, _ in inked(read_iam(root, iam_ids(part)), root)]
 
 
 def iam_samples(root: Path, line: LineFormat, part: str = EVERY_LINE) -> list[Sample]:
@@ -319,10 +345,6 @@ def _held_out_lines(path: Path, share: float) -> list[LabelledImage]:
     return images
 
 
-def _iam_lines(root: Path, part: str) -> list[LabelledImage]:
-    return [image for image, _ in inked(read_iam(root, iam_ids(part)), root)]
-
-
 def _normalised(images: Sequence[LabelledImage], line: LineFormat, source: Path) -> list[Sample]:
     lines = _checked(images, source, lambda image: _line_image(image, line).pixels)
     return [Sample(pixels, image.text, image.name) for image, pixels in lines]
@@ -340,7 +362,7 @@ def _checked(
 ) -> list[tuple[LabelledImage, Made]]:
     """Images with what is made of each; those of which nothing can be made are named (none left: ValueError)."""
     good, skipped = [], []
-    for image in images:
+    for image in counted(images, f"lines of {source} read"):
         try:
             good.append((image, make(image)))
         except InvalidImageError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +13,10 @@ from numpy.typing import NDArray
 from longhand_server.bundle import ModelBundle
 from longhand_server.runtime import load_line_model
 from longhand_training.dataset import Sample
+from longhand_training.progress import counted
+
+# Lines that the network is given at once.
+_TOGETHER = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +65,15 @@ class LineOutputs:
 def compute_outputs(
     bundle: ModelBundle, samples: Sequence[Sample], device: str = "cpu", precision: str = "auto"
 ) -> LineOutputs:
-    """Runs the bundle's network over normalised lines, 16 at a time, with progress on a terminal."""
+    """Runs the bundle's network over normalised lines, some at a time, with progress on a terminal."""
     model = load_line_model(bundle, device, precision)
     log_probs: list[NDArray[np.float32]] = []
-    for start in range(0, len(samples), 16):
-        log_probs += model.log_probs([s.pixels for s in samples[start : start + 16]])
-        if sys.stderr.isatty():
-            print(f"\r{len(log_probs)} / {len(samples)} lines", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    waiting: list[NDArray[np.float32]] = []
+    for sample in counted(samples, "lines through the network"):
+        waiting.append(sample.pixels)
+        if len(waiting) == _TOGETHER:
+            log_probs += model.log_probs(waiting)
+            waiting = []
+    if waiting:
+        log_probs += model.log_probs(waiting)
     return LineOutputs(bundle.alphabet.labels, log_probs, [sample.text for sample in samples])

@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 
 from longhand_server.errors import InvalidImageError
+from longhand_training.config import DATA
 from longhand_training.line_sets import SCAN_PACKS
 from longhand_training.packs import decode_trusted
 from longhand_training.text import DEFAULT_CORPORA, read_sentences
@@ -85,7 +86,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--fonts", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -19,10 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.augment import augment_pixels
-from longhand_training.config import add_source_options, number, refuse_unused
+from longhand_training.config import DATA, add_source_options, number, refuse_unused
 from longhand_training.line_sets import SourceConfig, make_sources
-
-DATA = Path("../shared/data")
 
 
 def contact_sheet(config: SourceConfig, count: int, seed: int, width: int = 700) -> NDArray[np.uint8]:

@@ -7,35 +7,42 @@ put on paper by the same code that makes training lines. Real scans are not ours
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from longhand_training.augment import elastic
+from longhand_training.config import number
 from longhand_training.fonts import FontBank
 from longhand_training.ink import on_paper
 
 
-def main() -> None:
+def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("text")
     parser.add_argument("--font", type=Path, required=True, help="a .woff2 or .ttf file")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=number(int, 0), default=1)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / options.font.name
-        link.write_bytes(options.font.read_bytes())
-        text, mask = FontBank(Path(folder)).draw(options.text, rng)
-    cv2.imwrite(str(options.out), elastic(on_paper(mask, rng), rng))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / options.font.name
+            link.write_bytes(options.font.read_bytes())
+            text, mask = FontBank(Path(folder)).draw(options.text, rng)
+        Image.fromarray(elastic(on_paper(mask, rng), rng)).save(options.out)
+    except (ValueError, OSError) as error:
+        print(f"sample: {error}", file=sys.stderr)
+        return 2
     print(f"{options.out}: {text}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

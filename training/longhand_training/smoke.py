@@ -17,7 +17,7 @@ import torch
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
-from longhand_training.config import TrainingConfig
+from longhand_training.config import DATA, TrainingConfig, number
 from longhand_training.dataset import DEFAULT_CHARACTERS, Sample, by_width, collate, fits
 from longhand_training.ink import draw_plain
 from longhand_training.strokes import load_pen_lines
@@ -80,8 +80,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--seconds", type=float, default=160.0)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--seconds", type=number(float, 1), default=160.0)
     options = parser.parse_args()
     torch.manual_seed(1)
     try:

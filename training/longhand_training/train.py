@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--limit-minutes", type=float, default=math.inf, help="end this piece of the run then"
+        "--limit-minutes", type=number(float, 0), default=math.inf, help="end this piece of the run then"
     )
     add_source_options(parser)
     TrainingConfig.add_options(parser)

@@ -23,12 +23,12 @@ from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLangu
 from longhand_server.bundle import ModelBundle, load_bundle, update_decoder
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
-from longhand_training.config import number
+from longhand_training.config import DATA, number
 from longhand_training.dataset import Sample
-from longhand_training.line_sets import VALIDATION_SETS, folder_samples, held_out_samples, validation_sets
+from longhand_training.iam import IAM_VALIDATION, add_iam_options
+from longhand_training.line_sets import chosen_sets
 from longhand_training.metrics import character_error_rate, expected_calibration_error
 from longhand_training.outputs import LineOutputs, compute_outputs
-from longhand_training.packs import set_names
 
 # Range of each setting, and whether it is drawn on a logarithmic scale.
 RANGES: Mapping[str, tuple[float, float, bool]] = {
@@ -40,7 +40,6 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {
     "temperature": (0.8, 2.5, True),
     "prior_weight": (0.0, 2.0, False),
 }
-DATA = Path("../shared/data")
 # While the other settings are sought: quick, and near enough to WIDE.
 QUICK: Mapping[str, Any] = {"beam_width": 50, "beam_threshold": -8.0, "token_threshold": -6.0}
 # Pruning costs next to nothing here; narrowed afterwards.
@@ -183,14 +182,10 @@ def tuning_lines(options: argparse.Namespace, line: LineFormat) -> dict[str, lis
     Raises:
         ValueError: a set cannot be read, or has only one line.
     """
-    sets: dict[str, list[Sample]] = {}
-    if options.data is not None or not options.folder:
-        sets.update(validation_sets(options.data or DATA, line))
-    for name, folder in zip(set_names(options.folder, VALIDATION_SETS), options.folder, strict=True):
-        share = options.hold_out
-        sets[name] = held_out_samples(folder, line, share) if share else folder_samples(folder, line)
-        if len(sets[name]) < 2:
-            raise ValueError(f"{folder}: got {len(sets[name])} lines to tune on, need at least 2")
+    sets = chosen_sets(options, line)
+    for name, samples in sets.items():
+        if len(samples) < 2:
+            raise ValueError(f"{name}: got {len(samples)} lines to tune on, need at least 2")
     return {name: samples[1::2][: options.lines] for name, samples in sets.items()}
 
 
@@ -203,7 +198,7 @@ def main() -> int:
     parser.add_argument(
         "--data",
         type=Path,
-        help=f"folder of the packs: their validation lines (default: {DATA}, or --folder alone)",
+        help=f"folder of the packs: their validation lines (default: {DATA} where nothing is named)",
     )
     parser.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
     parser.add_argument(
@@ -212,10 +207,13 @@ def main() -> int:
         default=0.0,
         help="of each --folder only the lines that training with this --hold-out has not seen; 0: all",
     )
+    add_iam_options(parser, IAM_VALIDATION)
     parser.add_argument("--lines", type=number(int, 1), default=150, help="tuning lines of each set")
     parser.add_argument("--minutes", type=number(float, 0), default=5.0, help="time for the search")
     parser.add_argument("--threads", type=number(int, 1), default=1)
     options = parser.parse_args()
+    if options.data is None and not options.folder and options.iam is None:
+        options.data = DATA
     try:
         bundle = load_bundle(options.bundle)
         sets = {}

@@ -24,9 +24,11 @@ from longhand_server.errors import InvalidImageError, InvalidModelError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.runtime import load_line_model
 from longhand_training.dataset import fits
-from longhand_training.line_sets import SCAN_PACKS, own_lines
+from longhand_training.iam import IAM_TRAINING, add_iam_options
+from longhand_training.line_sets import SCAN_PACKS, iam_lines, own_lines
 from longhand_training.metrics import edit_distance
 from longhand_training.packs import LabelledImage, read_tar, refuse_shared_names
+from longhand_training.progress import counted
 
 # A label of which more than this part is read otherwise belongs to another line; short ones may be just hard to read.
 _FOREIGN = 0.6
@@ -100,7 +102,7 @@ def cut_words(bundle: ModelBundle, images: Sequence[LabelledImage]) -> dict[str,
     model = load_line_model(bundle, "cpu")
     decoder = CtcBeamSearchDecoder(bundle.alphabet.labels)
     cuts: dict[str, list[int] | None] = {}
-    for count, item in enumerate(images, 1):
+    for item in counted(images, "lines cut"):
         if all(character in bundle.alphabet for character in item.text):
             try:
                 line = normalise_line(item.grey(), bundle.line)
@@ -108,10 +110,6 @@ def cut_words(bundle: ModelBundle, images: Sequence[LabelledImage]) -> dict[str,
                 continue
             log_probs = model.log_probs([line.pixels])[0]
             cuts[item.name] = cut_line(line, item.text, log_probs, bundle.alphabet, decoder)
-        if sys.stderr.isatty():
-            print(f"\r{count} / {len(images)} lines", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
     return cuts
 
 
@@ -123,16 +121,19 @@ def main() -> int:
     parser.add_argument("bundle", type=Path, help="folder of a model that reads such lines")
     parser.add_argument("--data", type=Path, help="folder with the packs")
     parser.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
+    add_iam_options(parser, IAM_TRAINING)
     parser.add_argument("--out", type=Path, required=True, help="file to write (JSON)")
     options = parser.parse_args()
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         bundle = load_bundle(options.bundle)
         images = [image for folder in options.folder for image, _ in own_lines(folder)]
+        if options.iam is not None:
+            images += iam_lines(options.iam, options.iam_ids)
         for name in SCAN_PACKS if options.data is not None else ():
             images += read_tar(options.data / name, "train")
         if not images:
-            raise ValueError("nothing to cut: name --data or --folder")
+            raise ValueError("nothing to cut: name --data, --folder or --iam")
         refuse_shared_names(images)
         cuts = cut_words(bundle, images)
         options.out.write_text(json.dumps(cuts), "utf-8")

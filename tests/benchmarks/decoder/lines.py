@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from longhand_training.metrics import edit_distance
+
 
 @dataclass(frozen=True, eq=False)
 class Lines:
@@ -41,26 +43,6 @@ class Lines:
     def mean_frames(self) -> float:
         """Mean number of frames of a line."""
         return float(np.mean([len(line) for line in self.log_probs]))
-
-
-def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance (G. Myers, 1999: the bit-parallel form)."""
-    if not a:
-        return len(b)
-    masks: dict[str, int] = {}
-    for i, character in enumerate(a):
-        masks[character] = masks.get(character, 0) | 1 << i
-    everything, last = (1 << len(a)) - 1, 1 << (len(a) - 1)
-    plus, minus, distance = everything, 0, len(a)
-    for character in b:
-        equal = masks.get(character, 0)
-        vertical = equal | minus
-        horizontal = ((((equal & plus) + plus) ^ plus) | equal) & everything
-        up, down = minus | (everything & ~(horizontal | plus)), plus & horizontal
-        distance += bool(up & last) - bool(down & last)
-        up, down = ((up << 1) | 1) & everything, (down << 1) & everything
-        plus, minus = down | (everything & ~(vertical | up)), up & vertical
-    return distance
 
 
 def character_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:

@@ -78,11 +78,12 @@ def test_a_bundle_without_a_card_gets_a_short_one(
     bundle = tmp_path / "mine"
     shutil.copytree(SHIPPED, bundle, ignore=shutil.ignore_patterns("MODEL_CARD.md", "accuracy.txt"))
     accuracy = tmp_path / "accuracy.txt"
-    accuracy.write_text(json.dumps(figures()))
+    version = json.loads((bundle / "bundle.json").read_text("utf-8"))["version"]
+    accuracy.write_text(json.dumps({**figures(), "version": version}))
     monkeypatch.setattr(sys, "argv", ["card", str(bundle), str(accuracy)])
     assert card.main() == 0
     text = (bundle / "MODEL_CARD.md").read_text("utf-8")
-    assert text.startswith("# Model card: `en` 1.2.3\n")
+    assert text.startswith(f"# Model card: `en` {version}\n")
     assert "Nobody has written this card yet" in text
     assert "| IAM-OnDB, drawn plainly | 596 | 9.1 (8.0-10.0) |" in text
     assert (bundle / "accuracy.txt").read_bytes() == accuracy.read_bytes()
@@ -92,6 +93,9 @@ def test_a_bundle_without_a_card_gets_a_short_one(
     assert (bundle / "MODEL_CARD.md").read_text("utf-8") == text + "By hand.\n"
 
     capsys.readouterr()
+    accuracy.write_text(json.dumps(figures()))
+    assert card.main() == 2
+    assert f"has figures of en 1.2.3, and {bundle} is en {version}\n" in capsys.readouterr().err
     accuracy.write_text(json.dumps({"sets": figures()["sets"]}))
     assert card.main() == 2
     assert capsys.readouterr().err == f"card: {accuracy}: holds no figure 'model'\n"

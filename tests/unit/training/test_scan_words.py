@@ -160,7 +160,7 @@ def test_the_command_cuts_a_real_line(
     assert "1 lines cut into words; 1 whose label does not fit" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*arguments[:2], "--out", str(out)])
     assert main() == 2
-    assert "nothing to cut: name --data or --folder" in capsys.readouterr().err
+    assert "nothing to cut: name --data, --folder or --iam" in capsys.readouterr().err
     for unwritable in (tmp_path, out / "cuts.json"):  # a folder; below a file
         monkeypatch.setattr(sys, "argv", [*arguments[:-1], str(unwritable)])
         assert main() == 2

@@ -1,0 +1,185 @@
+"""Options that the training commands share: numbers, the IAM database, lines that are counted, errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+
+from longhand_server.bundle import load_bundle
+from longhand_server.config import LineFormat
+from longhand_training import (
+    ablate,
+    evaluate,
+    export,
+    kenlm_tools,
+    language_model,
+    progress,
+    sample,
+    smoke,
+    tune,
+    word_cuts,
+)
+from longhand_training.checkpoint import Checkpoint
+from longhand_training.config import TrainingConfig, refuse_unused
+from longhand_training.line_sets import chosen_sets
+from longhand_training.packs import LabelledImage
+from longhand_training.train import _parser
+
+MODEL = Path(__file__).parents[3] / "server" / "longhand_server" / "models" / "en"
+
+
+@pytest.fixture
+def iam(tmp_path: Path) -> Path:
+    """A database of two training, two validation and two test lines."""
+    rows = []
+    for number, form in enumerate(("a01-000u", "c04-156", "c04-110")):
+        folder = tmp_path / "iam" / "lines" / form[:3] / form
+        folder.mkdir(parents=True)
+        for line in ("00", "01"):
+            grey = np.full((60, 240), 255, np.uint8)
+            cv2.putText(grey, f"hello {number}", (10, 42), cv2.FONT_HERSHEY_SIMPLEX, 1.4, int(line), 3)
+            cv2.imwrite(str(folder / f"{form}-{line}.png"), grey)
+            rows.append(f"{form}-{line} ok 154 19 408 746 1661 89 hello|{number}")
+    (tmp_path / "iam" / "lines.txt").write_text("\n".join(rows))
+    return tmp_path / "iam"
+
+
+def call(monkeypatch: pytest.MonkeyPatch, command: object, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    status = command.main()  # type: ignore[attr-defined]
+    assert isinstance(status, int)
+    return status
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "option", ["--minutes", "--learning-rate", "--clip", "--validate-every", "--weight-decay"]
+)
+def test_numbers_of_a_run_are_finite(option: str, value: str) -> None:
+    options = _parser().parse_args(["--out", "run", f"{option}={value}"])
+    with pytest.raises(ValueError, match=f"^{option}: got {value}, need a finite number"):
+        TrainingConfig.from_options(options)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (smoke, "--seconds"),
+        (language_model, "--fiction"),
+        (ablate, "--jobs"),
+        (sample, "--seed"),
+        (evaluate, "--threads"),
+    ],
+)
+@pytest.mark.parametrize("value", ["nan", "-1"])
+def test_numbers_that_make_no_sense_are_usage_errors(
+    command: object,
+    option: str,
+    value: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        call(monkeypatch, command, option, value)
+    assert end.value.code == 2
+    assert f"argument {option}: got '{value}', need a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["nan", "-1"])
+def test_a_piece_has_an_end(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["--out", "run", "--limit-minutes", value])
+    assert f"argument --limit-minutes: got '{value}', need a number, at least 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--folder", "x", "--iam-ids", "all"], "--iam-ids needs --iam (the database)"),
+        (["--iam", "x", "--hold-out", "0.2"], "--hold-out needs --folder (its lines)"),
+        (["--data", "x", "--folder-share", "2"], "--folder-share needs --folder or --iam (own lines)"),
+        (["--folder", "x", "--no-recompose"], "--no-recompose needs --data (its pen lines)"),
+        (["--folder", "x", "--no-other-hands"], "--no-other-hands needs --data (its pen lines)"),
+        (["--folder", "x", "--pen-share", "2"], "--pen-share needs --data (its lines)"),
+    ],
+)
+def test_options_without_what_they_are_of_are_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=r".+") as refused:
+        refuse_unused(_parser().parse_args(["--out", "run", *arguments]))
+    assert str(refused.value) == message
+
+
+def test_tuning_takes_lines_of_the_iam_database(iam: Path) -> None:
+    options = argparse.Namespace(
+        data=None, folder=[], hold_out=0.0, iam=iam, iam_ids="aachen_validation", lines=10
+    )
+    sets = tune.tuning_lines(options, LineFormat())
+    assert [(name, s.name, s.text) for name, lines in sets.items() for s in lines] == [
+        ("iam", "c04-156-01", "hello 1")
+    ]
+
+
+def test_words_of_the_iam_database_are_cut(
+    iam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named: list[str] = []
+
+    def cut(_: object, images: Sequence[LabelledImage]) -> dict[str, list[int] | None]:
+        named.extend(image.name for image in images)
+        return {name: [] for name in named}
+
+    monkeypatch.setattr(word_cuts, "cut_words", cut)
+    assert call(monkeypatch, word_cuts, MODEL, "--iam", iam, "--out", tmp_path / "cuts.json") == 0
+    assert named == ["a01-000u-00", "a01-000u-01"]
+
+
+def test_ranges_of_the_8_bit_network_are_fixed_on_lines_of_the_iam_database(
+    iam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines(sources: object, *_: object) -> None:
+        raise ValueError(f"asked for {sources.iam}, {sources.iam_ids}")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(export, "calibration_lines", lines)
+    monkeypatch.setattr(Checkpoint, "load", lambda _: argparse.Namespace(characters="ab"))
+    assert call(monkeypatch, export, "best.pt", "--out", tmp_path / "model", "--iam", iam) == 2
+    assert capsys.readouterr().err == f"export: asked for {iam}, aachen_train\n"
+
+
+def test_a_share_to_hold_out_of_no_folder_is_refused(iam: Path) -> None:
+    options = argparse.Namespace(data=None, folder=[], hold_out=0.1, iam=iam, iam_ids="aachen_test")
+    with pytest.raises(ValueError, match="--hold-out needs --folder"):
+        chosen_sets(options, load_bundle(MODEL).line)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_lines_are_counted_on_a_terminal(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    assert list(progress.counted("abc", "lines")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""  # quick work is not worth a line
+    monkeypatch.setattr(progress, "_QUIET_S", 0.0)
+    assert list(progress.counted("abc", "lines")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ("\r1 / 3 lines\r3 / 3 lines\n" if is_terminal else "")
+
+
+def test_what_cannot_be_had_or_written_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, sample, "Hello", "--font", tmp_path / "no.ttf", "--out", tmp_path / "a.png") == 2
+    assert capsys.readouterr().err.startswith("sample: [Errno 2]")
+
+    def missing() -> None:
+        raise kenlm_tools.KenlmToolsError("no Boost")
+
+    monkeypatch.setattr(kenlm_tools, "kenlm_tools", missing)
+    assert call(monkeypatch, kenlm_tools) == 2
+    assert capsys.readouterr().err == "kenlm_tools: no Boost\n"
