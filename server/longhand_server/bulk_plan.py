@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from longhand_server.config import IMAGE_SUFFIXES
 from longhand_server.errors import ConfigurationError, InvalidRequestError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 _MANIFEST_SUFFIXES = frozenset({".tsv", ".txt"})
 # Plans are large and written a line at a time.
 _CHUNKS, _HEAD = "chunks.jsonl", "plan.json"

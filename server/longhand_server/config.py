@@ -8,6 +8,9 @@ from typing import Any
 
 from longhand_server.errors import ConfigurationError
 
+# Files of folders and archives that are taken for line images.
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+
 
 @dataclass(frozen=True)
 class LineFormat:

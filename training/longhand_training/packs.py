@@ -15,15 +15,13 @@ import cv2
 import numpy as np
 
 from longhand_server.alphabet import fold_text
-from longhand_server.config import ImageLimits
+from longhand_server.config import IMAGE_SUFFIXES, ImageLimits
 from longhand_server.errors import InvalidImageError
 from longhand_server.image_file import decode_grey
 from longhand_training.ink import Grey
 
 # Own files come from nobody but the user: as large as the server could be told to read.
 _OWN_LIMITS = ImageLimits(max_bytes=1 << 28, max_pixels=1 << 26, max_side=65_535, max_scans=100)
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 
 
 @dataclass(frozen=True)
