@@ -264,8 +264,10 @@ void PreparedOptions::read_context() {
     if (const auto* characters = model->character_model()) {
         character_start = characters->start(options.sentence_start);
         std::u32string context = decode_utf8(options.context, "context");
-        // The end of a line stands for a space.
-        if (!context.empty() && character_class(context.back()) != CharacterClass::kSpace)
+        // The end of the line before stands for a space, whether it is known or not: this line begins with a
+        // word. Without that a model knows nothing of what stands before, which is no place in any text.
+        if (context.empty() ? !options.sentence_start
+                            : character_class(context.back()) != CharacterClass::kSpace)
             context.push_back(U' ');
         for (const char32_t code : context) {
             std::string token;

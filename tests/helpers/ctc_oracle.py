@@ -201,7 +201,8 @@ class Objective:
     def character_score(self, text: str, *, end: bool = True) -> float:
         """log P_char, unweighted."""
         assert self.character_model is not None
-        context = self.context if not self.context or self.context[-1] == " " else self.context + " "
+        begins_inside = self.context[-1] != " " if self.context else not self.sentence_start
+        context = self.context + " " if begins_inside else self.context
         before, after = ([SPACE_TOKEN if c == " " else c for c in part] for part in (context, text))
         return self._score(self.character_model, before, after, end)
 

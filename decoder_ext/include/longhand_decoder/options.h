@@ -78,9 +78,11 @@ struct BeamSearchOptions {
     // in streams, which see no whole line, nor with a closed lexicon.
     bool fold_capitals = false;
     bool closed_lexicon = false;  // true: only words of the vocabulary may be read
-    bool sentence_start = false;  // true: both models start in the context <s>
-    bool sentence_end = false;    // true: both models score </s> at the end
-    std::string context;          // text that stands before the line (UTF-8): both models start behind it
+    // true: both models start in the context <s>; false: where the text goes on, the character model behind a
+    // space.
+    bool sentence_start = false;
+    bool sentence_end = false;  // true: both models score </s> at the end
+    std::string context;        // text that stands before the line (UTF-8): both models start behind it
 
     std::vector<Hotword> hotwords;
     bool restrict_characters = false;  // true: only `allowed_characters` may be read

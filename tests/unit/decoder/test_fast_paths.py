@@ -228,7 +228,8 @@ def test_the_beam_with_a_character_model_is_the_plain_search_s(
     def models(prefix: tuple[int, ...]) -> float:
         if not prefix:
             return 0.0
-        tokens = ["\u2581" if LABELS[v] == " " else LABELS[v] for v in prefix]
+        # A line begins behind a space.
+        tokens = ["\u2581", *("\u2581" if LABELS[v] == " " else LABELS[v] for v in prefix)]
         step = 0.6 * (character_model.score(tokens) - character_model.score(tokens[:-1])) + bonus
         return models(prefix[:-1]) + (figures if "1" in tokens[-2:] else 1.0) * step
 
