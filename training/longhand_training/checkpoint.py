@@ -45,11 +45,12 @@ class Checkpoint:
         content = {**vars(self), "network": dataclasses.asdict(self.network)}
         temporary = path.with_suffix(".tmp")
         try:
-            torch.save(content, temporary)
+            with temporary.open("wb") as file:  # PyTorch's own does not say that a disk is full
+                torch.save(content, file)
             temporary.replace(path)
-        except (OSError, RuntimeError) as error:  # PyTorch's writer raises the latter when a disk is full
+        except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+            raise OSError(f"cannot write {path}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

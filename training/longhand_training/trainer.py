@@ -226,10 +226,10 @@ class Trainer:
 
     def _take_weights(self, saved: Checkpoint, weights: dict[str, Tensor]) -> None:
         mine = "".join(self.alphabet.characters)
-        if dataclasses.replace(saved.network, dropout=self.config.dropout) != self.network.config:
-            raise ValueError(f"checkpoint has the network {saved.network}, this run {self.network.config}")
         if saved.characters != mine:
             raise ValueError(f"checkpoint has the alphabet {saved.characters!r}, this run {mine!r}")
+        if dataclasses.replace(saved.network, dropout=self.config.dropout) != self.network.config:
+            raise ValueError(f"checkpoint has the network {saved.network}, this run {self.network.config}")
         self.network.load_state_dict(weights)
         self.average = {k: v.to(self.device).clone() for k, v in saved.weights.items()}
 
