@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
+from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import load_bundle
 from longhand_server.config import LineFormat
 from longhand_training import (
@@ -32,6 +33,7 @@ from longhand_training.config import TrainingConfig, refuse_unused
 from longhand_training.line_sets import chosen_sets
 from longhand_training.packs import LabelledImage
 from longhand_training.train import _parser
+from longhand_training.trainer import Trainer
 
 MODEL = Path(__file__).parents[3] / "server" / "longhand_server" / "models" / "en"
 
@@ -183,3 +185,10 @@ def test_what_cannot_be_had_or_written_is_said_in_one_line(
     monkeypatch.setattr(kenlm_tools, "kenlm_tools", missing)
     assert call(monkeypatch, kenlm_tools) == 2
     assert capsys.readouterr().err == "kenlm_tools: no Boost\n"
+
+
+def test_an_alphabet_that_differs_is_named_before_the_size_of_the_network(tmp_path: Path) -> None:
+    size = TrainingConfig(channels=(4, 4, 4, 4), blocks=(1, 1, 1), hidden=4, layers=1)
+    saved = Trainer(size, Alphabet("ab "), torch.device("cpu"), tmp_path).checkpoint()
+    with pytest.raises(ValueError, match=r"^checkpoint has the alphabet 'ab ', this run 'abc '$"):
+        Trainer(size, Alphabet("abc "), torch.device("cpu"), tmp_path).resume(saved)

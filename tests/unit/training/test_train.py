@@ -116,7 +116,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     trainer = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path)
     (tmp_path / "last.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"^cannot write .*last\.pt: .+$"):
+    with pytest.raises(OSError, match=r"^cannot write .*last\.pt: No space left on device$"):
         trainer.checkpoint().save(tmp_path / "last.pt")
     assert list(tmp_path.iterdir()) == []
 
