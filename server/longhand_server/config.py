@@ -230,6 +230,11 @@ class RuntimeConfig(Settings):
     threads: int = setting(
         0, "images worked on at the same time; 0 = one per core that this process may use", low=0, high=1024
     )
+    second_look: bool = setting(
+        True,
+        "read lines of which the model is unsure again, smaller and more upright, and keep the likelier text: "
+        "fewer errors for more work",
+    )
 
 
 @dataclass(frozen=True)

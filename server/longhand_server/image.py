@@ -6,7 +6,8 @@ never asked to read what it was not trained on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -54,6 +55,10 @@ _BAND_STROKES = 0.5
 _NEIGHBOUR_GAP = 0.5
 # Strokes are averaged over neighbouring rows, as many as this part of the height, to tell the rows of small letters.
 _SMOOTH_ROWS = 0.05
+# How a line is looked at again: with letters of this part of their size, and with letters that lean this much less to
+# the right (columns a row).
+_SMALLER = 0.75
+_UPRIGHT = 0.25
 # A line is levelled when it rises by more than this part of the height, and is not steeper than 1 in 6.
 _MIN_RISE = 0.1
 _MAX_SLOPE = 1 / 6
@@ -141,14 +146,53 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
     method = cv2.INTER_AREA if rows < crop.shape[0] else cv2.INTER_LINEAR
     resized = cv2.resize(crop, (columns, rows), interpolation=method)
 
+    pixels = _placed(resized, line)
+    source_scale = crop.shape[1] / columns / shrink_x
+    source_left = left / shrink_x - line.margin * source_scale
+    return LineImage(pixels, width, height, source_left, source_scale, False)
+
+
+def other_looks(image: LineImage, line: LineFormat) -> tuple[LineImage, ...]:
+    """The same line with smaller letters, and with letters that lean less to the right.
+
+    A network that is unsure of a line often reads it better so (see training/EXPERIMENTS.md).
+
+    Args:
+        image: as :func:`normalise_line` made it.
+        line: the shape it was made in.
+    """
+    return _smaller(image, line), _upright(image, line)
+
+
+def _smaller(image: LineImage, line: LineFormat) -> LineImage:
+    ink = image.pixels[:, line.margin : image.pixels.shape[1] - line.margin]
+    columns = max(round(_SMALLER * ink.shape[1]), 1)
+    resized = cv2.resize(ink, (columns, round(_SMALLER * line.height)), interpolation=cv2.INTER_AREA)
+    scale = image.source_scale * ink.shape[1] / columns
+    left = image.source_left + line.margin * (image.source_scale - scale)
+    return replace(image, pixels=_placed(resized, line), source_left=left, source_scale=scale)
+
+
+def _upright(image: LineImage, line: LineFormat) -> LineImage:
+    height, width = image.pixels.shape
+    # What the outermost rows move by, to either side; the middle one stays.
+    reach = math.ceil(_UPRIGHT * height / 2)
+    total = width + 2 * reach
+    total += -total % line.frame_stride
+    matrix = np.array([[1.0, _UPRIGHT, reach - _UPRIGHT * (height - 1) / 2], [0.0, 1.0, 0.0]])
+    pixels = np.asarray(cv2.warpAffine(image.pixels, matrix, (total, height)), np.float32)
+    return replace(image, pixels=pixels, source_left=image.source_left - reach * image.source_scale)
+
+
+def _placed(ink: NDArray[Any], line: LineFormat) -> NDArray[np.float32]:
+    """Ink of at most the line's height, halfway up it and between margins, as wide as whole frames."""
+    rows, columns = ink.shape
     total = columns + 2 * line.margin
     total += -total % line.frame_stride
     pixels = np.zeros((line.height, total), np.float32)
     above = (line.height - rows) // 2
-    pixels[above : above + rows, line.margin : line.margin + columns] = resized
-    source_scale = crop.shape[1] / columns / shrink_x
-    source_left = left / shrink_x - line.margin * source_scale
-    return LineImage(pixels, width, height, source_left, source_scale, False)
+    pixels[above : above + rows, line.margin : line.margin + columns] = ink
+    return pixels
 
 
 def _shrink(grey: NDArray[np.uint8], line: LineFormat, most_rows: int) -> tuple[NDArray[np.uint8], float]:

@@ -145,8 +145,9 @@ class ServedModel:
     def _load_now(self) -> Recognizer:
         # Beam search threads serve whole batches, which only a GPU has.
         threads = 1 if self._device == "cpu" else self._config.runtime.threads or 4
-        line_model = load_line_model(self.bundle, self._device, self._config.runtime.precision)
-        return Recognizer(self.bundle, line_model, decoder_threads=threads)
+        runtime = self._config.runtime
+        line_model = load_line_model(self.bundle, self._device, runtime.precision)
+        return Recognizer(self.bundle, line_model, decoder_threads=threads, second_look=runtime.second_look)
 
 
 class Reading(NamedTuple):

@@ -15,17 +15,20 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import LonghandError
-from longhand_server.runtime import choose_device
+from longhand_server.image import LineImage
+from longhand_server.options import RecognitionOptions
+from longhand_server.recognizer import Recognizer, Transcription
+from longhand_server.runtime import LineModel, choose_device, load_line_model
 from longhand_training.config import number
 from longhand_training.dataset import Sample
 from longhand_training.iam import IAM_TEST, add_iam_options
@@ -44,6 +47,8 @@ from longhand_training.outputs import LineOutputs, compute_outputs
 SETTINGS = ("greedy", "word", "character", "both")
 # Beam search without a language model.
 BEAM = "beam"
+# Lines that are read at once.
+_TOGETHER = 64
 _SHOWN = {"": "∅", " ": "␣"}
 
 
@@ -78,42 +83,51 @@ def possible_settings(bundle: ModelBundle) -> Sequence[str]:
     return "greedy", "character" if bundle.character_model_path else BEAM
 
 
-def make_decoder(bundle: ModelBundle, setting: str, threads: int) -> CtcBeamSearchDecoder:
-    """The bundle's decoder with both language models, one of them, or (``greedy``, ``beam``) none.
+def make_recognizer(
+    bundle: ModelBundle, line_model: LineModel, setting: str, *, threads: int = 1, second_look: bool = True
+) -> Recognizer:
+    """What serves the bundle, with both language models, one of them, or (``greedy``, ``beam``) none.
 
     Raises:
         ValueError: the bundle lacks a language model that the setting asks for.
     """
-    paths = {"word": bundle.word_model_path, "character": bundle.character_model_path}
     wanted = {"greedy": (), BEAM: (), "both": ("word", "character")}.get(setting, (setting,))
+    paths = {"word": bundle.word_model_path, "character": bundle.character_model_path}
     for name in wanted:
         if paths[name] is None:
             raise ValueError(f"{bundle.directory}: has no {name} model, which --decoder {setting} needs")
-    models = {name: NgramLanguageModel(path) for name, path in paths.items() if path and name in wanted}
-    return CtcBeamSearchDecoder(
-        bundle.alphabet.labels,
-        word_model=models.get("word"),
-        character_model=models.get("character"),
-        label_priors=bundle.label_priors,
-        options=BeamSearchOptions(**(bundle.greedy_decoder if setting == "greedy" else bundle.decoder)),
-        threads=threads,
+    bundle = replace(
+        bundle,
+        word_model_path=paths["word"] if "word" in wanted else None,
+        character_model_path=paths["character"] if "character" in wanted else None,
     )
+    return Recognizer(bundle, line_model, decoder_threads=threads, second_look=second_look)
 
 
-def read_outputs(decoder: CtcBeamSearchDecoder, outputs: LineOutputs, setting: str) -> Reading:
-    """Decodes a set and compares it with its references."""
-    if setting == "greedy":
-        best = list(decoder.decode_greedy_batch(outputs.log_probs))
-    else:
-        best = [hypotheses[0] for hypotheses in decoder.decode_batch(outputs.log_probs)]
-    texts = [hypothesis.text.strip() for hypothesis in best]
+def read_outputs(
+    recognizer: Recognizer, samples: Sequence[Sample], outputs: LineOutputs, setting: str
+) -> Reading:
+    """Decodes a set, with second looks where the recogniser takes them, and compares it with its references."""
+    options = RecognitionOptions(greedy=setting == "greedy")
+    results: list[Transcription] = []
+    for start in range(0, len(samples), _TOGETHER):
+        images = [as_line_image(sample.pixels) for sample in samples[start : start + _TOGETHER]]
+        log_probs = outputs.log_probs[start : start + _TOGETHER]
+        results += recognizer.transcribe(images, log_probs, 0.0, [options] * len(images))
+    texts = [result.text for result in results]
     right = [text == reference for text, reference in zip(texts, outputs.texts, strict=True)]
     return Reading(
         texts,
         error_rates(outputs.texts, texts),
         bootstrap_interval(outputs.texts, texts),
-        expected_calibration_error([h.confidence for h in best], right),
+        expected_calibration_error([result.confidence for result in results], right),
     )
+
+
+def as_line_image(pixels: NDArray[np.float32]) -> LineImage:
+    """A normalised line whose place in a scan does not matter."""
+    height, width = pixels.shape
+    return LineImage(pixels, width, height, 0.0, 1.0, is_blank=False)
 
 
 def confusions(references: Sequence[str], texts: Sequence[str]) -> list[tuple[str, str, int]]:
@@ -188,7 +202,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = choose_device(options.device)
     bundle = load_bundle(options.bundle)
     settings = options.decoder or possible_settings(bundle)
-    decoders = {setting: make_decoder(bundle, setting, options.threads) for setting in settings}
+    line_model = load_line_model(bundle, device, options.precision)
+    recognizers = {
+        setting: make_recognizer(
+            bundle, line_model, setting, threads=options.threads, second_look=not options.one_look
+        )
+        for setting in settings
+    }
     for folder in (options.out, *([options.dump_log_probs.parent] if options.dump_log_probs else [])):
         folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"model": bundle.name, "version": bundle.version, "sets": {}}
@@ -197,12 +217,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     print("set       decoder     lines   CER %  95 % interval     WER %  lines %    ECE")
     last = None
     for name, samples in _sets(options, bundle).items():
-        outputs = compute_outputs(bundle, samples, device, options.precision)
+        outputs = compute_outputs(bundle, samples, line_model)
         if options.dump_log_probs:
             stem = options.dump_log_probs
             outputs.save(stem.with_name(f"{stem.stem}-{name}.npz"))
-        for setting, decoder in decoders.items():
-            last = read_outputs(decoder, outputs, setting)
+        for setting, recognizer in recognizers.items():
+            last = read_outputs(recognizer, samples, outputs, setting)
             figures["sets"].setdefault(name, {})[setting] = last.figures()
             print(_row(name, setting, last), flush=True)
         assert last is not None  # --decoder takes at least one
@@ -239,6 +259,11 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda[:i] (default: %(default)s)")
     parser.add_argument("--precision", choices=("auto", "full"), default="auto", help="as the server's")
     parser.add_argument("--threads", type=number(int, 1), default=1, help="of the beam search")
+    parser.add_argument(
+        "--one-look",
+        action="store_true",
+        help="never read a line again, as a server with --second-look false",
+    )
     parser.add_argument(
         "--dump-log-probs",
         type=Path,

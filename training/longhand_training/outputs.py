@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longhand_server.bundle import ModelBundle
-from longhand_server.runtime import load_line_model
+from longhand_server.runtime import LineModel, load_line_model
 from longhand_training.dataset import Sample
 from longhand_training.progress import counted
 
@@ -63,10 +63,16 @@ class LineOutputs:
 
 
 def compute_outputs(
-    bundle: ModelBundle, samples: Sequence[Sample], device: str = "cpu", precision: str = "auto"
+    bundle: ModelBundle, samples: Sequence[Sample], model: LineModel | None = None
 ) -> LineOutputs:
-    """Runs the bundle's network over normalised lines, some at a time, with progress on a terminal."""
-    model = load_line_model(bundle, device, precision)
+    """Runs the bundle's network over normalised lines, some at a time, with progress on a terminal.
+
+    Args:
+        bundle: whose alphabet it is.
+        samples: the lines.
+        model: its network, loaded; None for the one that a CPU is served with.
+    """
+    model = model or load_line_model(bundle, "cpu")
     log_probs: list[NDArray[np.float32]] = []
     waiting: list[NDArray[np.float32]] = []
     for sample in counted(samples, "lines through the network"):

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
 from longhand_server import bundle as bundles
 from longhand_server.bundle import load_bundle
 from longhand_server.image import normalise_line
 from longhand_training.dataset import Sample
-from longhand_training.evaluate import make_decoder
 from longhand_training.fonts import FontBank
 from longhand_training.ink import on_paper
 from longhand_training.line_sets import pen_lines
@@ -125,7 +125,14 @@ def main() -> None:
         "references": reference,
         "e-mail addresses": address,
     }
-    decoder = make_decoder(bundle, "both", threads=1)
+    assert bundle.word_model_path and bundle.character_model_path
+    decoder = CtcBeamSearchDecoder(
+        bundle.alphabet.labels,
+        word_model=NgramLanguageModel(bundle.word_model_path),
+        character_model=NgramLanguageModel(bundle.character_model_path),
+        label_priors=bundle.label_priors,
+        options=BeamSearchOptions(**bundle.decoder),
+    )
     plain = replace(decoder.options, fold_capitals=False, figures_weight=1.0)
     print("| lines | how many | greedy | plain settings | all settings |\n|---|---|---|---|---|")
     for kind, draw in kinds.items():
