@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from longhand_server import image as image_module
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidImageError
-from longhand_server.image import load_line_image, normalise_line
+from longhand_server.image import LineImage, load_line_image, normalise_line, other_looks
 
 LINE = LineFormat()
 
@@ -123,6 +123,28 @@ def test_columns_map_back_to_pixels_of_the_sent_image(scale: int) -> None:
     assert image.to_source_x(float(dark[-1] + 1)) == pytest.approx(last * scale, abs=3 * scale)
     assert image.to_source_x(-1e6) == 0.0
     assert image.to_source_x(1e6) == 600.0 * scale
+
+
+def middles(image: LineImage) -> list[float]:
+    """Where the strokes stand in the sent image, by the row halfway up."""
+    dark = image.pixels[image.pixels.shape[0] // 2] > 0.5
+    edges = np.flatnonzero(np.diff(dark.astype(int)))
+    return [image.to_source_x((a + b) / 2 + 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def test_other_looks_show_the_same_line_smaller_and_more_upright() -> None:
+    image = normalise_line(bars(0.3), LINE)
+    smaller, upright = other_looks(image, LINE)
+    for look in (smaller, upright):
+        assert look.pixels.shape[0] == LINE.height
+        assert look.pixels.shape[1] % LINE.frame_stride == 0
+        assert look.pixels.dtype == np.float32
+        assert middles(look) == pytest.approx(middles(image), abs=2.0)
+    assert len(rows_with_ink(smaller.pixels)) == pytest.approx(0.75 * len(rows_with_ink(image.pixels)), abs=2)
+    assert upright.pixels.sum() == pytest.approx(image.pixels.sum(), rel=0.02)  # nothing is cut off
+    # What leaned to the right by as much stands upright now: upright strokes lean to the left.
+    top, bottom = (np.flatnonzero(upright.pixels[row] > 0.5)[0] for row in (8, LINE.height - 9))
+    assert bottom - top == pytest.approx(0.25 * (LINE.height - 17), abs=2)
 
 
 @pytest.mark.parametrize(

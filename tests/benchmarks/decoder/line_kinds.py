@@ -125,7 +125,8 @@ def main() -> None:
         "references": reference,
         "e-mail addresses": address,
     }
-    assert bundle.word_model_path and bundle.character_model_path
+    assert bundle.word_model_path is not None
+    assert bundle.character_model_path is not None
     decoder = CtcBeamSearchDecoder(
         bundle.alphabet.labels,
         word_model=NgramLanguageModel(bundle.word_model_path),

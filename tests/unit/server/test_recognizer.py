@@ -1,7 +1,8 @@
-"""The recogniser's own part: which settings a request's search gets."""
+"""The recogniser's own part: which settings a request's search gets, and which lines are read again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,86 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from helpers.toy_model import write_bundle
-from longhand_server.bundle import load_bundle
+from helpers.tiny_ngram import random_ngram
+from helpers.toy_model import ALPHABET, write_bundle
+from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
 from longhand_server.recognizer import Recognizer
 from longhand_server.runtime import load_line_model
+
+
+class ScriptedLineModel:
+    """A network that puts out what it is told to, call by call; of every line its last word stays."""
+
+    device, runtime = "cpu", "script"
+
+    def __init__(self, *calls: list[NDArray[np.float32]]) -> None:
+        self.calls = list(calls)
+        self.asked: list[int] = []
+
+    def log_probs(self, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        self.asked.append(len(images))
+        return self.calls[len(self.asked) - 1]
+
+
+def said(*characters: str, sure: float) -> NDArray[np.float32]:
+    """One frame a character of ``ALPHABET``, which has so much of the probability; the others share the rest."""
+    probabilities = np.full((len(characters), len(ALPHABET) + 1), (1 - sure) / len(ALPHABET), np.float32)
+    for frame, character in zip(probabilities, characters, strict=True):
+        frame[1 + ALPHABET.index(character)] = sure
+    return np.log(probabilities)
+
+
+def line(width: int = 40) -> LineImage:
+    return LineImage(np.zeros((64, width), np.float32), 2 * width, 64, 0.0, 2.0, False)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> ModelBundle:
+    """With a character model."""
+    model = random_ngram([*ALPHABET.replace(" ", "\u2581")], 2, seed=1).write_arpa(tmp_path / "char.arpa")
+    decoder = {"beam_width": 20, "character_weight": 0.01}
+    return load_bundle(
+        write_bundle(tmp_path / "model", files={"char.klm": model.read_bytes()}, decoder=decoder)
+    )
+
+
+PLAIN = RecognitionOptions(include_characters=True)
+UNSURE, SURE = said("a", "b", "a", sure=0.4), said("a", "b", "a", sure=0.99)
+
+
+def test_a_line_of_which_the_model_is_unsure_is_read_again(bundle: ModelBundle) -> None:
+    network = ScriptedLineModel(
+        [UNSURE, SURE], [said("c", "d", "c", sure=0.5), said("e", "d", "e", sure=0.9)]
+    )
+    first, second = Recognizer(bundle, network).recognize([line(), line()], [PLAIN, PLAIN])
+    # Two looks at the unsure line, and none at the other; of three readings that with the highest score.
+    assert network.asked == [2, 2]
+    assert (first.text, second.text) == ("ede", "aba")
+    assert first.confidence > 0.5
+    assert (first.image_width, first.image_height) == (80, 64)
+    assert first.timings.batch_size == 2
+
+
+def test_a_first_reading_stays_where_the_others_are_worse(bundle: ModelBundle) -> None:
+    worse = said("e", "d", "e", sure=0.2)
+    network = ScriptedLineModel([UNSURE], [worse, worse])
+    recognizer = Recognizer(bundle, network)
+    once = recognizer.transcribe([line()], [UNSURE], 0.0, [RecognitionOptions(greedy=True)])[0]
+    network.asked.clear()
+    assert recognizer.recognize([line()], [PLAIN])[0].text == once.text == "aba"
+    assert network.asked == [1, 2]
+
+
+@pytest.mark.parametrize("why", ["sure", "greedy", "switched off", "no language model"])
+def test_there_is_no_second_look(why: str, bundle: ModelBundle) -> None:
+    network = ScriptedLineModel([SURE if why == "sure" else UNSURE])
+    if why == "no language model":
+        bundle = replace(bundle, character_model_path=None)
+    recognizer = Recognizer(bundle, network, second_look=why != "switched off")
+    recognizer.recognize([line()], [RecognitionOptions(greedy=why == "greedy")])
+    assert network.asked == [1]
 
 
 def confidence(log_probs: NDArray[np.float32], options: RecognitionOptions, directory: Path) -> float:
