@@ -83,16 +83,13 @@ void Scorer::extend(PrefixTree& tree, std::uint32_t parent, std::uint32_t label,
     }
     state.code = is_code(state, label);
     if (options_.uses_words) extend_words(tree, parent, label, state);
-    if (has_hotwords_) extend_hotwords(tree[parent], label, state);
+    if (has_hotwords_) state.score += move_hotword(tree[parent], label, state.hotword);
 }
 
 float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) {
     const ModelState& before = tree[parent].state;
     const TokenStep step = token_step_of(before, label);
-    // Elsewhere hotwords neither cost nor give anything. (A hotword begins as its first word does.)
-    const bool expects = has_hotwords_ && (before.hotword != HotwordAutomaton::kRoot ||
-                                           hotword_step(Lexicon::kRoot, label) != Lexicon::kDead);
-    if (expects || step.closes || step.single) {
+    if (step.closes || step.single) {
         ModelState after;
         extend(tree, parent, label, after);
         return after.forbidden ? -std::numeric_limits<float>::infinity()
@@ -100,6 +97,10 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
     }
     const double share = character_share(tree[parent], label);
     double gain = share * values_.character_bonus;
+    if (has_hotwords_) {
+        std::uint32_t hotword = before.hotword;
+        gain += move_hotword(tree[parent], label, hotword);
+    }
     if (options_.uses_characters) {
         const std::uint32_t token = options_.model->character_tokens[label];
         const float score = cache_.characters->score(character_state(tree, parent), token);
@@ -111,8 +112,8 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
     const std::uint32_t from = step.continues ? before.lexicon : Lexicon::kRoot;
     if (options_.model->lexicon->can_step(from, options_.model->symbols[label]))
         return static_cast<float>(gain);
-    if (step.continues && hotword_step(before.hotword_lexicon, label) != Lexicon::kDead)
-        return static_cast<float>(gain);
+    const std::uint32_t expected = step.continues ? before.hotword_lexicon : Lexicon::kRoot;
+    if (hotword_step(expected, label) != Lexicon::kDead) return static_cast<float>(gain);
     ModelState open;
     open.pending = step.pending;
     open.length = step.continues ? before.length + 1 : 1;
@@ -237,14 +238,13 @@ void Scorer::score_token(std::uint32_t word, bool known, Pending kind, double sh
     state.score += share * values_.word_weight * step.score;
 }
 
-void Scorer::extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const {
+double Scorer::move_hotword(const PrefixNode& parent, std::uint32_t label, std::uint32_t& hotword) const {
     const HotwordAutomaton& automaton = options_.hotwords;
     const char32_t last = code_point(parent.label), next = code_point(label);
-    const std::uint32_t from = state.hotword;
-    state.hotword = automaton.step(from, last, next);
-    if (from != HotwordAutomaton::kRoot && automaton.boundary(last, next))
-        state.score += automaton.paid(from);
-    state.score += automaton.credit(state.hotword) - automaton.credit(from);
+    const std::uint32_t from = hotword;
+    hotword = automaton.step(from, last, next);
+    const bool ends = from != HotwordAutomaton::kRoot && automaton.boundary(last, next);
+    return (ends ? automaton.paid(from) : 0.0) + automaton.credit(hotword) - automaton.credit(from);
 }
 
 ModelState Scorer::finish(PrefixTree& tree, std::uint32_t node, double least) {

@@ -88,7 +88,8 @@ class Scorer {
                                   ModelState& state);
     void extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state);
     std::uint32_t hotword_step(std::uint32_t node, std::uint32_t label) const;
-    void extend_hotwords(const PrefixNode& parent, std::uint32_t label, ModelState& state) const;
+    // Takes the automaton's state on by one more label; what that adds to the score.
+    double move_hotword(const PrefixNode& parent, std::uint32_t label, std::uint32_t& hotword) const;
     void close_token(const PrefixTree& tree, std::uint32_t node, bool digit_follows, ModelState& state);
     // `share`: how much the token counts.
     void score_token(std::uint32_t word, bool known, Pending kind, double share, ModelState& state);
