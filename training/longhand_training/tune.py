@@ -50,6 +50,8 @@ SET_WEIGHTS: Mapping[str, float] = {"pen": 1.0, "ink": 2.0, "hooker": 0.5, "copi
 PRIOR_WEIGHTS: Mapping[str, float] = {"pen": 1.0, "ink": 2.0, "hooker": 0.1, "copiste": 0.3}
 # A set without errors must not make the others count for nothing.
 _LEAST_RATE = 1e-3
+# Fewer lines say little of others: a setting is chosen by some ten of their errors.
+_FEW_LINES = 50
 
 # What is made least, of some settings.
 Rate = Callable[[Mapping[str, Any]], float]
@@ -177,7 +179,7 @@ def _short(settings: Mapping[str, Any]) -> str:
 
 
 def tuning_lines(options: argparse.Namespace, line: LineFormat) -> dict[str, list[Sample]]:
-    """Every second line of each set, ``--lines`` at most.
+    """Every second line of each set, ``--lines`` at most; where those are few, stderr says so.
 
     Raises:
         ValueError: a set cannot be read, or has only one line.
@@ -186,7 +188,14 @@ def tuning_lines(options: argparse.Namespace, line: LineFormat) -> dict[str, lis
     for name, samples in sets.items():
         if len(samples) < 2:
             raise ValueError(f"{name}: got {len(samples)} lines to tune on, need at least 2")
-    return {name: samples[1::2][: options.lines] for name, samples in sets.items()}
+    sets = {name: samples[1::2][: options.lines] for name, samples in sets.items()}
+    if (count := sum(map(len, sets.values()))) < _FEW_LINES:
+        print(
+            f"{count} lines are few to tune on: settings that fit them may read others worse; compare on the others "
+            "(evaluate --every 2)",
+            file=sys.stderr,
+        )
+    return sets
 
 
 def main() -> int:

@@ -119,7 +119,9 @@ def test_options_without_what_they_are_of_are_refused(arguments: list[str], mess
     assert str(refused.value) == message
 
 
-def test_tuning_takes_lines_of_the_iam_database(iam: Path) -> None:
+def test_tuning_takes_lines_of_the_iam_database_and_says_that_they_are_few(
+    iam: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = argparse.Namespace(
         data=None, folder=[], hold_out=0.0, iam=iam, iam_ids="aachen_validation", lines=10
     )
@@ -127,6 +129,10 @@ def test_tuning_takes_lines_of_the_iam_database(iam: Path) -> None:
     assert [(name, s.name, s.text) for name, lines in sets.items() for s in lines] == [
         ("iam", "c04-156-01", "hello 1")
     ]
+    assert capsys.readouterr().err.startswith("1 lines are few to tune on: ")
+    monkeypatch.setattr(tune, "_FEW_LINES", 1)
+    tune.tuning_lines(options, LineFormat())
+    assert capsys.readouterr().err == ""
 
 
 def test_words_of_the_iam_database_are_cut(
