@@ -24,6 +24,8 @@ _SMALL = (
     *("--channels", "12", "24", "48", "96", "--blocks", "1", "2", "2", "--hidden", "160"),
     *("--batch-pixels", "2500", "--learning-rate", "2e-3", "--ema", "0.998"),
 )
+# A run may take so many lines more than it is to.
+_LAST_BATCH = 100
 _NO_SCANS = ("--copiste-share", "0", "--historical-share", "0")
 
 # What each variant adds to the command line of the small network with every source.
@@ -65,7 +67,7 @@ def train(variant: str, options: argparse.Namespace) -> dict[str, str]:
     """Trains a variant, or goes on with it, or only looks up what it came to; gives its row of the table.
 
     Raises:
-        RuntimeError: its training failed (the file with its output is named).
+        RuntimeError: its training failed (the file with its output is named), or there is a run of another length.
     """
     folder = options.out / variant
     if result(folder) is None:
@@ -76,6 +78,10 @@ def train(variant: str, options: argparse.Namespace) -> dict[str, str]:
             raise RuntimeError(f"{variant} failed ({done.returncode}); see {folder}/output.txt")
     row = result(folder)
     assert row is not None  # a run that ends well has validated
+    if not 0 <= int(row["lines"]) - options.lines < _LAST_BATCH:
+        raise RuntimeError(
+            f"{folder} holds a run of {row['lines']} lines, --lines is {options.lines}; name another --out"
+        )
     rates = {name[4:]: f"{100 * float(rate):.2f}" for name, rate in row.items() if name.startswith("cer_")}
     return {"variant": variant, "lines": row["lines"], "minutes": f"{float(row['minutes']):.1f}", **rates}
 

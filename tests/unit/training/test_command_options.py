@@ -198,3 +198,17 @@ def test_an_alphabet_that_differs_is_named_before_the_size_of_the_network(tmp_pa
     saved = Trainer(size, Alphabet("ab "), torch.device("cpu"), tmp_path).checkpoint()
     with pytest.raises(ValueError, match=r"^checkpoint has the alphabet 'ab ', this run 'abc '$"):
         Trainer(size, Alphabet("abc "), torch.device("cpu"), tmp_path).resume(saved)
+
+
+def test_runs_of_another_length_are_no_ablation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "strokes").mkdir()
+    (tmp_path / "strokes" / "log.csv").write_text("minutes,step,lines,cer_pen\n1,10,16002,0.5\n")
+    arguments = ["--out", tmp_path, "--variants", "strokes", "--lines"]
+    assert call(monkeypatch, ablate, *arguments, 16000) == 0
+    assert capsys.readouterr().out == "variant strokes  lines 16002  minutes 1.0  pen 50.00\n"
+    assert call(monkeypatch, ablate, *arguments, 4000) == 1
+    assert (
+        "strokes holds a run of 16002 lines, --lines is 4000; name another --out" in capsys.readouterr().err
+    )

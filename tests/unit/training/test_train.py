@@ -293,9 +293,8 @@ def test_an_ablation_takes_finished_runs_as_they_are_and_names_the_one_that_fail
     out = tmp_path / "out"
     (out / "all").mkdir(parents=True)
     (out / "all" / "log.csv").write_text("minutes,lines,cer_pen\n0.5,50,0.9\n1.04,100,0.125\n")
-    monkeypatch.setattr(
-        sys, "argv", ["ablate", "--data", str(tmp_path), "--out", str(out), "--variants", "all", "strokes"]
-    )
+    arguments = ["--data", str(tmp_path), "--out", str(out), "--lines", "100", "--variants", "all", "strokes"]
+    monkeypatch.setattr(sys, "argv", ["ablate", *arguments])
     assert ablate.main() == 1
     assert (out / "ablations.tsv").read_text().splitlines() == [
         "variant\tlines\tminutes\tpen",
