@@ -241,7 +241,9 @@ def test_output_that_cannot_be_written(
 def test_interrupted_while_waiting_for_standard_input(fake: FakeServer) -> None:
     command = [sys.executable, str(SCRIPT), "-", "--address", fake.address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(2)  # so that it waits for its image
+        deadline = time.monotonic() + 60
+        while not fake.servicer.requests and time.monotonic() < deadline:
+            time.sleep(0.05)  # until its stream is open: then it waits for its image
         process.send_signal(signal.SIGINT)
         _, message = process.communicate(timeout=30)
     assert (process.returncode, message) == (130, "longhand: stopped; 0 images are read\n")

@@ -32,9 +32,10 @@ class Pipeline:
 
 
 class Model(ServedModel):
-    """Loads slowly, and fails where its version says so."""
+    """Loads slowly, or until it is told, and fails where its version says so."""
 
     loads = 0
+    may_finish: asyncio.Event | None = None
 
     def __init__(self, bundle: ModelBundle, config: ServerConfig, metrics: Metrics) -> None:
         super().__init__(bundle, config, "cpu", metrics)
@@ -42,7 +43,7 @@ class Model(ServedModel):
 
     async def _make_pipeline(self) -> Any:
         type(self).loads += 1
-        await asyncio.sleep(0.05)
+        await (self.may_finish.wait() if self.may_finish else asyncio.sleep(0.05))
         if self.version == "bad":
             raise InvalidModelError("damaged")
         if self.version == "huge":
@@ -60,7 +61,11 @@ def queued(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("longhand_queue_images", {"model": "toy"})
 
 
-async def test_callers_without_patience_share_one_loading(tmp_path: Path) -> None:
+async def test_callers_without_patience_share_one_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_finish = asyncio.Event()
+    monkeypatch.setattr(Model, "may_finish", may_finish)
     write_bundle(tmp_path / "a", name="toy")
     registry = registry_of(tmp_path, Metrics(), model="toy")
     Model.loads = 0
@@ -69,6 +74,7 @@ async def test_callers_without_patience_share_one_loading(tmp_path: Path) -> Non
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.001):
                 await model.pipeline()
+    may_finish.set()
     await model.pipeline()
     assert Model.loads == 1
 
