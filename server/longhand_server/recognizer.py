@@ -166,21 +166,35 @@ class Recognizer:
         ]
         seen = list(images)
         if unsure:
-            looks = [(index, look) for index in unsure for look in other_looks(seen[index], self.bundle.line)]
-            more_log_probs, more_ms = self.infer([look for _, look in looks])
-            infer_ms += more_ms
-            begun = time.perf_counter()
-            more = self._decode_all(more_log_probs, [options[index] for index, _ in looks])
-            beam_ms += (time.perf_counter() - begun) * 1000
-            for (index, look), readings in zip(looks, more, strict=True):
-                if readings[0].score > hypotheses[index][0].score:
-                    seen[index], hypotheses[index] = look, readings
+            more_infer_ms, more_beam_ms = self._look_again(unsure, seen, hypotheses, options)
+            infer_ms, beam_ms = infer_ms + more_infer_ms, beam_ms + more_beam_ms
         return [
             self._transcription(
                 image, readings, wanted, Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images))
             )
             for image, readings, wanted in zip(seen, hypotheses, options, strict=True)
         ]
+
+    def _look_again(
+        self,
+        unsure: Sequence[int],
+        images: list[LineImage],
+        hypotheses: list[list[Hypothesis]],
+        options: Sequence[RecognitionOptions],
+    ) -> tuple[float, float]:
+        """Puts better readings, and the images that they were read from, in the place of unsure ones.
+
+        Returns:
+            The milliseconds that network and decoder took.
+        """
+        looks = [(index, look) for index in unsure for look in other_looks(images[index], self.bundle.line)]
+        log_probs, infer_ms = self.infer([look for _, look in looks])
+        begun = time.perf_counter()
+        found = self._decode_all(log_probs, [options[index] for index, _ in looks])
+        for (index, look), readings in zip(looks, found, strict=True):
+            if readings[0].score > hypotheses[index][0].score:
+                images[index], hypotheses[index] = look, readings
+        return infer_ms, (time.perf_counter() - begun) * 1000
 
     def _decode_all(
         self, log_probs: Sequence[NDArray[np.float32]], options: Sequence[RecognitionOptions]

@@ -30,9 +30,20 @@ ALLOWED = {
 # The one exception: `longhand --local` reads without a server. The import stands inside a function.
 IN_PROCESS = PACKAGES["longhand_client"] / "command" / "in_process.py"
 IN_PROCESS_USES = {"longhand_server.config", "longhand_server.errors", "longhand_server.in_process"}
-# What training may take from the server: what a model is, not how it is served. The runtime is among it so that an
-# evaluation measures the exported files as the server runs them.
-TRAINING_USES = {"errors", "config", "alphabet", "image", "image_file", "network", "bundle", "runtime"}
+# What training may take from the server: what a model is and how it reads a line, not how it is served. So an
+# evaluation measures the exported files as they are read in service.
+TRAINING_USES = {
+    "errors",
+    "config",
+    "alphabet",
+    "image",
+    "image_file",
+    "network",
+    "bundle",
+    "runtime",
+    "options",
+    "recognizer",
+}
 # The server's files, lowest first. A file may reach, directly or through others, only files above it.
 SERVER_ORDER = [
     "errors",
