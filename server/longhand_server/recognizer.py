@@ -117,7 +117,7 @@ class Recognizer:
     ) -> None:
         self.bundle = bundle
         self.line_model = line_model
-        self._looks_again = second_look and bool(bundle.word_model_path or bundle.character_model_path)
+        self._second_look = second_look
         try:
             self.defaults = BeamSearchOptions(**bundle.decoder)
             self._greedy_defaults = BeamSearchOptions(**bundle.greedy_decoder)
@@ -162,7 +162,7 @@ class Recognizer:
         unsure = [
             index
             for index, (readings, wanted) in enumerate(zip(hypotheses, options, strict=True))
-            if self._looks_again and not wanted.greedy and readings[0].confidence < _UNSURE
+            if readings[0].confidence < _UNSURE and self._may_look_again(wanted)
         ]
         seen = list(images)
         if unsure:
@@ -174,6 +174,12 @@ class Recognizer:
             )
             for image, readings, wanted in zip(seen, hypotheses, options, strict=True)
         ]
+
+    def _may_look_again(self, options: RecognitionOptions) -> bool:
+        settings = self.beam_options(options) or self.defaults
+        words = self.bundle.word_model_path is not None and settings.word_weight > 0
+        characters = self.bundle.character_model_path is not None and settings.character_weight > 0
+        return self._second_look and not options.greedy and (words or characters)
 
     def _look_again(
         self,

@@ -82,13 +82,14 @@ def test_a_first_reading_stays_where_the_others_are_worse(bundle: ModelBundle) -
     assert network.asked == [1, 2]
 
 
-@pytest.mark.parametrize("why", ["sure", "greedy", "switched off", "no language model"])
+@pytest.mark.parametrize("why", ["sure", "greedy", "switched off", "no language model", "one without weight"])
 def test_there_is_no_second_look(why: str, bundle: ModelBundle) -> None:
     network = ScriptedLineModel([SURE if why == "sure" else UNSURE])
     if why == "no language model":
         bundle = replace(bundle, character_model_path=None)
     recognizer = Recognizer(bundle, network, second_look=why != "switched off")
-    recognizer.recognize([line()], [RecognitionOptions(greedy=why == "greedy")])
+    weight = 0.0 if why == "one without weight" else None
+    recognizer.recognize([line()], [RecognitionOptions(greedy=why == "greedy", character_weight=weight)])
     assert network.asked == [1]
 
 
