@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ def test_variables_that_are_no_settings_are_found() -> None:
 
 
 def test_a_folder_without_models_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "longhand_server")  # `longhand --local` in this process has set another
     write_bundle(tmp_path / "toy")
     find_bundles(ServerConfig(models=ModelsConfig(model=str(tmp_path / "toy"), models=str(tmp_path))))
     assert not caplog.messages

@@ -27,7 +27,7 @@ class _Context:
 
 
 async def test_whom_a_flood_comes_from_stands_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "longhand_server")
     gate = CallGate(Metrics(), Tracer(), max_open=0)
     with pytest.raises(grpc.aio.AbortError):
         async with gate.call("Recognize", cast(Context, _Context())):

@@ -217,7 +217,7 @@ def test_processes_that_train_together_end_at_the_same_step_with_the_same_weight
 def test_gradients_are_averaged_over_processes(count: int, tmp_path: Path) -> None:
     # The processes are forks of one that has imported PyTorch, for which each would need seconds.
     code = (
-        "import multiprocessing, sys, torch; from pathlib import Path\n"
+        "import multiprocessing, os, sys, torch; from pathlib import Path\n"
         "from longhand_training.replicas import Replicas\n"
         "def average(rank, count, meeting_point):\n"
         "    replicas = Replicas(rank, count, meeting_point)\n"
@@ -225,7 +225,9 @@ def test_gradients_are_averaged_over_processes(count: int, tmp_path: Path) -> No
         "    a.grad, b.grad = torch.full((2, 2), float(rank)), torch.tensor([10.0 * rank])\n"
         "    loss = replicas.average_gradients([a, torch.zeros(3), b], torch.tensor(100.0 * rank)).item()\n"
         "    mean = replicas.mean([rank, 1.0])\n"
-        "    print(f'{a.grad.flatten().tolist()} {b.grad.tolist()} {loss} {mean}', flush=True)\n"
+        # In one write: print() writes the end of the line separately.
+        "    line = f'{a.grad.flatten().tolist()} {b.grad.tolist()} {loss} {mean}\\n'\n"
+        "    os.write(1, line.encode())\n"
         "context, count = multiprocessing.get_context('fork'), int(sys.argv[1])\n"
         "ranks = [(rank, count, Path(sys.argv[2])) for rank in range(count)]\n"
         "processes = [context.Process(target=average, args=arguments) for arguments in ranks]\n"
