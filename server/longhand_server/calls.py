@@ -237,10 +237,12 @@ class CallGate:
             return given
         return f"{self._id_prefix}-{next(self._numbers)}"
 
+    def _stranger(self, peer: str) -> str:
+        """Who was turned away; where callers have tokens, that is not known to be any of them."""
+        return caller_of(peer) if self._tokens is None else ""
+
     def _log(self, opened: _OpenCall, code: str, reason: str, seconds: float) -> None:
         call = opened.call
-        # Where callers have tokens, one that was turned away is not known to be any of them.
-        stranger = caller_of(opened.peer) if self._tokens is None else ""
         ACCESS_LOG.log(
             logging.INFO if code in ("OK", "CANCELLED") else logging.WARNING,
             "%s %s",
@@ -252,7 +254,7 @@ class CallGate:
                     "code": code,
                     "reason": reason,
                     "request_id": opened.request_id,
-                    "caller": call.caller if call else stranger,
+                    "caller": call.caller if call else self._stranger(opened.peer),
                     "peer": opened.peer,
                     "images": call.images if call else 0,
                     "ms": round(seconds * 1000, 3),

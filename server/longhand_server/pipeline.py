@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from longhand_server.batching import DynamicBatcher
 from longhand_server.config import BatchingConfig, ImageLimits, LineFormat
+from longhand_server.cores import usable_cores
 from longhand_server.errors import DeadlineExceededError, LonghandError, RecognitionFailedError
 from longhand_server.image import LineImage, load_line_image
 from longhand_server.image_file import check_file_size
@@ -366,11 +366,11 @@ def make_pipeline(
         recognizer: The model.
         batching: The queue's bound and how batches are made.
         limits: What an image file may be at most.
-        threads: Images worked on at the same time on a CPU, or decoded at the same time for a GPU; 0 = one per
-            core.
+        threads: Images worked on at the same time on a CPU, or decoded at the same time for a GPU; 0 = one per core
+            that this process may use.
         on_batch: Is told the widths in pixels of each batch that starts, from a worker's thread.
     """
-    workers = threads or os.cpu_count() or 1
+    workers = threads or usable_cores()
     serial = recognizer.line_model.device == "cpu" and batching.max_batch_size <= 1
     kind = SerialPipeline if serial else StagedPipeline
     return kind(recognizer, batching, limits, workers, on_batch)

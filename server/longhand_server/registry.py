@@ -14,7 +14,6 @@ from typing import NamedTuple
 from longhand_decoder import BeamSearchOptions
 from longhand_server.bundle import MANIFEST, ModelBundle, load_bundle
 from longhand_server.config import ServerConfig
-from longhand_server.cores import usable_cores
 from longhand_server.errors import InvalidModelError, ModelNotFoundError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.pipeline import RecognitionPipeline, make_pipeline
@@ -130,7 +129,7 @@ class ServedModel:
             recognizer,
             self._config.batching,
             self._config.image,
-            threads=self._config.runtime.threads or usable_cores(),
+            threads=self._config.runtime.threads,
             on_batch=self._batch_started,
         )
         if self._device != "cpu":
@@ -143,9 +142,9 @@ class ServedModel:
         self.statistics.batch_started(len(widths))
 
     def _load_now(self) -> Recognizer:
-        # Beam search threads serve whole batches, which only a GPU has.
-        threads = 1 if self._device == "cpu" else self._config.runtime.threads or 4
         runtime = self._config.runtime
+        # Beam search threads serve whole batches, which only a GPU has.
+        threads = 1 if self._device == "cpu" else runtime.threads or 4
         line_model = load_line_model(self.bundle, self._device, runtime.precision)
         return Recognizer(self.bundle, line_model, decoder_threads=threads, second_look=runtime.second_look)
 

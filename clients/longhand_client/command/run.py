@@ -145,7 +145,9 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         usage.error("--tsv has no columns for words and characters: take --json")
     if options.decoder == "greedy" and options.alternatives > 1:
         usage.error("--alternatives: greedy decoding knows one reading only")
-    if options.decoder == "greedy" and (options.beam_width or options.lm_weight or options.hotwords):
+    if options.decoder == "greedy" and (
+        options.beam_width or options.lm_weight is not None or options.hotwords
+    ):
         usage.error(
             "--beam-width, --lm-weight and --hotwords are the beam search's: leave out --decoder greedy"
         )
@@ -208,9 +210,8 @@ def _output(options: argparse.Namespace) -> Iterator[TextIO]:
         with Path(options.out).open(mode, encoding="utf-8", errors="surrogateescape", newline="") as stream:
             yield stream
     except OSError as error:
-        error.filename = (
-            error.filename or options.out or "standard output"
-        )  # a full disk, for one, has no name
+        # A full disk, for one, does not say which file it is about.
+        error.filename = error.filename or options.out or "standard output"
         raise
 
 

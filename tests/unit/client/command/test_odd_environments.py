@@ -65,6 +65,7 @@ def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
         (["--decoder", "greedy", "--hotwords", "words"], "leave out --decoder greedy"),
         (["--decoder", "greedy", "--beam-width", "5"], "leave out --decoder greedy"),
         (["--decoder", "greedy", "--lm-weight", "0.5"], "leave out --decoder greedy"),
+        (["--decoder", "greedy", "--lm-weight", "0"], "leave out --decoder greedy"),
     ],
 )
 def test_options_without_effect(
