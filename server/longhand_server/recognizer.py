@@ -19,8 +19,8 @@ from longhand_server.image import LineImage, other_looks
 from longhand_server.options import RecognitionOptions
 from longhand_server.runtime import LineModel
 
-# A line is read again where the best text of the first reading is less sure than this: one in 40 lines of ordinary
-# English writing and one in 4 or 6 of hard hands, which hold many of the errors. More lines gain hardly more.
+# A line is read again where the best text of the first reading is less sure than this: one in 30 or 40 English
+# validation lines and one in 4 to 7 of hard hands, which hold many of the errors. More lines gain hardly more.
 _UNSURE = 0.15
 
 
