@@ -34,19 +34,25 @@ class Replicas:
         rank: 0 for the process that validates, saves and prints.
         count: how many there are.
         meeting_point: file through which they find each other; not there before the first starts.
+
+    Raises:
+        ProcessLostError: another one ended before they had found each other.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, meeting_point: Path | None = None) -> None:
         self.rank, self.count = rank, count
         if count > 1:
             assert meeting_point is not None
-            distributed.init_process_group(
-                "gloo",
-                store=distributed.FileStore(str(meeting_point), count),  # type: ignore[attr-defined]
-                rank=rank,
-                world_size=count,
-                timeout=_PATIENCE,
-            )
+            try:
+                distributed.init_process_group(
+                    "gloo",
+                    store=distributed.FileStore(str(meeting_point), count),  # type: ignore[attr-defined]
+                    rank=rank,
+                    world_size=count,
+                    timeout=_PATIENCE,
+                )
+            except RuntimeError as error:
+                raise ProcessLostError(str(error)) from error
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """The mean of each value over all processes, the same in every one.

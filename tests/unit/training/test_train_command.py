@@ -21,13 +21,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
-from helpers.training_runs import Train, command, environment, train_elsewhere
+from helpers.training_runs import STARTED_ANEW, Train, command, environment, train_elsewhere
 from longhand_server.alphabet import Alphabet
+from longhand_training import piece
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.config import FINE_TUNING_RATE, TrainingConfig
 from longhand_training.curves import RunLog, read_log
 from longhand_training.dataset import Batch, Sample, collate
 from longhand_training.loop import run
+from longhand_training.replicas import ProcessLostError, Replicas
 from longhand_training.stopping import Stopped, StopSignals
 from longhand_training.text import read_characters
 from longhand_training.train import _parser
@@ -276,6 +278,40 @@ def test_options_that_exclude_each_other_are_usage_errors(
     with pytest.raises(SystemExit):
         _parser().parse_args(["--out", "run", *both])
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_the_command_starts_itself_anew_before_it_waits_for_pytorch() -> None:
+    code = (
+        "import os, sys\n"
+        "os.execve = lambda *_: sys.exit('torch' in sys.modules)\n"
+        "sys.argv = ['train', '--out', 'run']\n"
+        "from longhand_training.train import main\n"
+        "main()\n"
+    )
+    fresh = {name: value for name, value in os.environ.items() if name not in STARTED_ANEW}
+    assert subprocess.run([sys.executable, "-c", code], env=fresh, check=False, timeout=60).returncode == 0
+
+
+def test_ctrl_c_before_there_is_anything_to_save_is_no_traceback(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(piece, "train", interrupted)
+    done = train("--out", "run")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_process_that_ends_while_the_others_meet_is_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("Gloo connectFullMesh failed")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", failing)
+    with pytest.raises(ProcessLostError, match="connectFullMesh"):
+        Replicas(0, 2, tmp_path / "meeting_point")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
