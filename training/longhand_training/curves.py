@@ -83,14 +83,18 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         return [float(row["minutes"]) for row in there], [float(row[name]) for row in there]
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    for axes, what in ((left, "CTC loss"), (right, "greedy CER, %")):
+        axes.set(xlabel="minutes", ylabel=what, yscale="log")
+        # Not as powers of ten, which few curves span.
+        axes.yaxis.set_major_formatter("{x:.4g}")
+        axes.yaxis.set_minor_formatter("{x:.4g}")
+        axes.tick_params(which="minor", labelsize=6)
+        axes.grid(True, which="both", alpha=0.3)
     left.plot(*curve("loss"), marker=".")
-    left.set(xlabel="minutes", ylabel="CTC loss", yscale="log")
     for name in dict.fromkeys(name for row in rows for name in row if name.startswith("cer_")):
         minutes, rates = curve(name)
         percent = [100 * rate for rate in rates]
         right.plot(minutes, percent, marker=".", label=f"{name[4:]} ({percent[-1]:.1f} %)")
-    right.set(xlabel="minutes", ylabel="greedy CER, %", yscale="log")
-    right.grid(True, which="both", alpha=0.3)
     if right.lines:
         right.legend()
     figure.tight_layout()

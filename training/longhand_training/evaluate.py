@@ -29,9 +29,9 @@ from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
 from longhand_server.recognizer import Recognizer, Transcription
 from longhand_server.runtime import LineModel, choose_device, load_line_model
-from longhand_training.config import number
+from longhand_training.config import add_own_lines, number
 from longhand_training.dataset import Sample
-from longhand_training.iam import IAM_TEST, add_iam_options
+from longhand_training.iam import IAM_TEST
 from longhand_training.line_sets import chosen_sets
 from longhand_training.metrics import (
     ErrorRates,
@@ -141,15 +141,16 @@ def confusions(references: Sequence[str], texts: Sequence[str]) -> list[tuple[st
 def worst_sheet(samples: Sequence[Sample], texts: Sequence[str], count: int = 40) -> str:
     """An HTML page of the lines with the most character errors, worst first."""
     errors = [sum(a != b for a, b in alignment(s.text, t)) for s, t in zip(samples, texts, strict=True)]
+    worst = sorted((i for i, count in enumerate(errors) if count), key=errors.__getitem__, reverse=True)
     rows = []
-    for i in np.argsort(errors)[::-1][:count]:
+    for i in worst[:count]:
         picture = (255 - 255 * np.clip(samples[i].pixels, 0, 1)).astype(np.uint8)
         done, data = cv2.imencode(".png", picture)
         assert done
         source = base64.b64encode(data.tobytes()).decode()
         rows.append(
             f'<p><img src="data:image/png;base64,{source}"><br><b>{html.escape(samples[i].text)}</b><br>'
-            f"{html.escape(texts[i])} <small>({errors[i]} errors)</small></p>"
+            f"{html.escape(texts[i])} <small>({errors[i]} errors, {html.escape(samples[i].name)})</small></p>"
         )
     style = "body{font:15px sans-serif;margin:2em}img{max-width:100%;border:1px solid #ccc}"
     return f"<!doctype html><meta charset=utf-8><title>Worst lines</title><style>{style}</style>" + "".join(
@@ -240,14 +241,7 @@ def main() -> int:
     )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", type=Path, help="folder of the packs: reads their validation lines")
-    parser.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
-    parser.add_argument(
-        "--hold-out",
-        type=number(float, 0, 0.5),
-        default=0.0,
-        help="of each --folder only the lines that training with this --hold-out has not seen; 0: all",
-    )
-    add_iam_options(parser, IAM_TEST)
+    add_own_lines(parser, IAM_TEST, hold_out=True)
     parser.add_argument("--sets", nargs="+", help="only these sets (pen ink copiste hooker, or folder names)")
     parser.add_argument("--every", type=number(int, 1), default=1, help="take every N-th line")
     parser.add_argument(

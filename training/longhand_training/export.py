@@ -24,7 +24,8 @@ from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint, mixed
-from longhand_training.iam import IAM_TRAINING, add_iam_options
+from longhand_training.config import add_own_lines, refuse_parts_of_nothing
+from longhand_training.iam import IAM_TRAINING
 from longhand_training.line_sets import SourceConfig
 from longhand_training.quantise import calibration_lines, quantise_onnx
 
@@ -234,13 +235,13 @@ def main() -> int:
     )
     group = parser.add_argument_group("lines to fix the ranges of the 8-bit network on, for CPUs")
     group.add_argument("--data", type=Path, help="folder with the packs")
-    group.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
-    add_iam_options(group, IAM_TRAINING)
+    add_own_lines(group, IAM_TRAINING)
     options = parser.parse_args()
     sources = SourceConfig(
         data=options.data, folders=tuple(options.folder), iam=options.iam, iam_ids=options.iam_ids
     )
     try:
+        refuse_parts_of_nothing(options)
         checkpoint = Checkpoint.load(options.checkpoint)
         if options.mix is not None:
             checkpoint = mixed(checkpoint, Checkpoint.load(Path(options.mix[0])), _share(options.mix[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -15,15 +14,6 @@ from longhand_training.packs import LabelledImage, Skipped, report_skipped, tabl
 IAM_PARTITIONS = IAM_TRAINING, IAM_VALIDATION, IAM_TEST = "aachen_train", "aachen_validation", "aachen_test"
 EVERY_LINE = "all"
 _STATUSES = ("ok", "err")
-
-
-def add_iam_options(group: argparse._ActionsContainer, part: str) -> None:
-    """``--iam ROOT`` and ``--iam-ids``, ``part`` where it is not named."""
-    group.add_argument("--iam", type=Path, help="root of the IAM database (lines.txt, lines/)")
-    known = ", ".join((*IAM_PARTITIONS, EVERY_LINE))
-    group.add_argument(
-        "--iam-ids", default=part, help=f"its lines: {known} or a file of ids (default: %(default)s)"
-    )
 
 
 def iam_ids(name: str) -> frozenset[str] | None:

@@ -17,7 +17,7 @@ from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidImageError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.network import frame_count
-from longhand_training.config import hold_out
+from longhand_training.config import hold_out, refuse_parts_of_nothing
 from longhand_training.dataset import Sample, fits, frames_needed
 from longhand_training.fonts import FontBank
 from longhand_training.iam import EVERY_LINE, IAM_TRAINING, IAM_VALIDATION, iam_ids, read_iam
@@ -218,8 +218,7 @@ def chosen_sets(options: argparse.Namespace, line: LineFormat) -> dict[str, list
     Raises:
         ValueError: nothing usable in one of them, or an option without what it is of.
     """
-    if options.hold_out and not options.folder:
-        raise ValueError("--hold-out needs --folder (its lines)")
+    refuse_parts_of_nothing(options)
     sets = {} if options.data is None else validation_sets(options.data, line)
     names = set_names(options.folder, [*VALIDATION_SETS, IAM_SET])
     for name, folder in zip(names, options.folder, strict=True):

@@ -23,9 +23,9 @@ from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLangu
 from longhand_server.bundle import ModelBundle, load_bundle, update_decoder
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
-from longhand_training.config import DATA, number
+from longhand_training.config import DATA, add_own_lines, number
 from longhand_training.dataset import Sample
-from longhand_training.iam import IAM_VALIDATION, add_iam_options
+from longhand_training.iam import IAM_VALIDATION
 from longhand_training.line_sets import chosen_sets
 from longhand_training.metrics import character_error_rate, expected_calibration_error
 from longhand_training.outputs import LineOutputs, compute_outputs
@@ -209,14 +209,7 @@ def main() -> int:
         type=Path,
         help=f"folder of the packs: their validation lines (default: {DATA} where nothing is named)",
     )
-    parser.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
-    parser.add_argument(
-        "--hold-out",
-        type=number(float, 0, 0.5),
-        default=0.0,
-        help="of each --folder only the lines that training with this --hold-out has not seen; 0: all",
-    )
-    add_iam_options(parser, IAM_VALIDATION)
+    add_own_lines(parser, IAM_VALIDATION, hold_out=True)
     parser.add_argument("--lines", type=number(int, 1), default=150, help="tuning lines of each set")
     parser.add_argument("--minutes", type=number(float, 0), default=5.0, help="time for the search")
     parser.add_argument("--threads", type=number(int, 1), default=1)

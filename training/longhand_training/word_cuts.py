@@ -23,8 +23,9 @@ from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import InvalidImageError, InvalidModelError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.runtime import load_line_model
+from longhand_training.config import add_own_lines, refuse_parts_of_nothing
 from longhand_training.dataset import fits
-from longhand_training.iam import IAM_TRAINING, add_iam_options
+from longhand_training.iam import IAM_TRAINING
 from longhand_training.line_sets import SCAN_PACKS, iam_lines, own_lines
 from longhand_training.metrics import edit_distance
 from longhand_training.packs import LabelledImage, read_tar, refuse_shared_names
@@ -120,11 +121,11 @@ def main() -> int:
     )
     parser.add_argument("bundle", type=Path, help="folder of a model that reads such lines")
     parser.add_argument("--data", type=Path, help="folder with the packs")
-    parser.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
-    add_iam_options(parser, IAM_TRAINING)
+    add_own_lines(parser, IAM_TRAINING)
     parser.add_argument("--out", type=Path, required=True, help="file to write (JSON)")
     options = parser.parse_args()
     try:
+        refuse_parts_of_nothing(options)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         bundle = load_bundle(options.bundle)
         images = [image for folder in options.folder for image, _ in own_lines(folder)]

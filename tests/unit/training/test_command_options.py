@@ -14,7 +14,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
 from longhand_server.alphabet import Alphabet
-from longhand_server.bundle import load_bundle
 from longhand_server.config import LineFormat
 from longhand_training import (
     ablate,
@@ -30,7 +29,6 @@ from longhand_training import (
 )
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.config import TrainingConfig, refuse_unused
-from longhand_training.line_sets import chosen_sets
 from longhand_training.packs import LabelledImage
 from longhand_training.train import _parser
 from longhand_training.trainer import Trainer
@@ -123,7 +121,13 @@ def test_tuning_takes_lines_of_the_iam_database_and_says_that_they_are_few(
     iam: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = argparse.Namespace(
-        data=None, folder=[], hold_out=0.0, iam=iam, iam_ids="aachen_validation", lines=10
+        data=None,
+        folder=[],
+        hold_out=0.0,
+        iam=iam,
+        iam_ids="aachen_validation",
+        iam_part="aachen_validation",
+        lines=10,
     )
     sets = tune.tuning_lines(options, LineFormat())
     assert [(name, s.name, s.text) for name, lines in sets.items() for s in lines] == [
@@ -161,10 +165,29 @@ def test_ranges_of_the_8_bit_network_are_fixed_on_lines_of_the_iam_database(
     assert capsys.readouterr().err == f"export: asked for {iam}, aachen_train\n"
 
 
-def test_a_share_to_hold_out_of_no_folder_is_refused(iam: Path) -> None:
-    options = argparse.Namespace(data=None, folder=[], hold_out=0.1, iam=iam, iam_ids="aachen_test")
-    with pytest.raises(ValueError, match="--hold-out needs --folder"):
-        chosen_sets(options, load_bundle(MODEL).line)
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (evaluate, ["--iam", "x", "--hold-out", "0.1"], "--hold-out needs --folder (its lines)"),
+        (tune, ["--iam", "x", "--hold-out", "0.1"], "--hold-out needs --folder (its lines)"),
+        (evaluate, ["--folder", "x", "--iam-ids", "all"], "--iam-ids needs --iam (the database)"),
+        (tune, ["--folder", "x", "--iam-ids", "all"], "--iam-ids needs --iam (the database)"),
+        (export, ["--folder", "x", "--iam-ids", "all"], "--iam-ids needs --iam (the database)"),
+        (word_cuts, ["--folder", "x", "--iam-ids", "all"], "--iam-ids needs --iam (the database)"),
+    ],
+)
+def test_a_part_of_lines_that_are_not_named_is_refused(
+    command: object,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = [] if command is tune else ["--out", tmp_path / "out"]
+    assert call(monkeypatch, command, MODEL, *out, *arguments) == 2
+    assert capsys.readouterr().err.endswith(f": {message}\n")
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

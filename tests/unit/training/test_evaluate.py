@@ -95,6 +95,10 @@ def test_folders_of_one_name_are_measured_both_and_every_line_is_written(
         ["lines", "lines/wrong.png"],
         ["lines-2", "lines/other.png"],
     ]
+    # The page of the worst lines has those that hold errors, each with its file.
+    pages = [(out / f"worst-{name}.html").read_text("utf-8") for name in ("lines", "lines-2")]
+    assert [page.count("<img") for page in pages] == [1, 0]
+    assert "(1 errors, lines/wrong.png)" in pages[0]
     for _, _, rate, reference, reading in rows:
         assert rate == f"{(reference != reading) / len(reference):.4f}"  # nothing, or one sign, is wrong
         assert reading == TEXT
