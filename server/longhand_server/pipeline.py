@@ -73,13 +73,19 @@ class Job:
         if self.reading is not None:
             self.reading.cancel()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for it, and its deadline has not passed."""
+        return not self.abandoned and self.deadline > time.monotonic()  # the clock of every event loop
+
     def check_wanted(self) -> None:
         """Raises what its caller got or is to get where it need not be read any more."""
+        if self.is_wanted:
+            return
         if self.abandoned:
             raise RecognitionFailedError("nobody waits for this image any more")
-        if self.deadline <= time.monotonic():  # the clock of every event loop
-            waited_ms = (time.perf_counter() - self.arrived) * 1000
-            raise DeadlineExceededError(f"the deadline passed after {waited_ms:.0f} ms in the queue")
+        waited_ms = (time.perf_counter() - self.arrived) * 1000
+        raise DeadlineExceededError(f"the deadline passed after {waited_ms:.0f} ms in the queue")
 
     def time(self, result: Transcription) -> Transcription:
         """Fills this image's own times in."""
@@ -240,7 +246,7 @@ class SerialPipeline(LocalPipeline):
             return [blank_transcription(line)]
         lines = self._started([job])
         job.line = None  # so that its memory is given back here and not by the event loop's thread
-        return self.recognizer.recognize(lines, [job.options])
+        return self.recognizer.recognize(lines, [job.options], lambda _: job.is_wanted)
 
 
 class StagedPipeline(LocalPipeline):
@@ -339,7 +345,12 @@ class StagedPipeline(LocalPipeline):
             hand_over()
             options = [job.options for job in jobs]
             return await self._beam_workers.submit(
-                self.recognizer.transcribe, lines, log_probs, infer_ms, options
+                self.recognizer.transcribe,
+                lines,
+                log_probs,
+                infer_ms,
+                options,
+                lambda index: jobs[index].is_wanted,
             )
 
     def _infer_now(self, jobs: Sequence[Job]) -> tuple[list[LineImage], list[NDArray[np.float32]], float]:

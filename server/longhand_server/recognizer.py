@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ class Transcription:
         image_width: Width of the sent image in pixels.
         image_height: Height of the sent image in pixels.
         timings: Where the time went.
+        second_look: Whether the line was read again, since the first reading was unsure.
     """
 
     text: str
@@ -90,6 +91,11 @@ class Transcription:
     image_width: int
     image_height: int
     timings: Timings
+    second_look: bool = False
+
+
+def _always(_: int) -> bool:
+    return True
 
 
 class Recognizer:
@@ -133,10 +139,19 @@ class Recognizer:
             raise InvalidModelError(f"model {bundle.name}: {str(error).splitlines()[0]}") from error
 
     def recognize(
-        self, images: Sequence[LineImage], options: Sequence[RecognitionOptions]
+        self,
+        images: Sequence[LineImage],
+        options: Sequence[RecognitionOptions],
+        still_wanted: Callable[[int], bool] = _always,
     ) -> list[Transcription]:
-        """Reads lines; item i of the result belongs to image i with options i."""
-        return self.transcribe(images, *self.infer(images), options)
+        """Reads lines; item i of the result belongs to image i with options i.
+
+        Args:
+            images: The lines.
+            options: How to read each of them.
+            still_wanted: Whether anybody waits for image i; one that nobody waits for is not looked at again.
+        """
+        return self.transcribe(images, *self.infer(images), options, still_wanted)
 
     def infer(self, images: Sequence[LineImage]) -> tuple[list[NDArray[np.float32]], float]:
         """The network alone.
@@ -154,6 +169,7 @@ class Recognizer:
         log_probs: Sequence[NDArray[np.float32]],
         infer_ms: float,
         options: Sequence[RecognitionOptions],
+        still_wanted: Callable[[int], bool] = _always,
     ) -> list[Transcription]:
         """The decoder: log-probabilities to transcriptions; and the network once more where these are unsure."""
         begun = time.perf_counter()
@@ -166,14 +182,13 @@ class Recognizer:
         ]
         seen = list(images)
         if unsure:
-            more_infer_ms, more_beam_ms = self._look_again(unsure, seen, hypotheses, options)
+            more_infer_ms, more_beam_ms = self._look_again(unsure, seen, hypotheses, options, still_wanted)
             infer_ms, beam_ms = infer_ms + more_infer_ms, beam_ms + more_beam_ms
-        return [
-            self._transcription(
-                image, readings, wanted, Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images))
-            )
-            for image, readings, wanted in zip(seen, hypotheses, options, strict=True)
-        ]
+        results = []
+        for index, (image, readings, wanted) in enumerate(zip(seen, hypotheses, options, strict=True)):
+            timings = Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images))
+            results.append(self._transcription(image, readings, wanted, timings, second_look=index in unsure))
+        return results
 
     def _may_look_again(self, options: RecognitionOptions) -> bool:
         settings = self.beam_options(options) or self.defaults
@@ -187,20 +202,26 @@ class Recognizer:
         images: list[LineImage],
         hypotheses: list[list[Hypothesis]],
         options: Sequence[RecognitionOptions],
+        still_wanted: Callable[[int], bool],
     ) -> tuple[float, float]:
         """Puts better readings, and the images that they were read from, in the place of unsure ones.
 
         Returns:
             The milliseconds that network and decoder took.
         """
-        looks = [(index, look) for index in unsure for look in other_looks(images[index], self.bundle.line)]
-        log_probs, infer_ms = self.infer([look for _, look in looks])
-        begun = time.perf_counter()
-        found = self._decode_all(log_probs, [options[index] for index, _ in looks])
-        for (index, look), readings in zip(looks, found, strict=True):
-            if readings[0].score > hypotheses[index][0].score:
-                images[index], hypotheses[index] = look, readings
-        return infer_ms, (time.perf_counter() - begun) * 1000
+        infer_ms = beam_ms = 0.0
+        # One kind of look at a time: its lines are about as wide as before, and no more than the batch had.
+        for kind in zip(*(other_looks(images[index], self.bundle.line) for index in unsure), strict=True):
+            looks = {index: look for index, look in zip(unsure, kind, strict=True) if still_wanted(index)}
+            log_probs, look_ms = self.infer(list(looks.values()))
+            infer_ms += look_ms
+            begun = time.perf_counter()
+            found = self._decode_all(log_probs, [options[index] for index in looks])
+            beam_ms += (time.perf_counter() - begun) * 1000
+            for (index, look), readings in zip(looks.items(), found, strict=True):
+                if readings[0].score > hypotheses[index][0].score:
+                    images[index], hypotheses[index] = look, readings
+        return infer_ms, beam_ms
 
     def _decode_all(
         self, log_probs: Sequence[NDArray[np.float32]], options: Sequence[RecognitionOptions]
@@ -236,6 +257,8 @@ class Recognizer:
         hypotheses: Sequence[Hypothesis],
         options: RecognitionOptions,
         timings: Timings,
+        *,
+        second_look: bool,
     ) -> Transcription:
         hypotheses = _trimmed(hypotheses)
         best = hypotheses[0]
@@ -254,6 +277,7 @@ class Recognizer:
             image_width=image.source_width,
             image_height=image.source_height,
             timings=timings,
+            second_look=second_look,
         )
 
     def _place_characters(self, image: LineImage, hypothesis: Hypothesis) -> tuple[Span, ...]:

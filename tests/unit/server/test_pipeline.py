@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +25,7 @@ from longhand_server.errors import (
 )
 from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
-from longhand_server.pipeline import RecognitionPipeline, make_pipeline
+from longhand_server.pipeline import Job, RecognitionPipeline, make_pipeline
 from longhand_server.recognizer import Recognizer, Timings, Transcription
 
 _OPTIONS = RecognitionOptions()
@@ -52,7 +53,12 @@ class SimulatedModel:
         return [np.zeros((1, 1), np.float32) for _ in images], 1.0
 
     def transcribe(
-        self, images: Sequence[LineImage], log_probs: object, infer_ms: float, options: object
+        self,
+        images: Sequence[LineImage],
+        log_probs: object,
+        infer_ms: float,
+        options: object,
+        still_wanted: Callable[[int], bool],
     ) -> list[Transcription]:
         time.sleep(self.beam_line_s * len(images))
         timings = Timings(infer_ms=infer_ms, batch_size=len(images))
@@ -63,8 +69,10 @@ class SimulatedModel:
             for image in images
         ]
 
-    def recognize(self, images: Sequence[LineImage], options: object) -> list[Transcription]:
-        return self.transcribe(images, *self.infer(images), options)
+    def recognize(
+        self, images: Sequence[LineImage], options: object, still_wanted: Callable[[int], bool]
+    ) -> list[Transcription]:
+        return self.transcribe(images, *self.infer(images), options, still_wanted)
 
 
 def build(model: SimulatedModel, **batching: Any) -> RecognitionPipeline:
@@ -169,6 +177,50 @@ async def test_what_expires_or_is_cancelled_just_before_a_worker_takes_it_is_not
     await asyncio.gather(*calls, return_exceptions=True)
     await pipeline.close()
     assert len(model.batches) == 4
+
+
+class HeldModel(SimulatedModel):
+    """Waits between its two looks at a line, and notes whether the second one is still wanted."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        self.looked_once, self.go_on = threading.Event(), threading.Event()
+        self.wanted: list[bool] = []
+
+    def transcribe(
+        self,
+        images: Sequence[LineImage],
+        log_probs: object,
+        infer_ms: float,
+        options: object,
+        still_wanted: Callable[[int], bool],
+    ) -> list[Transcription]:
+        self.looked_once.set()
+        self.go_on.wait(10)
+        self.wanted += map(still_wanted, range(len(images)))
+        return super().transcribe(images, log_probs, infer_ms, options, still_wanted)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_call_given_up_after_the_first_look_wants_no_second(device: str, is_cancelled: bool) -> None:
+    model = HeldModel(device)
+    pipeline = build(model)
+    call = asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS))
+    await asyncio.to_thread(model.looked_once.wait, 10)
+    if is_cancelled:
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    model.go_on.set()
+    await pipeline.close()
+    assert model.wanted == [not is_cancelled]
+    await asyncio.gather(call, return_exceptions=True)
+
+
+@pytest.mark.parametrize("seconds", [60.0, -0.001])
+def test_an_image_is_wanted_until_its_deadline(seconds: float) -> None:
+    job = Job(b"", _OPTIONS, time.monotonic() + seconds, 0, "")
+    assert job.is_wanted == (seconds > 0)
 
 
 async def test_cancelling_while_lines_wait_for_the_network_frees_their_places() -> None:

@@ -27,9 +27,11 @@ class ScriptedLineModel:
     def __init__(self, *calls: list[NDArray[np.float32]]) -> None:
         self.calls = list(calls)
         self.asked: list[int] = []
+        self.widths: list[list[int]] = []
 
     def log_probs(self, images: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         self.asked.append(len(images))
+        self.widths.append([image.shape[1] for image in images])
         return self.calls[len(self.asked) - 1]
 
 
@@ -61,12 +63,13 @@ UNSURE, SURE = said("a", "b", "a", sure=0.4), said("a", "b", "a", sure=0.99)
 
 def test_a_line_of_which_the_model_is_unsure_is_read_again(bundle: ModelBundle) -> None:
     network = ScriptedLineModel(
-        [UNSURE, SURE], [said("c", "d", "c", sure=0.5), said("e", "d", "e", sure=0.9)]
+        [UNSURE, SURE], [said("c", "d", "c", sure=0.5)], [said("e", "d", "e", sure=0.9)]
     )
     first, second = Recognizer(bundle, network).recognize([line(), line()], [PLAIN, PLAIN])
     # Two looks at the unsure line, and none at the other; of three readings that with the highest score.
-    assert network.asked == [2, 2]
+    assert network.asked == [2, 1, 1]
     assert (first.text, second.text) == ("ede", "aba")
+    assert (first.second_look, second.second_look) == (True, False)
     assert first.confidence > 0.5
     assert (first.image_width, first.image_height) == (80, 64)
     assert first.timings.batch_size == 2
@@ -74,12 +77,30 @@ def test_a_line_of_which_the_model_is_unsure_is_read_again(bundle: ModelBundle) 
 
 def test_a_first_reading_stays_where_the_others_are_worse(bundle: ModelBundle) -> None:
     worse = said("e", "d", "e", sure=0.2)
-    network = ScriptedLineModel([UNSURE], [worse, worse])
+    network = ScriptedLineModel([UNSURE], [worse], [worse])
     recognizer = Recognizer(bundle, network)
     once = recognizer.transcribe([line()], [UNSURE], 0.0, [RecognitionOptions(greedy=True)])[0]
     network.asked.clear()
     assert recognizer.recognize([line()], [PLAIN])[0].text == once.text == "aba"
-    assert network.asked == [1, 2]
+    assert network.asked == [1, 1, 1]
+
+
+def test_second_looks_at_a_full_batch_run_in_batches_no_larger_and_of_like_widths(
+    bundle: ModelBundle,
+) -> None:
+    network = ScriptedLineModel(*[[UNSURE] * 8] * 3)
+    Recognizer(bundle, network).recognize([line(400)] * 8, [PLAIN] * 8)
+    assert network.asked == [8, 8, 8]
+    assert [len(set(widths)) for widths in network.widths] == [1, 1, 1]
+
+
+def test_lines_that_nobody_waits_for_any_more_are_not_looked_at_again(bundle: ModelBundle) -> None:
+    network = ScriptedLineModel([UNSURE] * 3, [UNSURE] * 2, [UNSURE])
+    # Of three lines the first is given up before the second look, the next one before the third.
+    Recognizer(bundle, network).recognize(
+        [line()] * 3, [PLAIN] * 3, lambda index: index + 1 > len(network.asked)
+    )
+    assert network.asked == [3, 2, 1]
 
 
 @pytest.mark.parametrize("why", ["sure", "greedy", "switched off", "no language model", "one without weight"])
