@@ -59,6 +59,7 @@ class _ModelCounts:
 
     def __init__(self) -> None:
         self.outcomes = Counter(dict.fromkeys(_FAULTS, 0))
+        self.second_looks = 0
         self.confidence = _Distribution(_SHARES)
         self.stages = tuple(_Distribution(_SECONDS) for _ in _STAGES)
         self.batch_size = _Distribution(_SIZES)
@@ -93,6 +94,7 @@ class Metrics(Collector):
         """An image was read."""
         counts = self._models[model]
         counts.outcomes[""] += 1
+        counts.second_looks += result.second_look
         counts.confidence.observe(result.confidence)
         timings = result.timings
         queue, decode_image, infer, beam = counts.stages
@@ -168,6 +170,12 @@ class Metrics(Collector):
             for reason, images in list(counts.outcomes.items()):
                 lines.add_metric([model, reason], images)
         yield lines
+        second_looks = CounterMetricFamily(
+            "longhand_second_looks", "Lines read again since the model was unsure.", labels=["model"]
+        )
+        for model, counts in models.items():
+            second_looks.add_metric([model], counts.second_looks)
+        yield second_looks
         yield _histogram(
             "longhand_stage_seconds",
             "Time of one image in a stage; a batch's network and beam time counts for each of its images.",

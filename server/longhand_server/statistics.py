@@ -97,7 +97,10 @@ class ModelStatistics:
 
     @property
     def batches(self) -> dict[int, Duration]:
-        """Runs of the network by the number of lines in them, with the time of those whose lines were answered."""
+        """Runs of the network by the number of lines in them, with the time of those whose lines were answered.
+
+        The runs of second looks are not counted, but their time is.
+        """
         with self._lock:
             started = dict(self._batches)
         return {

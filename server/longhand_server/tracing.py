@@ -40,6 +40,7 @@ class CallSpan:
                 "longhand.batch_size": timings.batch_size,
                 "longhand.image_width_px": result.image_width,
                 "longhand.confidence": result.confidence,
+                "longhand.second_look": result.second_look,
             },
         )
 

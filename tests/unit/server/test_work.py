@@ -1,4 +1,4 @@
-"""Which model an answer names."""
+"""Which model an answer names, and what is counted of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Model:
         if self.closing:
             raise ShuttingDownError("closing")
         await self.gate.wait()
-        return Transcription(self.version, 1.0, (), (), (), 9, 9, Timings())
+        return Transcription(self.version, 1.0, (), (), (), 9, 9, Timings(), second_look=image == b"unsure")
 
 
 async def test_an_image_that_the_old_model_reads_names_the_old_one() -> None:
@@ -49,3 +49,14 @@ async def test_an_image_that_the_old_model_reads_names_the_old_one() -> None:
     new.gate.set()
     readings = await asyncio.gather(first, second)
     assert [(reading.result.text, reading.model.version) for reading in readings] == [("1", "1"), ("2", "2")]
+
+
+async def test_lines_that_were_read_twice_are_counted() -> None:
+    model, metrics = Model("1"), Metrics()
+    model.gate.set()
+    registry: Any = type("Registry", (), {"find": lambda *_: model})()
+    call = Call("id", "me", None, 0.0, asyncio.Event())
+    work = Work(RecognitionOptions(), 0, ("", ""), registry, call, metrics)
+    for image in (b"sure", b"unsure", b"unsure"):
+        await work.read(image, "image")
+    assert metrics.registry.get_sample_value("longhand_second_looks_total", {"model": "toy"}) == 2
