@@ -17,6 +17,7 @@ from longhand_server.memory import keep_freed_memory
 from longhand_server.settings import parse_arguments, to_toml, unknown_variables
 from longhand_server.standard_streams import open_closed_streams
 from longhand_server.supervisor import SUPERVISED, Supervisor
+from longhand_server.workers import end_process
 
 _LOG = logging.getLogger("longhand_server")
 
@@ -90,4 +91,4 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

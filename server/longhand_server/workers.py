@@ -8,11 +8,13 @@ an outcome already.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, TypeAlias, TypeVar, TypeVarTuple
+from typing import Any, NoReturn, TypeAlias, TypeVar, TypeVarTuple
 
 ResultT = TypeVar("ResultT")
 ArgumentTs = TypeVarTuple("ArgumentTs")
@@ -94,3 +96,14 @@ async def call_in_thread(
         return await workers.submit(function, *arguments)
     finally:
         workers.close()
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends the process at once, whatever such threads still do.
+
+    The interpreter's own end kills a thread that comes back from C++, where it loaded a model or read a line, in a
+    way that C++ answers with SIGABRT.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
