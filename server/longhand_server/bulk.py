@@ -13,13 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from longhand_server.bulk_plan import FOLDER, Plan, import_parquet, make_plan, read_plan
-from longhand_server.bulk_ray import read_on_ray
-from longhand_server.bulk_reader import ChunkReader
 from longhand_server.config import ImageLimits, ModelsConfig, RuntimeConfig, ServerConfig
 from longhand_server.errors import ConfigurationError, InvalidModelError, InvalidRequestError, LonghandError
 from longhand_server.options import RecognitionOptions
-from longhand_server.registry import find_bundles
-from longhand_server.runtime import choose_device
+from longhand_server.standard_streams import open_closed_streams
+from longhand_server.workers import end_process
 
 _EPILOG = """\
 Output is a folder of files part-NNNNNNNN.parquet or .jsonl with one row for every image: number, name, text,
@@ -33,6 +31,7 @@ _EXIT_OK, _EXIT_FAILED, _EXIT_USAGE, _EXIT_STOPPED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    open_closed_streams()
     usage = _parser()
     given = usage.parse_args(arguments)
     if given.readers and given.address is None:
@@ -109,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--decoder", choices=("beam", "greedy"), default="beam", help="default: %(default)s")
     how.add_argument("--beam-width", type=_count, metavar="N", help="hypotheses kept after each frame")
     how.add_argument(
+        "--second-look",
+        choices=("true", "false"),
+        default="true",
+        help="as the server's (default: %(default)s)",
+    )
+    how.add_argument(
         "--max-image-bytes",
         type=_count,
         default=ImageLimits().max_bytes,
@@ -124,17 +129,27 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _run(given: argparse.Namespace) -> int:
-    config = ServerConfig(
+def _config(given: argparse.Namespace) -> ServerConfig:
+    return ServerConfig(
         models=ModelsConfig(model=given.model),
         # A reader on a cluster has the core that Ray gave it; this process alone has them all.
         runtime=RuntimeConfig(
             device=given.device,
             precision=given.precision,
             threads=given.threads or int(given.address is not None),
+            second_look=given.second_look == "true",
         ),
         image=replace(ImageLimits(), max_bytes=given.max_image_bytes),
     )
+
+
+def _run(given: argparse.Namespace) -> int:
+    # Imported late: --help and wrong usage need neither OpenCV nor ONNX Runtime.
+    from longhand_server.bulk_ray import read_on_ray
+    from longhand_server.registry import find_bundles
+    from longhand_server.runtime import choose_device
+
+    config = _config(given)
     options = RecognitionOptions(greedy=given.decoder == "greedy", beam_width=given.beam_width)
     if given.format == "parquet":
         import_parquet()
@@ -188,6 +203,7 @@ def _plan(given: argparse.Namespace, folder: Path, bundle: str) -> Plan:
         "beam_width": given.beam_width,
         "bundle": bundle,
         "precision": given.precision,
+        "second_look": given.second_look,
         "max_image_bytes": given.max_image_bytes,
     }
     plan = read_plan(folder)
@@ -207,6 +223,8 @@ def _plan(given: argparse.Namespace, folder: Path, bundle: str) -> Plan:
 def _read_here(
     plan: Plan, offsets: Sequence[int], config: ServerConfig, options: RecognitionOptions
 ) -> Iterator[tuple[int, int]]:
+    from longhand_server.bulk_reader import ChunkReader
+
     reader = ChunkReader(plan, config, options)
     try:
         for offset in offsets:
@@ -258,4 +276,4 @@ class _Progress:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

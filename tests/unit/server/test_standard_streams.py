@@ -13,6 +13,7 @@ import pytest
 
 from longhand_client import benchmark, cli
 from longhand_server import __main__ as server
+from longhand_server import bulk
 from longhand_web import __main__ as web
 
 SCRIPT = """
@@ -43,11 +44,12 @@ def _start_server() -> object:
     "start",
     [
         _start_server,
+        lambda: bulk.main([]),
         lambda: cli.main(["--version"]),
         lambda: benchmark.main(["--rate", "0"]),
         lambda: web.main(["--port", "0"]),
     ],
-    ids=["server", "cli", "benchmark", "web"],
+    ids=["server", "bulk", "cli", "benchmark", "web"],
 )
 def test_every_program_opens_them(start: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)

@@ -1,0 +1,65 @@
+"""How the server's programs end while threads still work."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BUSY = """
+import threading
+import numpy as np
+from longhand_decoder import CtcBeamSearchDecoder
+from longhand_server.workers import end_process
+
+decoder = CtcBeamSearchDecoder(["", "a", "b"])
+busy = threading.Event()
+
+def work():
+    while True:
+        decoder.decode_batch([np.full((40, 3), -1.0, np.float32)])
+        busy.set()
+
+threading.Thread(target=work, daemon=True).start()
+busy.wait()
+print("said", end="")
+end_process(3)
+"""
+
+
+class EndedError(Exception):
+    """In the place of the process's end."""
+
+
+def test_a_thread_that_comes_back_from_the_decoder_does_not_abort_the_process() -> None:
+    outcome = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, check=False)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (3, "said", "")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "code"),
+    [
+        ("longhand_server", ["--print-config"], 0),
+        ("longhand_server.bulk", ["nothing.png", "--out", "rows"], 2),
+    ],
+)
+def test_every_program_ends_so(
+    module: str, arguments: list[str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def end(code: int) -> None:
+        raise EndedError(code)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    for name in ("longhand_server.__main__", "longhand_server.bulk"):  # runpy warns of what is there already
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(EndedError) as caught:
+        runpy.run_module(module, run_name="__main__")
+    assert caught.value.args == (code,)
