@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from longhand_training.command_line import exit_status
 from longhand_training.config import DATA, number
 
 # 1 GMAC a line, and batches of three lines or so: what has to leave the plateau on which CTC training starts (all
@@ -86,6 +87,7 @@ def train(variant: str, options: argparse.Namespace) -> dict[str, str]:
     return {"variant": variant, "lines": row["lines"], "minutes": f"{float(row['minutes']):.1f}", **rates}
 
 
+@exit_status("ablate", OSError)
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(

@@ -18,6 +18,7 @@ from typing import Any
 
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import InvalidModelError
+from longhand_training.command_line import exit_status
 from longhand_training.evaluate import BEAM, SETTINGS, possible_settings
 
 NAMES: Mapping[str, str] = {
@@ -98,7 +99,8 @@ def renewed(card: str, figures: Mapping[str, Any], needed: Sequence[str] = SETTI
     return re.sub(r"\A# .*", lambda _: heading, card)
 
 
-def main() -> int:
+@exit_status("card", ValueError, OSError, InvalidModelError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -124,13 +126,8 @@ def main() -> int:
         if options.accuracy.resolve() != target.resolve():
             shutil.copyfile(options.accuracy, target)
     except KeyError as error:
-        print(f"card: {options.accuracy}: holds no figure {error}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, InvalidModelError) as error:
-        print(f"card: {error}", file=sys.stderr)
-        return 2
+        raise ValueError(f"{options.accuracy}: holds no figure {error}") from error
     print(f"{card}: {'renewed' if written else 'written'}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from longhand_server.config import NetworkConfig
-from longhand_training.iam import EVERY_LINE, IAM_PARTITIONS, IAM_TRAINING
+from longhand_training.iam import IAM_TRAINING
 
 # Where the packs are looked for.
 DATA = Path("../shared/data")
@@ -212,42 +212,6 @@ def refuse_unused(options: argparse.Namespace) -> None:
     ):
         if named[name]:
             raise ValueError(f"--{name.replace('_', '-')} needs --data (its {what})")
-
-
-def add_own_lines(group: argparse._ActionsContainer, part: str, *, hold_out: bool = False) -> None:
-    """The options that name own lines: ``--folder``, ``--iam`` with ``--iam-ids``, and ``--hold-out`` if asked for.
-
-    Args:
-        group: that they join.
-        part: of the IAM database, where ``--iam-ids`` does not name one.
-        hold_out: whether a part of each folder can be named.
-    """
-    group.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
-    group.add_argument("--iam", type=Path, help="root of the IAM database (lines.txt, lines/)")
-    known = ", ".join((*IAM_PARTITIONS, EVERY_LINE))
-    group.add_argument(
-        "--iam-ids", default=part, help=f"its lines: {known} or a file of ids (default: %(default)s)"
-    )
-    if hold_out:
-        group.add_argument(
-            "--hold-out",
-            type=number(float, 0, 0.5),
-            default=0.0,
-            help="of each --folder only the lines that training with this --hold-out has not seen; 0: all",
-        )
-    group.set_defaults(iam_part=part, hold_out=0.0)
-
-
-def refuse_parts_of_nothing(options: argparse.Namespace) -> None:
-    """A part of lines that are not named would go unnoticed.
-
-    Raises:
-        ValueError: options of :func:`add_own_lines` that say which part, without what it is of.
-    """
-    if options.hold_out and not options.folder:
-        raise ValueError("--hold-out needs --folder (its lines)")
-    if options.iam is None and options.iam_ids != options.iam_part:
-        raise ValueError("--iam-ids needs --iam (the database)")
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,8 @@ from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
 from longhand_server.recognizer import Recognizer, Transcription
 from longhand_server.runtime import LineModel, choose_device, load_line_model
-from longhand_training.config import add_own_lines, number
+from longhand_training.command_line import add_own_lines, exit_status
+from longhand_training.config import number
 from longhand_training.dataset import Sample
 from longhand_training.iam import IAM_TEST
 from longhand_training.line_sets import chosen_sets
@@ -234,7 +235,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"written: {options.out}/accuracy.txt, confusions.tsv, readings.tsv, worst-*.html")
 
 
-def main() -> int:
+@exit_status("evaluate", ValueError, RuntimeError, OSError, LonghandError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -266,12 +268,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("evaluation"))
     options = parser.parse_args()
-    try:
-        _evaluate(options)
-    except (ValueError, RuntimeError, OSError, LonghandError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
+    _evaluate(options)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint, mixed
-from longhand_training.config import add_own_lines, refuse_parts_of_nothing
+from longhand_training.command_line import add_own_lines, exit_status, refuse_parts_of_nothing
 from longhand_training.iam import IAM_TRAINING
 from longhand_training.line_sets import SourceConfig
 from longhand_training.quantise import calibration_lines, quantise_onnx
@@ -210,7 +210,8 @@ def _share(text: str) -> float:
         raise ValueError(f"--mix: got {text!r} as the share, need a number between 0 and 1") from None
 
 
-def main() -> int:
+@exit_status("export", ValueError, OSError, InvalidModelError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
@@ -240,33 +241,26 @@ def main() -> int:
     sources = SourceConfig(
         data=options.data, folders=tuple(options.folder), iam=options.iam, iam_ids=options.iam_ids
     )
-    try:
-        refuse_parts_of_nothing(options)
-        checkpoint = Checkpoint.load(options.checkpoint)
-        if options.mix is not None:
-            checkpoint = mixed(checkpoint, Checkpoint.load(Path(options.mix[0])), _share(options.mix[1]))
-        lines = []
-        if options.data or options.folder or options.iam:
-            lines = calibration_lines(sources, Alphabet(checkpoint.characters), LineFormat())
-        reading: dict[str, Any] = {"description": "Handwritten text lines"}
-        if options.like is not None:
-            reading = reading_like(options.like, checkpoint.characters)
-        for name in ("description", "word_model", "character_model"):
-            if getattr(options, name) is not None:
-                reading[name] = getattr(options, name)
-        export_bundle(
-            checkpoint, options.out, name=options.name, version=options.version, lines=lines, **reading
-        )
-    except (ValueError, OSError, InvalidModelError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 2
+    refuse_parts_of_nothing(options)
+    checkpoint = Checkpoint.load(options.checkpoint)
+    if options.mix is not None:
+        checkpoint = mixed(checkpoint, Checkpoint.load(Path(options.mix[0])), _share(options.mix[1]))
+    lines = []
+    if options.data or options.folder or options.iam:
+        lines = calibration_lines(sources, Alphabet(checkpoint.characters), LineFormat())
+    reading: dict[str, Any] = {"description": "Handwritten text lines"}
+    if options.like is not None:
+        reading = reading_like(options.like, checkpoint.characters)
+    for name in ("description", "word_model", "character_model"):
+        if getattr(options, name) is not None:
+            reading[name] = getattr(options, name)
+    export_bundle(checkpoint, options.out, name=options.name, version=options.version, lines=lines, **reading)
     size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
     print(f"{options.out}: {size:.1f} MB")
     if not lines:
         print(
             "without the 8-bit network that halves the time on a CPU: name --data, --folder or --iam for one"
         )
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from longhand_training.command_line import exit_status
+
 # Hands that people could have written; ornamental scripts are left out.
 # fmt: off
 FONT_NAMES = (
@@ -151,18 +153,14 @@ def _bent(mask: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.flo
     return np.asarray(bent, np.float32)
 
 
-def main() -> int:
+@exit_status("fonts", RuntimeError, OSError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Fetch handwriting fonts (OFL) for training.")
     parser.add_argument("directory", type=Path)
     directory = parser.parse_args().directory
-    try:
-        fonts = fetch_fonts(directory)
-    except (RuntimeError, OSError) as error:
-        print(f"fonts: {error}", file=sys.stderr)
-        return 2
+    fonts = fetch_fonts(directory)
     print(f"{len(fonts)} fonts in {directory}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+from longhand_training.command_line import exit_status
+
 # MPL 2.0; GPL 2 or later; copies and changed versions under the terms of the FAQ itself.
 PACKAGES = ("libreoffice-help-fr", "debian-reference-fr", "debian-faq-fr")
 # Headings, menus and untranslated paragraphs are left out.
@@ -104,18 +106,14 @@ def _run(command: list[str], folder: str) -> None:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()[-300:]}")
 
 
-def main() -> int:
+@exit_status("french_text", RuntimeError, OSError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Fetch French prose for the language models.")
     parser.add_argument("out", type=Path, help="text file to write")
     out = parser.parse_args().out
-    try:
-        words = fetch(PACKAGES, out)
-    except (RuntimeError, OSError) as error:
-        print(f"french_text: {error}", file=sys.stderr)
-        return 2
+    words = fetch(PACKAGES, out)
     print(f"{words} words in {out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from longhand_training.command_line import exit_status
+
 DEBIAN_PACKAGES = "g++ libboost-program-options-dev libboost-system-dev libboost-thread-dev"
 PROGRAMS = {"lmplz": "lm/builder/lmplz_main.cc", "build_binary": "lm/build_binary_main.cc"}
 
@@ -135,16 +137,12 @@ def _run(command: Sequence[str]) -> None:
         )
 
 
-def main() -> int:
+@exit_status("kenlm_tools", KenlmToolsError, OSError)
+def main() -> None:
     """Command line."""
-    try:
-        found = kenlm_tools()
-    except (KenlmToolsError, OSError) as error:
-        print(f"kenlm_tools: {error}", file=sys.stderr)
-        return 2
+    found = kenlm_tools()
     print(found.lmplz)
     print(found.build_binary)
-    return 0
 
 
 if __name__ == "__main__":

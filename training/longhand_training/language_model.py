@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from longhand_decoder import NgramLanguageModel, tokenize_words
+from longhand_training.command_line import exit_status
 from longhand_training.config import DATA, number
 from longhand_training.dataset import DEFAULT_CHARACTERS
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
@@ -302,7 +303,8 @@ def _build(options: argparse.Namespace) -> None:
         print(report(options.out / file, sentences), flush=True)
 
 
-def main() -> int:
+@exit_status("language_model", ValueError, RuntimeError, OSError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -358,12 +360,7 @@ def main() -> int:
     )
     parser.add_argument("--char-prune", type=int, nargs="+", default=list(CHARACTER_MODEL.prune))
     options = parser.parse_args()
-    try:
-        _build(options)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"language_model: {error}", file=sys.stderr)
-        return 2
-    return 0
+    _build(options)
 
 
 if __name__ == "__main__":

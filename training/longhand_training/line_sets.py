@@ -17,7 +17,8 @@ from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidImageError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.network import frame_count
-from longhand_training.config import hold_out, refuse_parts_of_nothing
+from longhand_training.command_line import refuse_parts_of_nothing
+from longhand_training.config import hold_out
 from longhand_training.dataset import Sample, fits, frames_needed
 from longhand_training.fonts import FontBank
 from longhand_training.iam import EVERY_LINE, IAM_TRAINING, IAM_VALIDATION, iam_ids, read_iam

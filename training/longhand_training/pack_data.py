@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 
 from longhand_server.errors import InvalidImageError
+from longhand_training.command_line import exit_status
 from longhand_training.config import DATA
 from longhand_training.line_sets import SCAN_PACKS
 from longhand_training.packs import decode_trusted
@@ -81,7 +82,8 @@ def copy_data(data: Path, fonts: Path | None, out: Path) -> int:
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
-def main() -> int:
+@exit_status("pack_data", ValueError, OSError, tarfile.TarError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -90,13 +92,8 @@ def main() -> int:
     parser.add_argument("--fonts", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    try:
-        size = copy_data(options.data, options.fonts, options.out)
-    except (ValueError, OSError, tarfile.TarError) as error:
-        print(f"pack_data: {error}", file=sys.stderr)
-        return 2
+    size = copy_data(options.data, options.fonts, options.out)
     print(f"{options.out}: {size / 1e6:.1f} MB")
-    return 0
 
 
 if __name__ == "__main__":

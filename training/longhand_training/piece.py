@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
-from longhand_server.errors import InvalidModelError
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.config import (
     FINE_TUNING_RATE,
@@ -38,33 +37,34 @@ from longhand_training.trainer import Trainer
 
 
 def train(options: argparse.Namespace) -> int:
-    """Trains with the options of :mod:`longhand_training.train`; gives the exit status."""
+    """Trains with the options of :mod:`longhand_training.train`; gives the exit status.
+
+    Raises:
+        ValueError, OSError, InvalidModelError: what is asked for cannot be had (named).
+        ArithmeticError: too many steps in a row were not finite.
+    """
     others = options.processes if options.rank == 0 else 1
     meeting_point = options.out / "meeting_point"
     signals = StopSignals()
-    try:
-        _make_writable(options.out)
-        if others > 1:
-            meeting_point.unlink(missing_ok=True)
-        with others_started(others, "longhand_training.train", sys.argv[1:], os.environ) as started:
-            try:
-                replicas = Replicas(options.rank, options.processes, meeting_point)
-                if options.rank == 0:
-                    signals.install()  # not while it waits for the others, where nothing could be heeded
-                return _train(options, replicas, signals)
-            except ProcessLostError:
-                if options.rank == 0:
-                    ended = [
-                        f"process {rank} ended ({process.returncode})"
-                        for rank, process in enumerate(started, 1)
-                        if process.poll() is not None
-                    ]
-                    what = ", ".join(ended) or "another process was lost"
-                    print(f"train: {what}; the same command goes on", file=sys.stderr)
-                return 2
-    except (ValueError, ArithmeticError, OSError, InvalidModelError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
+    _make_writable(options.out)
+    if others > 1:
+        meeting_point.unlink(missing_ok=True)
+    with others_started(others, "longhand_training.train", sys.argv[1:], os.environ) as started:
+        try:
+            replicas = Replicas(options.rank, options.processes, meeting_point)
+            if options.rank == 0:
+                signals.install()  # not while it waits for the others, where nothing could be heeded
+            return _train(options, replicas, signals)
+        except ProcessLostError:
+            if options.rank == 0:
+                ended = [
+                    f"process {rank} ended ({process.returncode})"
+                    for rank, process in enumerate(started, 1)
+                    if process.poll() is not None
+                ]
+                what = ", ".join(ended) or "another process was lost"
+                print(f"train: {what}; the same command goes on", file=sys.stderr)
+            return 2
 
 
 def _make_writable(out: Path) -> None:

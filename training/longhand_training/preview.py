@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.augment import augment_pixels
+from longhand_training.command_line import exit_status
 from longhand_training.config import DATA, add_source_options, number, refuse_unused
 from longhand_training.line_sets import SourceConfig, make_sources
 
@@ -59,7 +60,8 @@ def _fitted(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     return np.asarray(framed, np.uint8)
 
 
-def main() -> int:
+@exit_status("preview", ValueError, OSError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -71,15 +73,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.data is None and not options.folder and options.iam is None:
         options.data = DATA
-    try:
-        refuse_unused(options)
-        config = SourceConfig.from_options(options)
-        Image.fromarray(contact_sheet(config, options.lines, options.seed)).save(options.out)
-    except (ValueError, OSError) as error:
-        print(f"preview: {error}", file=sys.stderr)
-        return 2
+    refuse_unused(options)
+    config = SourceConfig.from_options(options)
+    Image.fromarray(contact_sheet(config, options.lines, options.seed)).save(options.out)
     print(f"{options.lines} lines in {options.out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ import numpy as np
 from PIL import Image
 
 from longhand_training.augment import elastic
+from longhand_training.command_line import exit_status
 from longhand_training.config import number
 from longhand_training.fonts import FontBank
 from longhand_training.ink import on_paper
 
 
-def main() -> int:
+@exit_status("sample", ValueError, OSError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -31,17 +33,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / options.font.name
-            link.write_bytes(options.font.read_bytes())
-            text, mask = FontBank(Path(folder)).draw(options.text, rng)
-        Image.fromarray(elastic(on_paper(mask, rng), rng)).save(options.out)
-    except (ValueError, OSError) as error:
-        print(f"sample: {error}", file=sys.stderr)
-        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / options.font.name
+        link.write_bytes(options.font.read_bytes())
+        text, mask = FontBank(Path(folder)).draw(options.text, rng)
+    Image.fromarray(elastic(on_paper(mask, rng), rng)).save(options.out)
     print(f"{options.out}: {text}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
+from longhand_training.command_line import exit_status
 from longhand_training.config import DATA, TrainingConfig, number
 from longhand_training.dataset import DEFAULT_CHARACTERS, Sample, by_width, collate, fits
 from longhand_training.ink import draw_plain
@@ -75,6 +76,7 @@ def learn_by_heart(samples: list[Sample], seconds: float) -> float:
     return rate
 
 
+@exit_status("smoke", ValueError)
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -84,11 +86,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=number(float, 1), default=160.0)
     options = parser.parse_args()
     torch.manual_seed(1)
-    try:
-        samples = short_lines(options.data, LineFormat())
-    except ValueError as error:
-        print(f"smoke: {error}", file=sys.stderr)
-        return 2
+    samples = short_lines(options.data, LineFormat())
     rate = learn_by_heart(samples, options.seconds)
     good = rate <= _GOOD_CER
     print(f"{'learned' if good else 'NOT learned'}: CER {100 * rate:.1f} % on {LINES} lines known by heart")

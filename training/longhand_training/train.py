@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from longhand_server.errors import InvalidModelError
+from longhand_training.command_line import exit_status
 from longhand_training.config import TrainingConfig, add_source_options, number
 
 # glibc gives memory back after every step and takes page faults to get it again; keeping it saves 15 % of
@@ -61,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@exit_status("train", ValueError, ArithmeticError, OSError, InvalidModelError)
 def main() -> int:
     """Command line."""
     options = _parser().parse_args()
@@ -70,13 +73,10 @@ def main() -> int:
             [sys.executable, "-m", "longhand_training.train", *sys.argv[1:]],
             {**_ENVIRONMENT, **os.environ},
         )
-    try:
-        # Imported late: PyTorch takes seconds, and neither --help nor the process that starts anew needs it.
-        from longhand_training.piece import train
+    # Imported late: PyTorch takes seconds, and neither --help nor the process that starts anew needs it.
+    from longhand_training.piece import train
 
-        return train(options)
-    except KeyboardInterrupt:  # nothing was begun that could be saved
-        return 130
+    return train(options)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLangu
 from longhand_server.bundle import ModelBundle, load_bundle, update_decoder
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
-from longhand_training.config import DATA, add_own_lines, number
+from longhand_training.command_line import add_own_lines, exit_status
+from longhand_training.config import DATA, number
 from longhand_training.dataset import Sample
 from longhand_training.iam import IAM_VALIDATION
 from longhand_training.line_sets import chosen_sets
@@ -198,7 +199,8 @@ def tuning_lines(options: argparse.Namespace, line: LineFormat) -> dict[str, lis
     return sets
 
 
-def main() -> int:
+@exit_status("tune", ValueError, RuntimeError, OSError, InvalidModelError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -216,25 +218,20 @@ def main() -> int:
     options = parser.parse_args()
     if options.data is None and not options.folder and options.iam is None:
         options.data = DATA
-    try:
-        bundle = load_bundle(options.bundle)
-        sets = {}
-        for name, samples in tuning_lines(options, bundle.line).items():
-            sets[name] = compute_outputs(bundle, samples)
-            print(f"{name}: {len(sets[name].texts)} lines", flush=True)
-        bundle = dataclasses.replace(bundle, label_priors=mean_posteriors(sets))
-        objective = Objective(bundle, sets, options.threads)
-        start = dict(bundle.decoder)  # also what is not sought: the settings are tuned for it
-        best, _ = search(objective, start, 60 * options.minutes)
-        best = calibrate(objective, narrow(objective, best))
-        update_decoder(options.bundle, {**bundle.decoder, **best}, bundle.label_priors)
-    except (ValueError, RuntimeError, OSError, InvalidModelError) as error:
-        print(f"tune: {error}", file=sys.stderr)
-        return 2
+    bundle = load_bundle(options.bundle)
+    sets = {}
+    for name, samples in tuning_lines(options, bundle.line).items():
+        sets[name] = compute_outputs(bundle, samples)
+        print(f"{name}: {len(sets[name].texts)} lines", flush=True)
+    bundle = dataclasses.replace(bundle, label_priors=mean_posteriors(sets))
+    objective = Objective(bundle, sets, options.threads)
+    start = dict(bundle.decoder)  # also what is not sought: the settings are tuned for it
+    best, _ = search(objective, start, 60 * options.minutes)
+    best = calibrate(objective, narrow(objective, best))
+    update_decoder(options.bundle, {**bundle.decoder, **best}, bundle.label_priors)
     print("written: " + ", ".join(f"{name} {value}" for name, value in best.items()))
     for name, rate in objective.rates(best).items():
         print(f"{name}: CER {100 * rate:.2f} % on the tuning lines")
-    return 0
 
 
 if __name__ == "__main__":

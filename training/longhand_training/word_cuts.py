@@ -23,7 +23,7 @@ from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import InvalidImageError, InvalidModelError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.runtime import load_line_model
-from longhand_training.config import add_own_lines, refuse_parts_of_nothing
+from longhand_training.command_line import add_own_lines, exit_status, refuse_parts_of_nothing
 from longhand_training.dataset import fits
 from longhand_training.iam import IAM_TRAINING
 from longhand_training.line_sets import SCAN_PACKS, iam_lines, own_lines
@@ -114,7 +114,8 @@ def cut_words(bundle: ModelBundle, images: Sequence[LabelledImage]) -> dict[str,
     return cuts
 
 
-def main() -> int:
+@exit_status("word_cuts", ValueError, OSError, InvalidModelError)
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -124,29 +125,24 @@ def main() -> int:
     add_own_lines(parser, IAM_TRAINING)
     parser.add_argument("--out", type=Path, required=True, help="file to write (JSON)")
     options = parser.parse_args()
-    try:
-        refuse_parts_of_nothing(options)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        bundle = load_bundle(options.bundle)
-        images = [image for folder in options.folder for image, _ in own_lines(folder)]
-        if options.iam is not None:
-            images += iam_lines(options.iam, options.iam_ids)
-        for name in SCAN_PACKS if options.data is not None else ():
-            images += read_tar(options.data / name, "train")
-        if not images:
-            raise ValueError("nothing to cut: name --data, --folder or --iam")
-        refuse_shared_names(images)
-        cuts = cut_words(bundle, images)
-        options.out.write_text(json.dumps(cuts), "utf-8")
-    except (ValueError, OSError, InvalidModelError) as error:
-        print(f"word_cuts: {error}", file=sys.stderr)
-        return 2
+    refuse_parts_of_nothing(options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    bundle = load_bundle(options.bundle)
+    images = [image for folder in options.folder for image, _ in own_lines(folder)]
+    if options.iam is not None:
+        images += iam_lines(options.iam, options.iam_ids)
+    for name in SCAN_PACKS if options.data is not None else ():
+        images += read_tar(options.data / name, "train")
+    if not images:
+        raise ValueError("nothing to cut: name --data, --folder or --iam")
+    refuse_shared_names(images)
+    cuts = cut_words(bundle, images)
+    options.out.write_text(json.dumps(cuts), "utf-8")
     wrong = [name for name, places in cuts.items() if places is None]
     names = f": {', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}" if wrong else ""
     print(f"{len(cuts) - len(wrong)} lines cut into words; {len(wrong)} whose label does not fit{names}")
     if left_out := len({image.name for image in images}) - len(cuts):
         print(f"{left_out} lines left out: damaged, or with characters that the model does not write")
-    return 0
 
 
 if __name__ == "__main__":

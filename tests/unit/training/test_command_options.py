@@ -28,6 +28,7 @@ from longhand_training import (
     word_cuts,
 )
 from longhand_training.checkpoint import Checkpoint
+from longhand_training.command_line import exit_status
 from longhand_training.config import TrainingConfig, refuse_unused
 from longhand_training.packs import LabelledImage
 from longhand_training.train import _parser
@@ -188,6 +189,22 @@ def test_a_part_of_lines_that_are_not_named_is_refused(
     out = [] if command is tune else ["--out", tmp_path / "out"]
     assert call(monkeypatch, command, MODEL, *out, *arguments) == 2
     assert capsys.readouterr().err.endswith(f": {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "said"),
+    [(None, 0, ""), (ValueError("no lines"), 2, "name: no lines\n"), (KeyboardInterrupt(), 130, "")],
+)
+def test_a_command_ends_with_a_line_or_with_none(
+    problem: BaseException | None, status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @exit_status("name", ValueError)
+    def main() -> None:
+        if problem is not None:
+            raise problem
+
+    assert main() == status
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

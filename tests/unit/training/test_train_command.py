@@ -292,6 +292,24 @@ def test_the_command_starts_itself_anew_before_it_waits_for_pytorch() -> None:
     assert subprocess.run([sys.executable, "-c", code], env=fresh, check=False, timeout=60).returncode == 0
 
 
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "longhand_training.train", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "importing\n"
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=30)
+    assert (running.returncode, errors) == (-signal.SIGINT, "")
+
+
 def test_ctrl_c_before_there_is_anything_to_save_is_no_traceback(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
