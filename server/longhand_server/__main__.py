@@ -23,7 +23,7 @@ _LOG = logging.getLogger("longhand_server")
 
 
 def main() -> int:
-    """Runs the server; returns the exit code: 0, 1 (could not start), 2 (wrong settings)."""
+    """Runs the server; returns the exit code: 0, 1 (could not start), 2 (wrong settings) or 130 (Ctrl-C)."""
     open_closed_streams()
     # Until the server knows what to do about them. In a container this is process 1, for which the kernel takes
     # signals that nobody has asked for to be of no interest.

@@ -114,6 +114,10 @@ class ConfigurationError(LonghandError):
     reason = "INVALID_CONFIGURATION"
 
 
+class PortTakenError(LonghandError):
+    """Another program listens on a port that is to be this server's; unlike a wrong setting it may go away."""
+
+
 class RecognitionFailedError(LonghandError):
     """The network or the decoder failed on this item; the cause is in the server's log."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
 
 from longhand_server.config import ListenConfig
-from longhand_server.errors import ConfigurationError
+from longhand_server.errors import ConfigurationError, LonghandError, PortTakenError
 
 
 def write_port(path: Path, port: int) -> None:
@@ -30,6 +31,7 @@ def reserve_port(listen: ListenConfig) -> socket.socket:
     """A socket that holds a port for workers without listening on it.
 
     Raises:
+        PortTakenError: Another program has it.
         ConfigurationError: It cannot be had, with the system's reason.
     """
     host = listen.host.strip("[]")
@@ -44,6 +46,13 @@ def reserve_port(listen: ListenConfig) -> socket.socket:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(address)
     except (OSError, UnicodeError) as error:  # the latter of what can be no host's name
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"port: cannot listen on {listen.host}:{listen.port}: {reason}") from error
+        raise cannot_listen("port", f"{listen.host}:{listen.port}", error) from error
     return reserved
+
+
+def cannot_listen(setting: str, address: str, error: OSError | UnicodeError) -> LonghandError:
+    """The error to raise where the port that a setting names cannot be had."""
+    reason = getattr(error, "strerror", None) or error
+    is_taken = getattr(error, "errno", None) == errno.EADDRINUSE
+    kind = PortTakenError if is_taken else ConfigurationError
+    return kind(f"{setting}: cannot listen on {address}: {reason}")

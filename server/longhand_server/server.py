@@ -23,7 +23,7 @@ from longhand_server.config import ObserveConfig, ServerConfig
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.metrics import Metrics
 from longhand_server.oip_servicer import InferenceServicer
-from longhand_server.ports import reserve_port, write_port
+from longhand_server.ports import cannot_listen, reserve_port, write_port
 from longhand_server.registry import ModelRegistry
 from longhand_server.security import TokenStore, check_exposure, server_credentials
 from longhand_server.servicer import RecognitionServicer
@@ -94,7 +94,8 @@ class LonghandServer:
 
         Raises:
             InvalidModelError: A model cannot be loaded.
-            ConfigurationError: A port cannot be bound.
+            PortTakenError: Another program has a port.
+            ConfigurationError: A port cannot be bound for another reason.
         """
         await self.registry.load()
         self.port = self._bind()
@@ -175,7 +176,9 @@ async def build_server(config: ServerConfig) -> LonghandServer:
 
     Raises:
         InvalidModelError: A model is missing or damaged.
-        ConfigurationError: A port cannot be bound, the device is not there, or a security file is wrong.
+        PortTakenError: Another program has a port.
+        ConfigurationError: A port cannot be bound for another reason, the device is not there, or a security file is
+            wrong.
     """
     server = LonghandServer(config)
     await server.start()
@@ -190,7 +193,7 @@ async def serve(config: ServerConfig, *, supervised: bool = False) -> None:
         supervised: Whether the end of standard input, which a parent holds open, means to stop as well.
 
     Raises:
-        InvalidModelError, ConfigurationError: See :func:`build_server`.
+        InvalidModelError, PortTakenError, ConfigurationError: See :func:`build_server`.
     """
     loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
@@ -239,9 +242,8 @@ def _serve_metrics(observe: ObserveConfig, metrics: Metrics) -> int:
             observe.metrics_port, observe.metrics_host.strip("[]"), registry=metrics.registry
         )
     except OSError as error:
-        raise ConfigurationError(
-            f"metrics_port: cannot listen on {observe.metrics_host}:{observe.metrics_port}: {error.strerror}"
-        ) from error
+        address = f"{observe.metrics_host}:{observe.metrics_port}"
+        raise cannot_listen("metrics_port", address, error) from error
     ProcessCollector(registry=metrics.registry)
     return int(http.server_port)
 

@@ -50,7 +50,8 @@ class Supervisor:
         """Serves until SIGTERM or SIGINT; returns the exit code.
 
         Raises:
-            ConfigurationError: The port cannot be bound, or there are not enough ports for metrics.
+            PortTakenError: Another program has the port.
+            ConfigurationError: The port cannot be bound for another reason, or there are too few ports for metrics.
         """
         loop = asyncio.get_running_loop()
         count = self._config.listen.workers

@@ -1,10 +1,11 @@
-"""What an operator is told of settings that would do nothing, and the cores that are taken by default."""
+"""What an operator is told of settings that would do nothing and of taken ports; the cores taken by default."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from helpers.toy_model import write_bundle
-from longhand_server.config import ModelsConfig, ObserveConfig, RuntimeConfig, ServerConfig
+from longhand_server.config import ListenConfig, ModelsConfig, ObserveConfig, RuntimeConfig, ServerConfig
 from longhand_server.cores import usable_cores
-from longhand_server.errors import ConfigurationError
+from longhand_server.errors import ConfigurationError, PortTakenError
 from longhand_server.metrics import Metrics
+from longhand_server.ports import reserve_port
 from longhand_server.registry import find_bundles
 from longhand_server.server import _serve_metrics
 from longhand_server.settings import unknown_variables
@@ -85,3 +87,17 @@ def test_why_it_does_not_start_is_json_where_logs_are() -> None:
     entry = json.loads(outcome.stderr)
     assert entry["level"] == "critical"
     assert "cannot share a Unix socket" in entry["message"]
+
+
+def test_a_taken_port_is_no_wrong_setting() -> None:
+    """It may be free again, so that a supervisor that does not try wrong settings again tries it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            PortTakenError, match=f"^port: cannot listen on 127.0.0.1:{port}: Address already"
+        ):
+            reserve_port(ListenConfig(port=port))
+        with pytest.raises(PortTakenError, match=f"^metrics_port: cannot listen on 127.0.0.1:{port}: Addr"):
+            _serve_metrics(ObserveConfig(metrics_port=port), Metrics())
+    with pytest.raises(ConfigurationError, match=r"^port: cannot listen on 192\.0\.2\.1:0: Cannot assign"):
+        reserve_port(ListenConfig(host="192.0.2.1", port=0))
