@@ -14,6 +14,7 @@ import pytest
 from helpers.server_process import ServerProcess
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
+from longhand_client.bench.lines import draw_lines
 
 _ROOT = Path(__file__).parents[2]
 _SAMPLE = _ROOT / "examples" / "sample_line.png"
@@ -89,3 +90,12 @@ def test_the_model_describes_itself(stub: recognition_pb2_grpc.RecognitionServic
     assert model.has_character_model
     assert model.default_options.word_weight > 0
     assert set("abcXYZ019.,'\"-é ") <= set(model.alphabet)
+
+
+def test_the_benchmark_draws_lines_that_are_read_once(
+    stub: recognition_pb2_grpc.RecognitionServiceStub,
+) -> None:
+    items = [pb.BatchRecognizeItem(image=line) for line in draw_lines(6, median_width=500, spread=0.4)]
+    outcomes = stub.BatchRecognize(pb.BatchRecognizeRequest(items=items)).outcomes
+    # Below 0.15 a line is read again, which takes up to three times as long.
+    assert min(outcome.result.confidence for outcome in outcomes) > 0.5

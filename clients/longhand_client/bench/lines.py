@@ -12,6 +12,11 @@ from longhand_client.command.inputs import find_items
 from longhand_client.errors import LonghandError
 from longhand_client.images import image_bytes
 
+_WORDS = (
+    "and the that this with from they were there which would could about people water other first little between "
+    "a of to in is it he on as at be we so now how many time make long read line hand word write letter"
+)
+
 
 def load_images(arguments: Sequence[str]) -> list[bytes]:
     """Reads the images that a command line names.
@@ -28,7 +33,7 @@ def load_images(arguments: Sequence[str]) -> list[bytes]:
 
 
 def draw_lines(count: int, *, median_width: int, spread: float, seed: int = 0) -> list[bytes]:
-    """Draws lines of pen-like loops.
+    """Draws lines of words, which a model reads surely: of scribbles it is unsure, and may read them more than once.
 
     Args:
         count: how many.
@@ -43,38 +48,23 @@ def draw_lines(count: int, *, median_width: int, spread: float, seed: int = 0) -
         LonghandError: Pillow is not installed.
     """
     try:
-        from PIL import Image, ImageDraw
+        from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
         raise LonghandError(
             "drawing lines needs Pillow: pip install '.[client]' in Longhand's folder, or name images"
         ) from error
     generator = random.Random(seed)
+    font, vocabulary = ImageFont.load_default(30), _WORDS.split()
     lines: list[bytes] = []
     for _ in range(count):
         width = min(max(round(median_width * math.exp(generator.gauss(0, spread))), 80), 3000)
+        words = [generator.choice(vocabulary)]
+        while font.getlength(" ".join(words)) < width - 16:
+            words.append(generator.choice(vocabulary))
+        text = " ".join(words[:-1] or words)
         line = Image.new("L", (width, 64), 245)
-        pen = ImageDraw.Draw(line)
-        left = 8.0
-        while left < width - 30:
-            left = _word(pen, generator, left, width) + generator.uniform(10, 22)
+        ImageDraw.Draw(line).text((8, 32), text, fill=generator.randint(20, 70), font=font, anchor="lm")
         buffer = io.BytesIO()
         line.save(buffer, "PNG")
         lines.append(buffer.getvalue())
     return lines
-
-
-def _word(pen: object, generator: random.Random, left: float, width: int) -> float:
-    from PIL.ImageDraw import ImageDraw
-
-    assert isinstance(pen, ImageDraw)
-    right = min(left + generator.uniform(25, 110), width - 8)
-    phase, size = generator.uniform(0, 6), generator.uniform(8, 14)
-    points = [
-        (
-            left + step * 0.9 + 5 * math.sin(step * 0.55),
-            36 - size * math.cos(step * 0.5 + phase) * (1 + 0.4 * math.sin(step * 0.13)),
-        )
-        for step in range(int((right - left) / 0.9))
-    ]
-    pen.line(points, fill=generator.randint(20, 70), width=2, joint="curve")
-    return right

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from longhand_client.bench.report import Point
 from longhand_client.errors import LonghandError
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+
+_BINS = 60
 
 
 def draw_plots(points: list[Point], folder: Path) -> list[Path]:
@@ -33,17 +39,24 @@ def draw_plots(points: list[Point], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    ordered = sorted(points, key=lambda point: point.lines_per_s)
-    for name in ("p50", "p90", "p99"):
-        axes.plot(
-            [point.lines_per_s for point in ordered],
-            [point.latency_ms[name] for point in ordered],
-            marker="o",
-            label=name,
+    for closed in (True, False):
+        # In the order of what was asked for: of two loads too many the heavier one may well bring fewer lines.
+        curve = sorted(
+            (point for point in points if (point.rate == 0) == closed),
+            key=lambda point: (point.rate, point.concurrency),
         )
-    for point in ordered:
+        for name, colour in (("p50", "C0"), ("p90", "C1"), ("p99", "C2")):
+            axes.plot(
+                [point.lines_per_s for point in curve],
+                [point.latency_ms[name] for point in curve],
+                marker="o",
+                color=colour,
+                label=name if curve and name not in axes.get_legend_handles_labels()[1] else None,
+            )
+    for point in points:
         axes.annotate(point.name, (point.lines_per_s, point.latency_ms["p50"]), fontsize=7, rotation=30)
     axes.set(xlabel="lines a second", ylabel="latency, ms", yscale="log", title="Latency against load")
+    _plain_numbers(axes.yaxis)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     load_file = folder / "latency_load.png"
@@ -51,10 +64,32 @@ def draw_plots(points: list[Point], folder: Path) -> list[Path]:
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
+    edges = _edges([latency for point in points for latency in point.latencies_ms])
     for point in points:
-        axes.hist(point.latencies_ms, bins=60, histtype="step", density=True, label=point.name)
-    axes.set(xlabel="latency, ms", ylabel="share of the lines", title="Latencies")
+        shares = [1 / len(point.latencies_ms)] * len(point.latencies_ms)
+        axes.hist(point.latencies_ms, bins=edges, histtype="step", weights=shares, label=point.name)
+    axes.set(xlabel="latency, ms", ylabel="share of the lines", xscale="log", title="Latencies")
+    _plain_numbers(axes.xaxis)
     axes.legend(fontsize=8)
     histogram_file = folder / "latency_histogram.png"
     figure.savefig(histogram_file, dpi=120)
     return [load_file, histogram_file]
+
+
+def _edges(latencies_ms: list[float]) -> list[float]:
+    """The edges of bins that all points share, equally wide on a logarithmic scale."""
+    low, high = 0.99 * min(latencies_ms), 1.01 * max(latencies_ms)
+    return [low * (high / low) ** (number / _BINS) for number in range(_BINS + 1)]
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Labels such as 300 in place of 3 x 10^2, as many as there is room for."""
+    low, high = axis.get_view_interval()
+    leading = "125" if high > 20 * low else "1234568"
+
+    def label(value: float, _: object) -> str:
+        text = f"{value:,.6g}"
+        return text if text.lstrip("0.")[0] in leading else ""
+
+    axis.set_major_formatter(label)
+    axis.set_minor_formatter(label)
