@@ -19,9 +19,9 @@ from longhand_server.errors import InvalidImageError
 from longhand_server.image_file import decode_grey
 
 MIN_SIDE = 3
-# Rows of a scan that are looked at: first a few, which do for a crop that the text fills; where it turns out to fill
-# less of them than the network's lines have rows, more.
-_LOOKS = (96, 160)
+# Rows that a scan is brought to: few, which do for a crop that the text fills; where it turns out to fill less of
+# them than the network's lines have rows, more.
+_SCAN_ROWS = (96, 160)
 # A scan that is taller than that by no more than this factor is taken as it is.
 _NEARLY = 1.25
 # Ink fainter than this part of the paper's brightness, everywhere, is a blank page.
@@ -116,7 +116,7 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
         raise InvalidImageError(
             f"image is {width} x {height} px; a text line needs at least {MIN_SIDE} px on either side"
         )
-    for most_rows in _LOOKS:
+    for most_rows in _SCAN_ROWS:
         work, shrink_x = _shrink(grey, line, most_rows)
         ink = _ink(work)
         if ink is not None:
