@@ -66,8 +66,11 @@ class Checkpoint:
         except FileNotFoundError:
             raise ValueError(f"{path}: no such checkpoint") from None
         except Exception as error:
-            # torch.load raises what pickle, zip and its own readers raise; all mean the same to a user.
-            raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
+            # torch.load raises what pickle, zip and its own readers raise; all mean the same to a user. Of files that
+            # hold other things it says in several lines how to run them all the same.
+            known = isinstance(error, OSError | RuntimeError)
+            reason = f": {str(error).splitlines()[0]}" if known else " (best.pt or last.pt of a run)"
+            raise ValueError(f"{path}: not a readable checkpoint{reason}") from error
 
     @classmethod
     def from_bundle(cls, directory: Path) -> Checkpoint:

@@ -211,6 +211,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         )
         for setting in settings
     }
+    sets = _sets(options, bundle)
     for folder in (options.out, *([options.dump_log_probs.parent] if options.dump_log_probs else [])):
         folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {"model": bundle.name, "version": bundle.version, "sets": {}}
@@ -218,7 +219,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     rows: list[str] = []
     print("set       decoder     lines   CER %  95 % interval     WER %  lines %    ECE")
     last = None
-    for name, samples in _sets(options, bundle).items():
+    for name, samples in sets.items():
         outputs = compute_outputs(bundle, samples, line_model)
         if options.dump_log_probs:
             stem = options.dump_log_probs

@@ -146,6 +146,8 @@ def read_folder(path: Path) -> list[LabelledImage]:
     table = path / "labels.tsv" if path.is_dir() else path
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"{path}: is an image; need a folder or a TSV file")
     if table.is_file():
         try:
             rows, skipped = _rows(table.read_text("utf-8-sig"), table.name)
@@ -154,6 +156,8 @@ def read_folder(path: Path) -> list[LabelledImage]:
         pairs = [(table.parent / name, text) for name, text in rows]
     else:
         pairs, skipped = _beside(path)
+        if not pairs and not skipped:
+            raise ValueError(f"{path}: holds neither labels.tsv nor images")
     images = []
     seen: set[str] = set()
     for file, text in pairs:

@@ -196,8 +196,15 @@ def test_a_folder_with_a_text_beside_each_image(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_nothing_usable_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no usable line image"):
+    with pytest.raises(ValueError, match=f"^{tmp_path}: holds neither labels.tsv nor images$"):
         read_folder(tmp_path)
+    (tmp_path / "a.PNG").write_bytes(png())
+    with pytest.raises(
+        ValueError, match=r"no usable line image \(1 skipped; first: .*a.PNG: no .txt or .gt.txt"
+    ):
+        read_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"a.PNG: is an image; need a folder or a TSV file"):
+        read_folder(tmp_path / "a.PNG")
     with pytest.raises(ValueError, match="no such file"):
         read_folder(tmp_path / "nowhere")
     (tmp_path / "labels.tsv").write_bytes(b"\xff\xff\xff")

@@ -140,6 +140,17 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
         Checkpoint.load(tmp_path / "none.pt")
 
 
+@pytest.mark.parametrize("content", [torch.nn.Linear(1, 1), {"state_dict": {}}, [1]])
+def test_a_file_of_another_program_is_no_checkpoint_and_nobody_is_advised_to_run_it(
+    content: object, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(
+        ValueError, match=r"x\.pt: not a readable checkpoint \(best.pt or last.pt of a run\)$"
+    ):
+        Checkpoint.load(tmp_path / "x.pt")
+
+
 def test_weights_of_two_runs_are_mixed_by_their_shares(tmp_path: Path) -> None:
     runs = [
         Trainer(dataclasses.replace(TINY, seed=seed), ALPHABET, torch.device("cpu"), tmp_path).checkpoint()
