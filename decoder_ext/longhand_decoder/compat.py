@@ -197,7 +197,10 @@ class BeamSearchDecoderCTC:
     ) -> BeamSearchOptions:
         if isinstance(hotwords, str):
             raise ValueError(f"hotwords must be a sequence of words, got the string {hotwords!r}")
-        phrases = () if hotwords is None else hotwords
+        phrases = () if hotwords is None else list(hotwords)
+        for phrase in phrases:
+            if not isinstance(phrase, str):
+                raise TypeError(f"a hotword must be a string, got {phrase!r}")
         words = tuple(dict.fromkeys(word for phrase in phrases for word in phrase.split()))
         key = (
             beam_width, beam_prune_logp, token_min_logp, words, hotword_weight, lm_start_state, prune_history

@@ -84,7 +84,7 @@ class BeamSearchOptions:
     closed_lexicon: bool = False
     """True: read only words of the vocabulary."""
     sentence_start: bool = False
-    """True: the models start behind `<s>`; False: where a text goes on, the character model behind a space."""
+    """True: the models start behind `<s>`; False: somewhere in a text, and the character model behind a space."""
     sentence_end: bool = False
     """True: the models score `</s>` at the end of the line."""
     context: str = ""

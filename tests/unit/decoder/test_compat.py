@@ -211,6 +211,7 @@ def test_what_is_refused_has_the_name_that_the_caller_gave_it(
     [
         ({"beam_prune_logp": None}, "beam_prune_logp must be a number, got None"),
         ({"hotword_weight": "10"}, "hotword_weight must be a number, got '10'"),
+        ({"hotwords": ["cab", 1]}, "a hotword must be a string, got 1"),
     ],
 )
 def test_arguments_of_the_wrong_type_are_named(arguments: dict[str, Any], message: str, lines: Lines) -> None:
