@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from types import TracebackType
@@ -17,7 +18,7 @@ from longhand_client.aio_stream import AsyncRecognitionStream, is_being_cancelle
 from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
 from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls, checked_timeout
 from longhand_client.errors import client_closed, from_rpc_error
-from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
+from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, checked_limit, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
     Model,
@@ -44,7 +45,7 @@ def open_channel(connection: Connection) -> grpc.aio.Channel:
 
 
 class AsyncRecognizerClient:
-    """Reads handwritten lines with a Longhand server, for asyncio. Made and used inside one event loop.
+    """Reads handwritten lines with a Longhand server, for asyncio. All its calls belong to one event loop.
 
     Args:
         address: "host", "host:port" or "unix:path", or several of them, among which calls take turns.
@@ -83,11 +84,20 @@ class AsyncRecognizerClient:
             address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
         )
         self._timeout_s = checked_timeout(timeout_s)
-        self._max_image_bytes = max_image_bytes
+        self._max_image_bytes = checked_limit(max_image_bytes)
         self._closed = False
         self._streams: set[AsyncRecognitionStream] = set()
-        self._channel = open_channel(self._connection)
-        self._stub = rpc.RecognitionServiceStub(self._channel)
+        self._connection.target()  # makes sense, or raises
+
+    # Opened by the first call: a channel belongs to the event loop that runs where it is opened, and a client may be
+    # made before there is one.
+    @functools.cached_property
+    def _channel(self) -> grpc.aio.Channel:
+        return open_channel(self._connection)
+
+    @functools.cached_property
+    def _stub(self) -> rpc.RecognitionServiceAsyncStub:
+        return rpc.RecognitionServiceStub(self._channel)
 
     @property
     def address(self) -> str:

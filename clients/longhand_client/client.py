@@ -14,7 +14,7 @@ from longhand.v1 import recognition_pb2_grpc as rpc
 from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
 from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls, checked_timeout
 from longhand_client.errors import client_closed, from_rpc_error
-from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
+from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, checked_limit, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
     Model,
@@ -68,7 +68,7 @@ class RecognizerClient:
             address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
         )
         self._timeout_s = checked_timeout(timeout_s)
-        self._max_image_bytes = max_image_bytes
+        self._max_image_bytes = checked_limit(max_image_bytes)
         self._closed = False
         self._channel = _open_channel(self._connection) if channel is None else channel
         self._stub = rpc.RecognitionServiceStub(self._channel)

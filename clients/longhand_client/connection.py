@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,13 @@ class Connection:
 
     def __post_init__(self) -> None:
         # The end of the line that a token was read from is no part of it.
-        token = None if self.token is None else self.token.strip()
-        if token is not None and not _TOKEN.fullmatch(token):
-            raise ValueError("token: got an empty one, or one with spaces or other than ASCII characters")
+        token = self.token.strip() if isinstance(self.token, str) else self.token
+        if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+            raise ValueError(
+                "token: got no text, an empty one, or one with spaces or other than ASCII characters"
+            )
         object.__setattr__(self, "token", token)
-        addresses = (self.address,) if isinstance(self.address, str) else self.address
+        addresses = self.address if isinstance(self.address, Iterable) else [self.address]
         if not all(isinstance(address, str) for address in addresses):
             raise ValueError(f"address: got {self.address!r}, need 'HOST:PORT', or a list of them")
         if self.tls is not None and not isinstance(self.tls, Tls):

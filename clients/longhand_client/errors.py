@@ -182,6 +182,8 @@ def _from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
         return InvalidImageError(f"the image is too large for the server: {message}", code=code.name)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
         message = f"no answer from {address} in the time given ({message})"
+    if code is grpc.StatusCode.UNIMPLEMENTED and not details:
+        message = f"what answers at {address} is no Longhand server, or an older one ({message})"
     if code is grpc.StatusCode.CANCELLED and "hannel closed" in message:
         return client_closed()
     return _error(code, message, details)

@@ -53,6 +53,17 @@ def several(images: Iterable[_Images]) -> Iterable[_Images]:
     return images
 
 
+def checked_limit(max_image_bytes: int) -> int:
+    """The largest image file in bytes.
+
+    Raises:
+        ValueError: no such size.
+    """
+    if not (isinstance(max_image_bytes, int) and max_image_bytes > 0):
+        raise ValueError(f"max_image_bytes: got {max_image_bytes!r}, need a whole number, at least 1")
+    return max_image_bytes
+
+
 def image_bytes(source: ImageSource, limit: int = MAX_IMAGE_BYTES) -> bytes:
     """The bytes of an image file for whatever was handed in.
 
@@ -69,7 +80,7 @@ def image_bytes(source: ImageSource, limit: int = MAX_IMAGE_BYTES) -> bytes:
     """
     content = _content(source, limit)
     if len(content) > limit:
-        raise InvalidImageError(_too_large(len(content), limit), code="INVALID_ARGUMENT")
+        raise _unreadable(_too_large(len(content), limit))
     return content
 
 
@@ -91,13 +102,17 @@ def _content(source: ImageSource, limit: int) -> bytes:
         except UnicodeDecodeError:
             pass  # of a file opened as text
         except (OSError, ValueError) as error:  # closed, or no longer to be reached
-            raise InvalidImageError(f"open file: {error}", code="INVALID_ARGUMENT") from error
+            raise _unreadable(f"open file: {error}") from error
         if not isinstance(content, bytes):
-            raise InvalidImageError("the open file gives text: open it in binary mode ('rb')")
+            raise _unreadable("the open file gives text: open it in binary mode ('rb')")
         return content
     raise TypeError(
         f"got {type(source).__name__}, need bytes, a path, a binary file, an array or a PIL image"
     )
+
+
+def _unreadable(problem: str) -> InvalidImageError:
+    return InvalidImageError(problem, code="INVALID_ARGUMENT")
 
 
 def _too_large(size: int, limit: int) -> str:
@@ -108,15 +123,13 @@ def _read_path(path: Path, limit: int) -> bytes:
     try:
         size = path.stat().st_size
         if size > limit:
-            raise InvalidImageError(f"{path}: {_too_large(size, limit)}", code="INVALID_ARGUMENT")
+            raise _unreadable(f"{path}: {_too_large(size, limit)}")
         with path.open("rb") as file:
             return file.read(limit + 1)  # a device has no size, and no end perhaps
     except (OSError, ValueError) as error:
         # A missing file, one without permission and a name that cannot be one are the same to the caller: this image
         # cannot be read.
-        raise InvalidImageError(
-            f"{path}: {getattr(error, 'strerror', '') or error}", code="INVALID_ARGUMENT"
-        ) from error
+        raise _unreadable(f"{path}: {getattr(error, 'strerror', '') or error}") from error
 
 
 def _pillow_to_png(image: _PillowImage) -> bytes:
@@ -133,7 +146,7 @@ def _pillow_to_png(image: _PillowImage) -> bytes:
         shown.save(buffer, "PNG")
     except (OSError, ValueError, SyntaxError) as error:
         # Pillow reads files late, and says so in these ways when one is damaged.
-        raise InvalidImageError(f"Pillow image: {error}", code="INVALID_ARGUMENT") from error
+        raise _unreadable(f"Pillow image: {error}") from error
     return buffer.getvalue()
 
 
@@ -145,7 +158,7 @@ def _array_to_png(array: np.ndarray[Any, Any]) -> bytes:
         or array.dtype.name != "uint8"
         or array.size == 0
     ):
-        raise InvalidImageError(
+        raise _unreadable(
             f"array: got shape {array.shape} and type {array.dtype}, "
             "need (H, W), (H, W, 3) or (H, W, 4) of uint8"
         )

@@ -70,8 +70,8 @@ class StreamSettings:
     timeout_s: float
 
     def __post_init__(self) -> None:
-        if self.look_ahead < 1:
-            raise ValueError(f"look_ahead: got {self.look_ahead}, need at least 1")
+        if not (isinstance(self.look_ahead, int) and self.look_ahead > 0):
+            raise ValueError(f"look_ahead: got {self.look_ahead!r}, need a whole number, at least 1")
 
 
 @dataclass(frozen=True, slots=True)

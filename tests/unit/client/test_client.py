@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 import longhand_client
@@ -23,6 +26,7 @@ from longhand_client.errors import (
     OverloadedError,
     ServerError,
     ServerUnavailableError,
+    UnsupportedError,
 )
 
 if TYPE_CHECKING:
@@ -85,8 +89,9 @@ def test_missing_file_is_named(client: RecognizerClient, tmp_path: Path) -> None
 
 
 def test_text_file_object_and_wrong_type(client: RecognizerClient) -> None:
-    with pytest.raises(InvalidImageError, match="binary mode"):
+    with pytest.raises(InvalidImageError, match="binary mode") as caught:
         client.recognize(io.StringIO("text"))  # type: ignore[arg-type]
+    assert caught.value.code == "INVALID_ARGUMENT"
     with pytest.raises(TypeError, match="got int, need bytes"):
         client.recognize(7)  # type: ignore[arg-type]
 
@@ -290,3 +295,28 @@ def test_errors_name_the_call_as_the_server_s_log_does(client: RecognizerClient)
     with pytest.raises(InvalidImageError) as caught:
         client.recognize(b"bad")
     assert caught.value.request_id == "abc-1"
+
+
+def test_an_asynchronous_client_may_be_made_before_its_loop(fake: FakeServer) -> None:
+    client = AsyncRecognizerClient(fake.address)
+
+    async def read() -> list[str]:
+        try:
+            outcomes = client.recognize_stream([b"text:b"])
+            return [(await client.recognize(b"text:a")).text, *[one.result().text async for one in outcomes]]
+        finally:
+            await client.close()
+
+    assert asyncio.run(read()) == ["a", "b"]
+
+
+def test_a_server_of_something_else_is_said_to_be_one() -> None:
+    other = grpc.server(ThreadPoolExecutor(1))
+    address = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
+    other.start()
+    try:
+        with RecognizerClient(address) as client, pytest.raises(UnsupportedError) as caught:
+            client.recognize(b"text:a")
+    finally:
+        other.stop(0).wait()
+    assert f"what answers at {address} is no Longhand server" in caught.value.message

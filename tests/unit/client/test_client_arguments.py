@@ -37,6 +37,11 @@ def test_certificates_that_are_none(keywords: dict[str, Any], problem: str) -> N
     [
         ({"address": ("localhost", 50051)}, "need 'HOST:PORT', or a list of them"),
         ({"address": b"localhost:50051"}, "need 'HOST:PORT', or a list of them"),
+        ({"address": None}, "got None, need 'HOST:PORT'"),
+        ({"address": 50051}, "got 50051, need 'HOST:PORT'"),
+        ({"token": b"secret"}, "token: got no text"),
+        ({"max_image_bytes": 0}, "max_image_bytes: got 0, need a whole number"),
+        ({"max_image_bytes": "4M"}, "max_image_bytes: got '4M', need a whole number"),
         ({"tls": True}, r"tls: got True, need Tls\(\)"),
         ({"retries": 2.5}, "retries: got 2.5, need a whole number"),
         ({"retries": None}, "retries: got None, need a whole number"),
