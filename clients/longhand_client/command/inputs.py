@@ -13,6 +13,7 @@ from typing import IO
 from longhand_client.images import MAX_IMAGE_BYTES
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+_KINDS = ", ".join(sorted(SUFFIXES))
 STANDARD_INPUT = "-"
 
 
@@ -57,7 +58,9 @@ def _expand(argument: str) -> Iterator[Item]:
     elif not argument:
         yield Item("''", None, "no name of a file")
     elif Path(argument).is_dir():
-        yield from _first_or_problem(_folder(argument), Item(argument, None, "no image in this folder"))
+        yield from _first_or_problem(
+            _folder(argument), Item(argument, None, f"no image in this folder ({_KINDS})")
+        )
     elif not Path(argument).exists() and glob.has_magic(argument):
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 -- Path.glob knows no absolute ones
         files = (Item(match, match) for match in matches if not Path(match).is_dir())

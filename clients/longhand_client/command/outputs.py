@@ -12,6 +12,7 @@ from typing import IO, Any, Protocol
 from longhand_client.results import Span, Transcription
 
 TSV_COLUMNS = ("file", "rank", "confidence", "text")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"})
 
@@ -49,7 +50,7 @@ class TextWriter:
 
     def write(self, name: str, transcription: Transcription, extra: dict[str, Any]) -> None:
         """Writes one reading."""
-        prefix = f"{name}: " if self._details.names else ""
+        prefix = f"{printable(name)}: " if self._details.names else ""
         lines = [f"{prefix}{transcription.text}"]
         if self._details.alternatives:
             lines += [f"    {one.confidence:.2f}  {one.text}" for one in transcription.alternatives]
@@ -107,6 +108,11 @@ class TsvWriter:
             fields = (name.translate(_ESCAPES), str(rank), f"{confidence:.4f}", text.translate(_ESCAPES))
             print("\t".join(fields), file=self._stream)
         self._stream.flush()
+
+
+def printable(name: str) -> str:
+    """A file's name for people: control characters are orders to a terminal, and a line's end looks like a new record."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 def finished_names(path: Path, kind: str) -> set[str]:

@@ -20,7 +20,7 @@ from longhand_client.client import RecognizerClient
 from longhand_client.command.archive import to_alto, to_hocr, to_page
 from longhand_client.command.drawing import draw_reading
 from longhand_client.command.inputs import Item, reference_of
-from longhand_client.command.outputs import Writer
+from longhand_client.command.outputs import Writer, printable
 from longhand_client.command.progress import Progress
 from longhand_client.command.scoring import Score, paint
 from longhand_client.errors import InvalidImageError, LonghandError
@@ -47,6 +47,7 @@ class ReadJob:
         align: whether scored readings go out as a marked alignment, too.
         colour: whether that alignment is coloured.
         look_ahead: images on their way at once.
+        alone: whether a person reads the text of one image, and sees nothing where it is blank.
     """
 
     options: RecognitionOptions
@@ -57,6 +58,7 @@ class ReadJob:
     align: Callable[[str], None] | None = None
     colour: bool = False
     look_ahead: int = 64
+    alone: bool = False
 
 
 @dataclass
@@ -201,16 +203,21 @@ def read_items(
         problem = _finish(item, outcome, job, report)
         if problem:
             report.failures.append((item.name, problem))
-        elif (transcription := outcome.transcription) and _is_unreadable(transcription):
-            problem = "nothing could be read: is it one line, and upright?"
+        elif outcome.transcription is not None:
+            problem = _doubt(outcome.transcription, alone=job.alone)
         if problem:
             progress.clear()
-            print(f"longhand: {item.name}: {problem}", file=sys.stderr, flush=True)
+            print(f"longhand: {printable(item.name)}: {problem}", file=sys.stderr, flush=True)
 
 
-def _is_unreadable(transcription: Transcription) -> bool:
-    """Whether there is ink, as on a whole page, of which no text came; a blank line is surely empty."""
-    return not transcription.text and transcription.confidence < _SURE
+def _doubt(transcription: Transcription, *, alone: bool) -> str:
+    """What a person should know of a reading without text, or ""; a blank line among many is nothing strange."""
+    if transcription.text:
+        return ""
+    # There is ink, as on a whole page; of a blank line the model is sure.
+    if transcription.confidence < _SURE:
+        return "nothing could be read: is it one line, and upright?"
+    return "nothing is written on it" if alone else ""
 
 
 @contextlib.contextmanager

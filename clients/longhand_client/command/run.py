@@ -83,6 +83,7 @@ def read(arguments: Sequence[str]) -> int:
             else None,
             colour=_in_colour(),
             look_ahead=options.look_ahead,
+            alone=options.format == "text" and not _several(options),
         )
         return _read(client, options, job, report)
 

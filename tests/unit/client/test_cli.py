@@ -345,3 +345,14 @@ def test_ink_that_gives_no_text_is_told(
         "\n",
         f"longhand: {lines}/page.png: nothing could be read: is it one line, and upright?\n",
     )
+
+
+def test_a_blank_image_is_told_where_it_is_the_only_one(
+    lines: Path, monkeypatch: pytest.MonkeyPatch, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blank = pb.RecognitionResult(text="", confidence=1.0)
+    monkeypatch.setattr(fake.servicer, "answer", lambda _: blank)
+    assert run(fake.address, lines / "one.png") == 0
+    assert capsys.readouterr() == ("\n", f"longhand: {lines}/one.png: nothing is written on it\n")
+    assert run(fake.address, lines / "one.png", lines / "two.png") == 0
+    assert capsys.readouterr().err == ""

@@ -45,7 +45,11 @@ def test_a_file_whose_name_looks_like_a_pattern(scans: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "problem"), [("empty", "no image in this folder"), ("none*.png", "no file matches")]
+    ("argument", "problem"),
+    [
+        ("empty", "no image in this folder (.bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp)"),
+        ("none*.png", "no file matches"),
+    ],
 )
 def test_arguments_that_name_nothing_are_items_with_a_problem(
     scans: Path, argument: str, problem: str

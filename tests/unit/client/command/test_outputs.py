@@ -49,6 +49,12 @@ def test_text() -> None:
     assert len(lines) == 2 + 2 + 2 + 4
 
 
+def test_names_give_a_terminal_no_orders() -> None:
+    stream = io.StringIO()
+    TextWriter(stream, EVERYTHING).write("a\x1b[2Jé\n\udcff.png", READING, {})
+    assert stream.getvalue().startswith("a\\x1b[2Jé\\n\udcff.png: ")
+
+
 def test_json_is_lean_unless_asked() -> None:
     stream = io.StringIO()
     JsonWriter(stream, Details()).write("x.png", READING, {"cer": 0.5})
