@@ -131,18 +131,18 @@ def as_line_image(pixels: NDArray[np.float32]) -> LineImage:
     return LineImage(pixels, width, height, 0.0, 1.0, is_blank=False)
 
 
-def confusions(references: Sequence[str], texts: Sequence[str]) -> list[tuple[str, str, int]]:
-    """(what stood there, what was read, how often), commonest first; "" for nothing."""
+def confusions(references: Sequence[str], texts: Sequence[str]) -> Counter[tuple[str, str]]:
+    """How often what stood there (first) was read as something else (second); "" for nothing."""
     counts: Counter[tuple[str, str]] = Counter()
     for reference, text in zip(references, texts, strict=True):
         counts.update((a, b) for a, b in alignment(reference, text) if a != b)
-    return [(a, b, n) for (a, b), n in counts.most_common()]
+    return counts
 
 
 def worst_sheet(samples: Sequence[Sample], texts: Sequence[str], count: int = 40) -> str:
     """An HTML page of the lines with the most character errors, worst first."""
     errors = [sum(a != b for a, b in alignment(s.text, t)) for s, t in zip(samples, texts, strict=True)]
-    worst = sorted((i for i, count in enumerate(errors) if count), key=errors.__getitem__, reverse=True)
+    worst = sorted((i for i, wrong in enumerate(errors) if wrong), key=errors.__getitem__, reverse=True)
     rows = []
     for i in worst[:count]:
         picture = (255 - 255 * np.clip(samples[i].pixels, 0, 1)).astype(np.uint8)
@@ -180,11 +180,11 @@ def readings_table(name: str, samples: Sequence[Sample], texts: Sequence[str]) -
 
 
 def _write(
-    out: Path, figures: Mapping[str, Any], mistakes: Sequence[tuple[str, str, int]], readings: Sequence[str]
+    out: Path, figures: Mapping[str, Any], mistakes: Counter[tuple[str, str]], readings: Sequence[str]
 ) -> None:
     (out / "accuracy.txt").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     lines = ["reference\tread\tcount"]
-    lines += [f"{_SHOWN.get(a, a)}\t{_SHOWN.get(b, b)}\t{n}" for a, b, n in mistakes[:100]]
+    lines += [f"{_SHOWN.get(a, a)}\t{_SHOWN.get(b, b)}\t{n}" for (a, b), n in mistakes.most_common(100)]
     (out / "confusions.tsv").write_text("\n".join(lines) + "\n", "utf-8")
     lines = ["set\tfile\tCER\treference\treading", *readings]
     (out / "readings.tsv").write_text("\n".join(lines) + "\n", "utf-8")
@@ -229,10 +229,10 @@ def _evaluate(options: argparse.Namespace) -> None:
             figures["sets"].setdefault(name, {})[setting] = last.figures()
             print(_row(name, setting, last), flush=True)
         assert last is not None  # --decoder takes at least one
-        mistakes.update({(a, b): n for a, b, n in confusions(outputs.texts, last.texts)})
+        mistakes += confusions(outputs.texts, last.texts)
         rows += readings_table(name, samples, last.texts)
         (options.out / f"worst-{name}.html").write_text(worst_sheet(samples, last.texts), "utf-8")
-    _write(options.out, figures, [(a, b, n) for (a, b), n in mistakes.most_common()], rows)
+    _write(options.out, figures, mistakes, rows)
     print(f"written: {options.out}/accuracy.txt, confusions.tsv, readings.tsv, worst-*.html")
 
 

@@ -40,8 +40,8 @@ def iam_ids(name: str) -> frozenset[str] | None:
         ) from error
 
 
-def parse_iam_row(row: str, numbers: int = 6) -> tuple[str, str, str]:
-    """Line id, ``ok`` or ``err``, and text of a row of IAM's ``lines.txt``.
+def parse_iam_row(row: str, numbers: int = 6) -> tuple[str, str]:
+    """Line id and text of a row of IAM's ``lines.txt``.
 
     A row is ``id status grey-level components x y w h text``, words joined by ``|``. The text may hold
     spaces, so a row can split into more than nine fields; copies without the component count have eight. Every
@@ -63,7 +63,7 @@ def parse_iam_row(row: str, numbers: int = 6) -> tuple[str, str, str]:
     text = fold_text(" ".join(fields[2 + min(there, numbers) :]).replace("|", " "))
     if not text:
         raise ValueError(f"no text: {row[:60]!r}")
-    return fields[0], fields[1], text
+    return fields[0], text
 
 
 def _numbers(fields: Sequence[str]) -> int:
@@ -74,15 +74,12 @@ def _numbers(fields: Sequence[str]) -> int:
     return count
 
 
-def read_iam(
-    root: Path, line_ids: frozenset[str] | None = None, keep_err: bool = True
-) -> list[LabelledImage]:
-    """Lines of the IAM database in its own layout.
+def read_iam(root: Path, line_ids: frozenset[str] | None = None) -> list[LabelledImage]:
+    """Lines of the IAM database in its own layout, those whose *word segmentation* is marked ``err``, too.
 
     Args:
         root: holds ``lines.txt`` (or ``ascii/lines.txt``) and ``lines/a01/a01-000u/a01-000u-00.png``.
         line_ids: the lines or forms wanted (such as a partition's list); None takes all.
-        keep_err: whether lines whose *word segmentation* is marked ``err`` are kept (their text is right).
 
     Raises:
         ValueError: no ``lines.txt``, or nothing usable.
@@ -93,15 +90,13 @@ def read_iam(
     images: list[LabelledImage] = []
     skipped: list[Skipped] = []
     rows, matched = _rows(table), False
-    for line_id, status, text in rows:
+    for line_id, text in rows:
         form = line_id.rsplit("-", 1)[0]
         if line_ids is not None and line_id not in line_ids and form not in line_ids:
             continue
         matched = True
         file = root / "lines" / form.split("-")[0] / form / f"{line_id}.png"
-        if status == "err" and not keep_err:
-            skipped.append(Skipped(line_id, "marked err"))
-        elif not file.is_file() or not file.stat().st_size:
+        if not file.is_file() or not file.stat().st_size:
             skipped.append(Skipped(line_id, f"{file} is missing or empty"))
         else:
             images.append(LabelledImage(line_id, file.read_bytes(), text))
@@ -112,8 +107,8 @@ def read_iam(
 
 
 @cache
-def _rows(table: Path) -> Sequence[tuple[str, str, str]]:
-    """Line id, status and text of each good row of a ``lines.txt``.
+def _rows(table: Path) -> Sequence[tuple[str, str]]:
+    """Line id and text of each good row of a ``lines.txt``.
 
     Read and complained about once; one part of them is trained on, another validated on.
     """

@@ -51,6 +51,8 @@ _MOST_SENTENCES = 20_000
 # Part of a text's characters that the alphabet may lack: more is told, or in --text refused.
 _FEW_FOREIGN = 0.001
 _MOST_FOREIGN = 0.2
+# Of a quantised probability and of a back-off weight.
+_BITS = "8"
 # KenLM is built for no higher order, and its tries start at two.
 _ORDERS = range(2, 7)
 
@@ -60,25 +62,16 @@ class ModelOptions:
     """How a model is estimated.
 
     Attributes:
-        order: of the n-grams.
         prune: for each order, n-grams that occur no more often than this are dropped.
         vocabulary: at most this many of the commonest tokens, beside those that are kept anyway; 0 for all.
-        bits: of a quantised probability and of a back-off weight.
     """
 
-    order: int
     prune: tuple[int, ...]
     vocabulary: int = 0
-    bits: int = 8
 
 
-WORD_MODEL = ModelOptions(order=3, prune=(0, 0, 1), vocabulary=100_000)
-CHARACTER_MODEL = ModelOptions(order=6, prune=(0, 0, 0, 0, 0, 1))
-
-
-def word_tokens(text: str) -> list[str]:
-    """Tokens of the word model."""
-    return tokenize_words(text)
+WORD_MODEL = ModelOptions(prune=(0, 0, 1), vocabulary=100_000)
+CHARACTER_MODEL = ModelOptions(prune=(0, 0, 0, 0, 0, 1))
 
 
 def character_tokens(text: str, characters: Collection[str]) -> list[str]:
@@ -177,7 +170,7 @@ def estimate(
     command = [
         str(tools.lmplz),
         "-o",
-        str(options.order),
+        str(len(options.prune)),
         "-S",
         "30%",
         "-T",
@@ -191,8 +184,7 @@ def estimate(
         vocabulary.write_text(" ".join(sorted(common.union(kept))), encoding="utf-8")
         command += ["--limit_vocab_file", str(vocabulary)]
     _run(command)
-    bits = str(options.bits)
-    _run([str(tools.build_binary), "-q", bits, "-b", bits, "-a", "22", "trie", str(arpa), str(out)])
+    _run([str(tools.build_binary), "-q", _BITS, "-b", _BITS, "-a", "22", "trie", str(arpa), str(out)])
 
 
 def _run(command: list[str]) -> None:
@@ -269,7 +261,9 @@ def _build(options: argparse.Namespace) -> None:
                 f"--text {path}: {100 * foreign[path]:.0f} % of its characters are not in the alphabet; name a text "
                 "with the right ones (--characters)"
             )
-    own_words = {word for path in options.text for text in read_sentences(path) for word in word_tokens(text)}
+    own_words = {
+        word for path in options.text for text in read_sentences(path) for word in tokenize_words(text)
+    }
     missing = missing_corpora(options.data, shares)
     if missing:
         print(f"not there, left out: {', '.join(map(str, missing))}", file=sys.stderr)
@@ -277,10 +271,10 @@ def _build(options: argparse.Namespace) -> None:
         raise ValueError(f"no text to learn from: {options.data} holds no corpus, and no --text is named")
     listed = [] if options.no_word_lists else listed_words()
     wanted: dict[str, tuple[str, ModelOptions, Callable[[str], list[str]]]] = {
-        "word": ("word.klm", ModelOptions(len(word_prune), word_prune, options.word_vocabulary), word_tokens),
+        "word": ("word.klm", ModelOptions(word_prune, options.word_vocabulary), tokenize_words),
         "char": (
             "char.klm",
-            ModelOptions(len(char_prune), char_prune),
+            ModelOptions(char_prune),
             partial(character_tokens, characters=frozenset(characters)),
         ),
     }

@@ -82,7 +82,7 @@ class ErrorRates:
     lines: int
 
 
-def _ratio(
+def _errors_and_totals(
     references: Sequence[str], texts: Sequence[str], split: Callable[[str], Sequence[str]]
 ) -> tuple[list[int], list[int]]:
     errors, totals = [], []
@@ -94,13 +94,13 @@ def _ratio(
 
 def character_error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
     """Sum of the edit distances over the sum of the reference lengths, in characters."""
-    errors, totals = _ratio(references, texts, list)
+    errors, totals = _errors_and_totals(references, texts, list)
     return sum(errors) / max(sum(totals), 1)
 
 
 def word_error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
     """As :func:`character_error_rate` over words (split at spaces; punctuation and case kept)."""
-    errors, totals = _ratio(references, texts, str.split)
+    errors, totals = _errors_and_totals(references, texts, str.split)
     return sum(errors) / max(sum(totals), 1)
 
 
@@ -125,7 +125,7 @@ def bootstrap_interval(
     references: Sequence[str], texts: Sequence[str], draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """95 % percentile interval of the CER, lines being drawn with replacement."""
-    errors, totals = (np.array(part) for part in _ratio(references, texts, list))
+    errors, totals = (np.array(part) for part in _errors_and_totals(references, texts, list))
     picks = np.random.default_rng(seed).integers(len(errors), size=(draws, len(errors)))
     rates = errors[picks].sum(1) / np.maximum(totals[picks].sum(1), 1)
     low, high = np.percentile(rates, (2.5, 97.5))

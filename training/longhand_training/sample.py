@@ -34,8 +34,8 @@ def main() -> None:
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / options.font.name
-        link.write_bytes(options.font.read_bytes())
+        copy = Path(folder) / options.font.name
+        copy.write_bytes(options.font.read_bytes())
         text, mask = FontBank(Path(folder)).draw(options.text, rng)
     Image.fromarray(elastic(on_paper(mask, rng), rng)).save(options.out)
     print(f"{options.out}: {text}")

@@ -97,7 +97,7 @@ def search(
 ) -> tuple[dict[str, Any], float]:
     """The best settings found in the time given: half of it random draws, half steps from the best point."""
     rng = np.random.default_rng(seed)
-    best: dict[str, Any] = {**dataclass_defaults(), **start, **QUICK}
+    best: dict[str, Any] = {**default_settings(), **start, **QUICK}
     least = objective(best)
     started = time.monotonic()
     while (spent := time.monotonic() - started) < seconds:
@@ -163,7 +163,7 @@ def calibrate(objective: Objective, settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "confidence_scale": scale}
 
 
-def dataclass_defaults() -> dict[str, Any]:
+def default_settings() -> dict[str, Any]:
     """The decoder's own defaults of the settings that are sought."""
     defaults = dataclasses.asdict(BeamSearchOptions())
     return {name: defaults[name] for name in RANGES}

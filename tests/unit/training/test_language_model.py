@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 pytest.importorskip("wordfreq", reason="wordfreq is not installed (extra: training)")
 
-from longhand_decoder import NgramLanguageModel
+from longhand_decoder import NgramLanguageModel, tokenize_words
 from longhand_training.french_text import fetch, french_paragraphs
 from longhand_training.kenlm_tools import KenlmTools, default_cache, kenlm_tools
 from longhand_training.language_model import (
@@ -22,7 +22,6 @@ from longhand_training.language_model import (
     form_entries,
     main,
     missing_corpora,
-    word_tokens,
 )
 from longhand_training.word_lists import WordList, listed_words, word_lines
 
@@ -178,7 +177,7 @@ def test_characters_that_an_alphabet_lacks_are_told(
 def test_no_text_at_all_is_not_left_to_kenlm_to_say(tmp_path: Path) -> None:
     nowhere = KenlmTools(tmp_path / "lmplz", tmp_path / "build_binary")
     with pytest.raises(ValueError, match=r"no text to learn char\.klm from"):
-        estimate(nowhere, [[], []], ModelOptions(2, (0, 0)), tmp_path / "char.klm", tmp_path)
+        estimate(nowhere, [[], []], ModelOptions((0, 0)), tmp_path / "char.klm", tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +189,9 @@ def tools() -> KenlmTools:
 
 def test_listed_words_are_in_the_vocabulary_however_small_it_is(tools: KenlmTools, tmp_path: Path) -> None:
     sentences = ["the cat sat on the mat.", "the dog sat on the log."] * 20 + ["a zebra."]
-    options = ModelOptions(order=3, prune=(0, 0, 1), vocabulary=4)
+    options = ModelOptions(prune=(0, 0, 1), vocabulary=4)
     listed = ["maison", "l'école"]
-    lines = [word_tokens(text) for text in [*sentences, *word_lines(listed)]]
+    lines = [tokenize_words(text) for text in [*sentences, *word_lines(listed)]]
     out = tmp_path / "word.klm"
     estimate(tools, lines, options, out, tmp_path, listed)
     model = NgramLanguageModel(out)
