@@ -99,7 +99,7 @@ async def call_in_thread(
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends the process at once, whatever such threads still do.
+    """Ends the process at once, whatever a thread of :class:`Workers` still does.
 
     The interpreter's own end kills a thread that comes back from C++, where it loaded a model or read a line, in a
     way that C++ answers with SIGABRT.
