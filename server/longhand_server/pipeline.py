@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from longhand_server.batching import DynamicBatcher
+from longhand_server.batching import BatchFunction, DynamicBatcher
 from longhand_server.config import BatchingConfig, ImageLimits, LineFormat
 from longhand_server.cores import usable_cores
 from longhand_server.errors import DeadlineExceededError, LonghandError, RecognitionFailedError
@@ -94,6 +94,25 @@ class Job:
         timings.queue_ms = self.queue_ms
         timings.total_ms = (time.perf_counter() - self.arrived) * 1000
         return result
+
+
+def image_queue(
+    run: BatchFunction[Job, Any], batching: BatchingConfig, *, concurrency: int, together: int = 1
+) -> DynamicBatcher[Job, Any]:
+    """The queue in which image files wait.
+
+    Args:
+        run: Takes images out of it.
+        batching: Its bound. Streams and batches, which wait where single calls are refused, may fill half of it.
+        concurrency: How often ``run`` runs at the same time.
+        together: Most images that it takes at a time.
+    """
+    return DynamicBatcher(
+        run,
+        replace(batching, max_batch_size=together, max_delay_ms=0.0),
+        concurrency=concurrency,
+        patient_queue=(batching.max_queue + 1) // 2,
+    )
 
 
 class RecognitionPipeline:
@@ -229,12 +248,7 @@ class SerialPipeline(LocalPipeline):
         super().__init__(recognizer, limits, on_batch)
         self._workers = Workers(workers, "line")
         # One more than there are workers: whoever is done finds the next image at hand and need not be woken for it.
-        self._images = DynamicBatcher(
-            self._run,
-            replace(batching, max_batch_size=1, max_delay_ms=0.0),
-            concurrency=workers + 1,
-            patient_queue=patient_queue(batching),
-        )
+        self._images = image_queue(self._run, batching, concurrency=workers + 1)
 
     def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> asyncio.Future[list[Transcription]]:
         return self._workers.submit(self._run_now, jobs[0])
@@ -266,12 +280,7 @@ class StagedPipeline(LocalPipeline):
         self._network_workers = Workers(1, "network")
         self._beam_workers = Workers(_BEAM_BATCHES, "beam")
         self._beam_slots = asyncio.Semaphore(_BEAM_BATCHES)
-        self._images = DynamicBatcher(
-            self._prepare,
-            replace(batching, max_batch_size=_IMAGES_AT_ONCE, max_delay_ms=0.0),
-            concurrency=workers,
-            patient_queue=patient_queue(batching),
-        )
+        self._images = image_queue(self._prepare, batching, concurrency=workers, together=_IMAGES_AT_ONCE)
         self._lines: DynamicBatcher[Job, Transcription] = DynamicBatcher(
             self._infer,
             replace(batching, max_batch_size=batch_size, max_queue=_GPU_LOOKAHEAD * batch_size),
@@ -356,11 +365,6 @@ class StagedPipeline(LocalPipeline):
     def _infer_now(self, jobs: Sequence[Job]) -> tuple[list[LineImage], list[NDArray[np.float32]], float]:
         lines = self._started(jobs)
         return lines, *self.recognizer.infer(lines)
-
-
-def patient_queue(batching: BatchingConfig) -> int:
-    """The part of the queue that streams and batches may fill, which wait where single calls are refused."""
-    return (batching.max_queue + 1) // 2
 
 
 def make_pipeline(

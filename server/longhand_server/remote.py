@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
-from longhand_server.batching import DynamicBatcher
 from longhand_server.bundle import ModelBundle
 from longhand_server.config import ServerConfig
 from longhand_server.cores import usable_cores
 from longhand_server.image import LineImage
 from longhand_server.metrics import Metrics
 from longhand_server.options import RecognitionOptions
-from longhand_server.pipeline import Job, RecognitionPipeline, patient_queue
+from longhand_server.pipeline import Job, RecognitionPipeline, image_queue
 from longhand_server.recognizer import Transcription, blank_transcription
 from longhand_server.registry import LoadedModel, ServedModel
 from longhand_server.workers import Workers
@@ -52,12 +50,7 @@ class RemotePipeline(RecognitionPipeline):
         self._name, self._version = model.name, model.version
         self._reader = reader
         self._workers = Workers(config.runtime.threads or usable_cores(), "image")
-        self._images = DynamicBatcher(
-            self._run,
-            replace(config.batching, max_batch_size=1, max_delay_ms=0.0),
-            concurrency=in_flight,
-            patient_queue=patient_queue(config.batching),
-        )
+        self._images = image_queue(self._run, config.batching, concurrency=in_flight)
 
     async def _run(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
         (job,) = jobs
