@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,7 @@ def test_other_readings_and_saving(page: Page, images: list[str]) -> None:
     assert (record["file"], record["text"]) == ("one.png", "abc de")
     page.click("#others summary")
     others = page.locator("#alternatives button")
+    assert re.search("\u2014\u00a0\\d+\u00a0%$", others.first.text_content() or "")  # no line begins with "%"
     if others.count() > 1:
         others.nth(1).click()
         assert others.nth(1).get_attribute("aria-pressed") == "true"
@@ -272,9 +274,12 @@ def test_a_file_that_the_browser_cannot_show(page: Page, images: list[str], tmp_
     page.wait_for_selector("#facts:has-text('line.tif')")
     assert words(page) == ["cab"]
     page.wait_for_selector("#unseen:visible")
-    assert page.inner_text("#unseen") == "Your browser cannot show TIFF"
+    assert page.inner_text("#unseen") == "Your browser cannot show line.tif"
     assert not page.locator("#picture").is_visible()
-    assert page.locator("#rows tr").nth(1).locator(".picture").inner_text() == "Your browser cannot show TIFF"
+    assert (
+        page.locator("#rows tr").nth(1).locator(".picture").inner_text()
+        == "Your browser cannot show line.tif"
+    )
     page.locator("#rows button").nth(0).click()
     assert page.locator("#shown").is_visible()
     assert not page.locator("#unseen").is_visible()

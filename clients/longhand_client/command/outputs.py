@@ -111,7 +111,7 @@ class TsvWriter:
 
 
 def printable(name: str) -> str:
-    """A file's name for people: control characters are orders to a terminal, and a line's end looks like a new record."""
+    """A file's name for people: terminals obey control characters, and a line's end looks like a new record."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 

@@ -2,7 +2,7 @@
 
 import { recognize, shrink, status } from "/api.js";
 import { Pad } from "/pad.js";
-import { save, show, start, unseen } from "/reading.js";
+import { percent, save, show, start, unseen } from "/reading.js";
 
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 4;
@@ -107,7 +107,7 @@ function list() {
     }
     const target = text.querySelector("button") ?? text;
     target.textContent = item.problem || (item.reading ? item.reading.text || "(nothing)" : "…");
-    sure.textContent = item.reading ? `${Math.round(100 * item.reading.confidence)} %` : "";
+    sure.textContent = item.reading ? percent(item.reading.confidence) : "";
   }
 }
 

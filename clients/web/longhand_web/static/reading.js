@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const LOWEST = 48; // px: how high a line is at least shown, and scrolled sideways where it is too long for that
-const percent = (value) => `${Math.round(100 * value)} %`;
+export const percent = (value) => `${Math.round(100 * value)}\u00a0%`; // never on two lines
 let shown = null; // { name, url, reading, text }
 
 export function show(item) {
@@ -59,7 +59,7 @@ function showAlternatives(reading) {
   $("others").hidden = reading.alternatives.length < 2;
   reading.alternatives.forEach((alternative, index) => {
     const button = document.createElement("button");
-    button.textContent = `${alternative.text || "(nothing)"}  — ${percent(alternative.confidence)}`;
+    button.textContent = `${alternative.text || "(nothing)"}  —\u00a0${percent(alternative.confidence)}`;
     button.setAttribute("aria-pressed", String(index === 0));
     button.addEventListener("click", () => choose(alternative, index, button));
     const entry = document.createElement("li");
@@ -78,8 +78,7 @@ function choose(alternative, index, button) {
 }
 
 // What stands in the place of an image that the browser cannot show, though the server may read it.
-export const unseen = (item) =>
-  `Your browser cannot show ${item.image.type === "image/tiff" ? "TIFF" : "this file"}`;
+export const unseen = (item) => `Your browser cannot show ${item.name}`;
 
 export function save(name, content, type) {
   const link = document.createElement("a");
