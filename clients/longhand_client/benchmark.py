@@ -205,24 +205,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("images", nargs="*", metavar="IMAGE", help="images, folders or patterns (default: drawn lines)")
-    add("--address", metavar="HOST:PORT", help=f"default: {DEFAULT_ADDRESS}")
+    add("--address", metavar="HOST:PORT", help=f"where the server is (default: {DEFAULT_ADDRESS})")
     add("--local", action="store_true", help="start a server for this run")
     add_credentials(parser)
-    add("--call", choices=("unary", "batch", "stream"), default="unary", help="default: %(default)s")
+    add(
+        "--call",
+        choices=("unary", "batch", "stream"),
+        default="unary",
+        help="kind of call (default: %(default)s)",
+    )
     add("--batch-size", type=count, metavar="N", help=f"lines in a batch (default: {Load.batch_size})")
     shown = ",".join(map(str, CONCURRENCIES))
-    add("--concurrency", type=_counts, metavar="N,N", help=f"closed loop (the default: {shown})")
-    add("--rate", type=_rates, metavar="R,R", help="open loop: lines a second, Poisson arrivals")
+    add(
+        "--concurrency",
+        type=_counts,
+        metavar="N,N",
+        help=f"closed loop: lines on their way at once (default: {shown})",
+    )
+    add(
+        "--rate",
+        type=_rates,
+        metavar="R,R",
+        help="open loop: lines a second, which arrive at random (Poisson)",
+    )
     add("--slo-ms", type=positive, metavar="MS", help="find the highest rate whose p99 stays within this")
     add(
-        "--duration", type=positive, default=10.0, metavar="S", help="each measurement (default: %(default)s)"
+        "--duration",
+        type=positive,
+        default=10.0,
+        metavar="S",
+        help="seconds of each measurement (default: %(default)s)",
     )
     add(
         "--warm-up",
         type=not_negative,
         default=2.0,
         metavar="S",
-        help="before each one (default: %(default)s)",
+        help="seconds of load before each (default: %(default)s)",
     )
     add("--processes", type=count, default=1, metavar="N", help="client processes (default: %(default)s)")
     add("--decoder", choices=("greedy", "beam"), help="default: the model's choice")
@@ -233,10 +252,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help=f"spread of the logarithm of the width (default: {WIDTH_SPREAD})",
     )
-    add("--seed", type=int, default=0, help="of arrival times, images and their order")
+    add("--seed", type=int, default=0, help="of the random numbers: arrivals, drawn lines, their order")
     add("--json", metavar="FILE", help="write everything that was measured")
     add("--compare", metavar="FILE", help="an earlier --json file: print ratios with 95 %% intervals")
-    add("--plots", metavar="FOLDER", help="draw latency against load, and a histogram")
+    add("--plots", metavar="FOLDER", help="draw latency against load, and a histogram, as PNG files")
     return parser
 
 

@@ -79,7 +79,7 @@ def read_parser() -> argparse.ArgumentParser:
         help="an image of one line, a folder (searched recursively), a pattern, or - for standard input",
     )
     parser.add_argument("--version", action="version", version=f"longhand {__version__}")
-    parser.add_argument("--manifest", metavar="TSV", help="read the images in the first column, too")
+    parser.add_argument("--manifest", metavar="TSV", help="also read the images named in the first column")
     parser.add_argument("--local", action="store_true", help="read in this process, without a server")
     _add_output(parser.add_argument_group("output"))
     _add_recognition(parser.add_argument_group("how to read"))
@@ -87,7 +87,9 @@ def read_parser() -> argparse.ArgumentParser:
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
+    group.add_argument(
+        "--format", choices=FORMATS, default="text", help="how to write readings (default: %(default)s)"
+    )
     for name in ("json", "tsv"):
         group.add_argument(
             f"--{name}", dest="format", action="store_const", const=name, help=f"short for --format {name}"
@@ -97,34 +99,47 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         metavar="PATH",
         help="write to this file (ALTO, hOCR, PAGE: into this folder); - = standard output",
     )
-    group.add_argument("--resume", action="store_true", help="go on with --out: skip what stands in it")
-    group.add_argument("--words", action="store_true", help="each word with its place and confidence")
-    group.add_argument("--characters", action="store_true", help="each character, too")
-    group.add_argument("--reference", metavar="TSV", help="image TAB text: print error rates and alignments")
+    group.add_argument(
+        "--resume", action="store_true", help="go on with --out: skip the images that it holds"
+    )
+    group.add_argument("--words", action="store_true", help="give each word with its place and confidence")
+    group.add_argument("--characters", action="store_true", help="give each character likewise")
+    group.add_argument(
+        "--reference", metavar="TSV", help="rows of image TAB text: print error rates, and what was misread"
+    )
     group.add_argument("--show", metavar="PNG", help="draw the reading under the line (a folder for several)")
     group.add_argument(
         "--look-ahead",
         type=count,
         default=64,
         metavar="N",
-        help="images sent ahead (default: %(default)s)",
+        help="images on their way at once (default: %(default)s)",
     )
 
 
 def _add_recognition(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--model", default="", help="name of the model (default: the server's); with --local also a folder"
+        "--model",
+        default="",
+        metavar="NAME",
+        help="the model (default: the server's); with --local also a model's folder",
     )
     group.add_argument("--decoder", choices=("greedy", "beam"), help="default: the model's choice")
     group.add_argument("--beam-width", type=count, metavar="N", help="hypotheses kept after each frame")
-    group.add_argument("--alternatives", type=count, default=1, metavar="N", help="readings to give (beam)")
+    group.add_argument(
+        "--alternatives",
+        type=count,
+        default=1,
+        metavar="N",
+        help="give the N best readings (beam search only)",
+    )
     group.add_argument(
         "--lm-weight",
         type=not_negative,
         metavar="F",
-        help="multiply the model's own language-model weights by F (0 = no language model)",
+        help="multiply the weights of the language models by F (0 = none; beam search only)",
     )
-    group.add_argument("--hotwords", metavar="FILE", help="likelier words, one a line, or word TAB boost")
+    group.add_argument("--hotwords", metavar="FILE", help="words to expect, one a line, or word TAB boost")
     group.add_argument("--allowed-characters", default="", metavar="CHARS", help="read only these")
 
 

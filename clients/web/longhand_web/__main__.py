@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usage = _parser()
     options = usage.parse_args(arguments)
     if options.local and connects(options):
-        usage.error("--local starts a service of its own: leave out --address, --token-file and --tls")
+        usage.error("--local starts a server of its own: leave out --address, --token-file and --tls")
     options.address = options.address or DEFAULT_ADDRESS
     try:
         tls, token = credentials(options)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 build_app(config), log_level="warning", server_header=False, limit_concurrency=MOST_AT_ONCE
             )
             host = f"[{options.host}]" if ":" in options.host else options.host
-            print(f"Longhand's page is at http://{host}:{options.port} (service: {address})", flush=True)
+            print(f"Longhand's page is at http://{host}:{options.port} (server: {address})", flush=True)
             uvicorn.Server(settings).run(sockets=[listener])
     except (LonghandError, ValueError) as error:
         print(f"longhand_web: {error}", file=sys.stderr)
@@ -81,17 +81,19 @@ def _listen(host: str, port: int) -> socket.socket:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="longhand_web", description="Serves Longhand's web page.")
     parser.add_argument(
-        "--address", metavar="HOST:PORT", help=f"the gRPC service (default: {DEFAULT_ADDRESS})"
+        "--address", metavar="HOST:PORT", help=f"where the recognition server is (default: {DEFAULT_ADDRESS})"
     )
-    parser.add_argument("--local", action="store_true", help="start a service for this page")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
-    parser.add_argument("--port", type=_port, default=8080, help="default: %(default)s")
+    parser.add_argument("--local", action="store_true", help="start a recognition server for this page")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
+    parser.add_argument("--port", type=_port, default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument(
         "--max-image-mib",
         type=_mebibytes,
         default=4,
         metavar="N",
-        help="largest image accepted (default: %(default)s)",
+        help="largest image accepted, in MiB (default: %(default)s)",
     )
     add_credentials(parser)
     return parser
