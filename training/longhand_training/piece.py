@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -43,13 +43,15 @@ def train(options: argparse.Namespace) -> int:
         ValueError, OSError, InvalidModelError: what is asked for cannot be had (named).
         ArithmeticError: too many steps in a row were not finite.
     """
-    others = options.processes if options.rank == 0 else 1
+    count = options.processes if options.rank == 0 else 1
     meeting_point = options.out / "meeting_point"
     signals = StopSignals()
-    _make_writable(options.out)
-    if others > 1:
-        meeting_point.unlink(missing_ok=True)
-    with others_started(others, "longhand_training.train", sys.argv[1:], os.environ) as started:
+    with contextlib.ExitStack() as stack:
+        if options.rank == 0:
+            stack.enter_context(_taken(options.out))
+            meeting_point.unlink(missing_ok=True)
+        others = others_started(count, "longhand_training.train", sys.argv[1:], os.environ)
+        started = stack.enter_context(others)
         try:
             replicas = Replicas(options.rank, options.processes, meeting_point)
             if options.rank == 0:
@@ -67,14 +69,27 @@ def train(options: argparse.Namespace) -> int:
             return 2
 
 
-def _make_writable(out: Path) -> None:
-    """Makes the run's folder; what cannot be written there shows now, not at the first checkpoint."""
+def _taken(out: Path) -> IO[str]:
+    """Makes the run's folder and keeps other runs out of it for as long as the file that it gives is open.
+
+    Raises:
+        ValueError: nothing can be written there, which shows now and not at the first checkpoint; or another run is
+            at work there.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        file = (out / ".lock").open("w")
     except OSError as error:
         raise ValueError(f"--out: {out} is no folder to write into: {error.strerror}") from error
+    try:
+        # Forked workers do not share this kind of lock: it ends with this process, however that ends.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise ValueError(f"--out: another run is at work in {out}") from None
+    except OSError:
+        pass  # some network's file system, which has no locks
+    return file
 
 
 def _train(options: argparse.Namespace, replicas: Replicas, signals: StopSignals) -> int:

@@ -321,6 +321,29 @@ def test_ctrl_c_before_there_is_anything_to_save_is_no_traceback(
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_two_runs_do_not_share_a_folder(train: Train, tmp_path: Path) -> None:
+    other = (
+        "import fcntl, sys\n"
+        "file = open(sys.argv[1], 'w')\n"
+        "fcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print('taken', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    arguments = ["--folder", own_lines(tmp_path / "lines", "hello"), "--out", tmp_path, "--lines", 1]
+    with subprocess.Popen(
+        [sys.executable, "-c", other, str(tmp_path / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "taken\n"
+        done = train(*arguments)
+        assert (done.returncode, done.stderr) == (2, f"train: --out: another run is at work in {tmp_path}\n")
+        running.communicate()
+    assert train(*arguments).returncode == 0
+
+
 def test_a_process_that_ends_while_the_others_meet_is_lost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
