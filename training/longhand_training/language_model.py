@@ -265,10 +265,12 @@ def _build(options: argparse.Namespace) -> None:
         word for path in options.text for text in read_sentences(path) for word in tokenize_words(text)
     }
     missing = missing_corpora(options.data, shares)
-    if missing:
-        print(f"not there, left out: {', '.join(map(str, missing))}", file=sys.stderr)
-    if len(missing) == len(shares) + len(SCAN_PACKS) and not (options.text or options.corpus):
+    nothing = len(missing) == len(shares) + len(SCAN_PACKS)
+    if nothing and not (options.text or options.corpus):
         raise ValueError(f"no text to learn from: {options.data} holds no corpus, and no --text is named")
+    if missing:
+        which = f"every corpus of {options.data}" if nothing else ", ".join(map(str, missing))
+        print(f"not there, left out: {which}", file=sys.stderr)
     listed = [] if options.no_word_lists else listed_words()
     wanted: dict[str, tuple[str, ModelOptions, Callable[[str], list[str]]]] = {
         "word": ("word.klm", ModelOptions(word_prune, options.word_vocabulary), tokenize_words),
