@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from longhand_server.interrupts import quit_on_interrupt, raise_on_interrupt
+
+if __name__ == "__main__":
+    quit_on_interrupt()  # before the rest is imported
+
 import asyncio
 import importlib.metadata
 import importlib.util
@@ -53,6 +58,7 @@ def main() -> int:
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines are no JSON
         from longhand_server.server import serve
 
+        raise_on_interrupt()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(config, supervised=SUPERVISED in os.environ))
     except LonghandError as error:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from longhand_server.interrupts import quit_on_interrupt, raise_on_interrupt
+
+if __name__ == "__main__":
+    quit_on_interrupt()  # before the rest is imported
+
 import argparse
 import contextlib
 import fcntl
@@ -149,6 +154,7 @@ def _run(given: argparse.Namespace) -> int:
     from longhand_server.registry import find_bundles
     from longhand_server.runtime import choose_device
 
+    raise_on_interrupt()
     config = _config(given)
     options = RecognitionOptions(greedy=given.decoder == "greedy", beam_width=given.beam_width)
     if given.format == "parquet":

@@ -54,6 +54,7 @@ SERVER_ORDER = [
     "memory",
     "cores",
     "standard_streams",
+    "interrupts",
     "probe",
     "gpus",
     "supervisor",

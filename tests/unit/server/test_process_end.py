@@ -63,3 +63,27 @@ def test_every_program_ends_so(
     with pytest.raises(EndedError) as caught:
         runpy.run_module(module, run_name="__main__")
     assert caught.value.args == (code,)
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("longhand_server", "tomllib"),
+        ("longhand_server", "grpc_health"),
+        ("longhand_server.bulk", "tarfile"),
+        ("longhand_server.bulk", "cv2"),
+    ],
+)
+def test_ctrl_c_while_it_imports_ends_it_quietly(module: str, imported: str, tmp_path: Path) -> None:
+    # In the place of a library that it imports.
+    (tmp_path / f"{imported}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "a.png").touch()
+    arguments = [] if module == "longhand_server" else [str(tmp_path), "--out", str(tmp_path / "rows")]
+    outcome = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (130, "", "")
