@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from longhand_training.curves import RunLog
 from longhand_training.dataset import Batch, Sample
+from longhand_training.replicas import ProcessLostError
 from longhand_training.stopping import StopSignals
 from longhand_training.trainer import Trainer
 
@@ -28,6 +29,7 @@ def run(
 
     Raises:
         ArithmeticError: too many steps in a row were not finite.
+        ProcessLostError: a process that makes lines, or that trains along, has ended.
         Stopped: a signal came between two steps.
     """
     config, started = trainer.config, time.monotonic()
@@ -45,7 +47,7 @@ def run(
     while trainer.progress < 1.0 and not stop:
         begin = time.monotonic()
         with signals.interruptible():
-            batch = next(batches)
+            batch = _next(batches)
         waited += time.monotonic() - begin
         loss = trainer.train_batch(batch)
         trainer.seconds += time.monotonic() - begin
@@ -78,6 +80,18 @@ def run(
     if log is not None and trainer.progress >= 1.0 and trainer.validated_step != trainer.step:
         _validate(trainer, sets, log, signals, math.nan)  # a signal had kept it from that
     return enough or trainer.progress >= 1.0
+
+
+def _next(batches: Iterator[Batch]) -> Batch:
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        # The system kills it where memory is short, a container's /dev/shm (64 MB with Docker) above all.
+        raise ProcessLostError(
+            "a process that makes lines was killed (is memory or /dev/shm full?)"
+        ) from error
 
 
 def _is_enough(trainer: Trainer) -> bool:

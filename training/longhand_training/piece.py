@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,15 +58,14 @@ def train(options: argparse.Namespace) -> int:
             if options.rank == 0:
                 signals.install()  # not while it waits for the others, where nothing could be heeded
             return _train(options, replicas, signals)
-        except ProcessLostError:
+        except ProcessLostError as error:
             if options.rank == 0:
                 ended = [
                     f"process {rank} ended ({process.returncode})"
                     for rank, process in enumerate(started, 1)
                     if process.poll() is not None
                 ]
-                what = ", ".join(ended) or "another process was lost"
-                print(f"train: {what}; the same command goes on", file=sys.stderr)
+                print(f"train: {', '.join(ended) or error}; the same command goes on", file=sys.stderr)
             return 2
 
 
@@ -159,6 +159,9 @@ def _prepared(
         worker_init_fn=heed_parent_only,
     )
     batches = iter(loader)  # lines are made from now on, while validation lines are read
+    if options.workers:
+        # Of a worker that dies PyTorch's handler would tell in the middle of a step; the next batch tells, too.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     sets: dict[str, list[Sample]] = {}
     if replicas.rank == 0:
         sets = _validation(source_config, trainer.alphabet, line, config.validation_lines)

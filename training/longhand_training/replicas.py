@@ -24,7 +24,7 @@ _PATIENCE = timedelta(minutes=30)
 
 
 class ProcessLostError(RuntimeError):
-    """Another process that trains along has ended."""
+    """Another process, which trains along or makes lines, has ended."""
 
 
 class Replicas:
@@ -52,7 +52,7 @@ class Replicas:
                     timeout=_PATIENCE,
                 )
             except RuntimeError as error:
-                raise ProcessLostError(str(error)) from error
+                raise ProcessLostError("another process was lost") from error
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """The mean of each value over all processes, the same in every one.
@@ -90,7 +90,7 @@ def _add_up(tensor: Tensor) -> None:
     try:
         distributed.all_reduce(tensor)
     except RuntimeError as error:
-        raise ProcessLostError(str(error)) from error
+        raise ProcessLostError("another process was lost") from error
 
 
 @contextmanager

@@ -321,6 +321,27 @@ def test_ctrl_c_before_there_is_anything_to_save_is_no_traceback(
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", ProcessLostError),
+        ("Caught RuntimeError in DataLoader worker process 0.", RuntimeError),
+    ],
+)
+def test_a_process_that_makes_lines_and_is_killed_is_told_from_a_mistake(
+    said: str, error: type[Exception], tmp_path: Path
+) -> None:
+    def batches() -> Iterator[Batch]:
+        yield collate(bars(), ALPHABET)
+        raise RuntimeError(said)
+
+    trainer = tiny_trainer(tmp_path, lines=8)
+    with pytest.raises(RuntimeError) as lost:
+        run(trainer, batches(), {}, 1e6, StopSignals())
+    assert type(lost.value) is error
+    assert trainer.step == 1
+
+
 def test_two_runs_do_not_share_a_folder(train: Train, tmp_path: Path) -> None:
     other = (
         "import fcntl, sys\n"
@@ -351,7 +372,7 @@ def test_a_process_that_ends_while_the_others_meet_is_lost(
         raise RuntimeError("Gloo connectFullMesh failed")
 
     monkeypatch.setattr(torch.distributed, "init_process_group", failing)
-    with pytest.raises(ProcessLostError, match="connectFullMesh"):
+    with pytest.raises(ProcessLostError, match="another process was lost"):
         Replicas(0, 2, tmp_path / "meeting_point")
 
 
