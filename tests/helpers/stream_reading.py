@@ -12,10 +12,16 @@ ReadAll: TypeAlias = Callable[..., list[Outcome]]
 
 
 def read_all_sync(
-    address: str, images: Iterable[Any], *, take: int | None = None, timeout_s: float = 30.0, **keywords: Any
+    address: str,
+    images: Iterable[Any],
+    *,
+    take: int | None = None,
+    timeout_s: float = 30.0,
+    retries: int = 3,
+    **keywords: Any,
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    with RecognizerClient(address, timeout_s=timeout_s) as client:
+    with RecognizerClient(address, timeout_s=timeout_s, retries=retries) as client:
         for outcome in client.recognize_stream(images, **keywords):
             outcomes.append(outcome)
             if len(outcomes) == take:
@@ -24,11 +30,17 @@ def read_all_sync(
 
 
 def read_all_async(
-    address: str, images: Iterable[Any], *, take: int | None = None, timeout_s: float = 30.0, **keywords: Any
+    address: str,
+    images: Iterable[Any],
+    *,
+    take: int | None = None,
+    timeout_s: float = 30.0,
+    retries: int = 3,
+    **keywords: Any,
 ) -> list[Outcome]:
     async def read() -> list[Outcome]:
         outcomes: list[Outcome] = []
-        async with AsyncRecognizerClient(address, timeout_s=timeout_s) as client:
+        async with AsyncRecognizerClient(address, timeout_s=timeout_s, retries=retries) as client:
             async for outcome in client.recognize_stream(images, **keywords):
                 outcomes.append(outcome)
                 if len(outcomes) == take:

@@ -240,7 +240,7 @@ def test_a_server_that_dies_midway(scans: Path, tmp_path: Path) -> None:
     manifest.write_text(f"{scans}/1.png\n" * 100_000)
     out = tmp_path / "out.json"
     command = [*CLI, "--manifest", str(manifest), "--json", "--out", str(out), "--address", server.address]
-    command += ["--timeout", "5"]  # how long it waits for one that may only restart
+    command += ["--timeout", "3"]  # how long it waits for one that may only restart
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         _wait_for_lines(out, 20)
         server.process.kill()

@@ -54,16 +54,20 @@ def draw_lines(count: int, *, median_width: int, spread: float, seed: int = 0) -
             "drawing lines needs Pillow: pip install '.[client]' in Longhand's folder, or name images"
         ) from error
     generator = random.Random(seed)
-    font, vocabulary = ImageFont.load_default(30), _WORDS.split()
+    font = ImageFont.load_default(30)
+    widths = {word: font.getlength(f"{word} ") for word in _WORDS.split()}
+    vocabulary = list(widths)
     lines: list[bytes] = []
     for _ in range(count):
         width = min(max(round(median_width * math.exp(generator.gauss(0, spread))), 80), 3000)
         words = [generator.choice(vocabulary)]
-        while font.getlength(" ".join(words)) < width - 16:
-            words.append(generator.choice(vocabulary))
-        text = " ".join(words[:-1] or words)
+        room = width - 16 - widths[words[0]]
+        while (room := room - widths[word := generator.choice(vocabulary)]) > 0:
+            words.append(word)
         line = Image.new("L", (width, 64), 245)
-        ImageDraw.Draw(line).text((8, 32), text, fill=generator.randint(20, 70), font=font, anchor="lm")
+        ImageDraw.Draw(line).text(
+            (8, 32), " ".join(words), fill=generator.randint(20, 70), font=font, anchor="lm"
+        )
         buffer = io.BytesIO()
         line.save(buffer, "PNG")
         lines.append(buffer.getvalue())
