@@ -171,7 +171,10 @@ class Recognizer:
         options: Sequence[RecognitionOptions],
         still_wanted: Callable[[int], bool] = _always,
     ) -> list[Transcription]:
-        """The decoder: log-probabilities to transcriptions; and the network once more where these are unsure."""
+        """The decoder: log-probabilities to transcriptions; and the network again where these are unsure.
+
+        See :meth:`recognize`; ``infer_ms`` is what the network took for the log-probabilities.
+        """
         begun = time.perf_counter()
         hypotheses = self._decode_all(log_probs, options)
         beam_ms = (time.perf_counter() - begun) * 1000
@@ -181,14 +184,18 @@ class Recognizer:
             if readings[0].confidence < _UNSURE and self._may_look_again(wanted)
         ]
         seen = list(images)
-        if unsure:
-            more_infer_ms, more_beam_ms = self._look_again(unsure, seen, hypotheses, options, still_wanted)
-            infer_ms, beam_ms = infer_ms + more_infer_ms, beam_ms + more_beam_ms
-        results = []
-        for index, (image, readings, wanted) in enumerate(zip(seen, hypotheses, options, strict=True)):
-            timings = Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images))
-            results.append(self._transcription(image, readings, wanted, timings, second_look=index in unsure))
-        return results
+        more_infer_ms, more_beam_ms = self._look_again(unsure, seen, hypotheses, options, still_wanted)
+        infer_ms, beam_ms = infer_ms + more_infer_ms, beam_ms + more_beam_ms
+        return [
+            self._transcription(
+                image,
+                readings,
+                wanted,
+                Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images)),
+                second_look=index in unsure,
+            )
+            for index, (image, readings, wanted) in enumerate(zip(seen, hypotheses, options, strict=True))
+        ]
 
     def _may_look_again(self, options: RecognitionOptions) -> bool:
         settings = self.beam_options(options) or self.defaults
