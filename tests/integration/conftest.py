@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -18,13 +17,6 @@ from helpers.toy_model import write_bundle
 from longhand.v1 import recognition_pb2_grpc
 
 Engine: TypeAlias = ServerProcess | RayProcess
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_reaches_children() -> None:
-    """A shell's background job ignores SIGINT, and so would every program that the tests start and interrupt."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
