@@ -33,7 +33,7 @@ def main() -> int:
     # Until the server knows what to do about them. In a container this is process 1, for which the kernel takes
     # signals that nobody has asked for to be of no interest.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     in_json = False
     try:
         config, arguments = parse_arguments(sys.argv[1:], os.environ)
