@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from longhand.v1 import recognition_pb2 as pb
@@ -21,17 +20,13 @@ def make_status(
     code: grpc.StatusCode, message: str, reason: str, retry_ms: int | None = None
 ) -> status_pb2.Status:
     """A status with the details that a Longhand server attaches."""
-    details = [error_details_pb2.ErrorInfo(reason=reason, domain="longhand")]
-    packed = [any_pb2.Any() for _ in details]
-    for target, detail in zip(packed, details, strict=True):
-        target.Pack(detail)
+    status = status_pb2.Status(code=code.value[0], message=message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain="longhand"))
     if retry_ms is not None:
-        retry = any_pb2.Any()
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(retry_ms)
-        retry.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-        packed.append(retry)
-    return status_pb2.Status(code=code.value[0], message=message, details=packed)
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(retry_ms)
+        status.details.add().Pack(retry)
+    return status
 
 
 @dataclass

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from helpers.web_process import free_port
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client import cli
 from longhand_client.command.read import ArchiveWriter, Drawings
@@ -73,9 +73,7 @@ def test_failed_images_are_named_and_the_others_print(
 
 
 def test_no_server(lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     assert run(address, lines / "one.png") == 3
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import grpc
 import pytest
 
 import longhand_client
+from helpers.web_process import free_port
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client import AsyncRecognizerClient, RecognitionOptions, RecognizerClient
 from longhand_client.errors import (
@@ -39,12 +39,6 @@ if TYPE_CHECKING:
 def client(fake: FakeServer) -> Iterator[RecognizerClient]:
     with RecognizerClient(fake.address, retries=0) as client:
         yield client
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_everything_of_the_answer_arrives(client: RecognizerClient) -> None:

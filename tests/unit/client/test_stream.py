@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 
 from helpers.stream_reading import ReadAll, lines, read_all_async, texts
+from helpers.web_process import free_port
 from longhand_client import AsyncRecognizerClient, RecognitionOptions, RecognizerClient
 from longhand_client.errors import (
     ClientClosedError,
@@ -304,11 +304,8 @@ def test_the_sources_own_failure_is_told_where_the_server_fails_too(read_all: Re
         yield b"text:0"
         raise OSError("disk gone")
 
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(OSError, match="disk gone") as caught:
-        read_all(address, failing())
+        read_all(f"127.0.0.1:{free_port()}", failing())
     assert isinstance(caught.value.__cause__, ServerUnavailableError)
 
 
