@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class _PillowImage(Protocol):
-    """The two methods of a `PIL.Image.Image` that are used; Pillow itself is not needed."""
+    """What a `PIL.Image.Image` is known by; Pillow itself is not needed."""
 
     def save(self, target: IO[bytes], kind: str, /) -> None: ...
 

@@ -221,7 +221,7 @@ def _doubt(transcription: Transcription, *, alone: bool) -> str:
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Lets Ctrl-C take effect at the end of the block only (signals reach the main thread alone)."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -242,7 +242,7 @@ def _finish(item: Item, outcome: Outcome, job: ReadJob, report: Report) -> str:
         transcription = outcome.result()
         extra, alignment = _score(item.name, transcription.text, job, report)
         # A reading is written and counted, or neither: Ctrl-C waits that long.
-        with _interrupts_held():
+        with interrupts_held():
             job.writer.write(item.name, transcription, extra)
             if alignment and job.align is not None:
                 job.align(alignment)

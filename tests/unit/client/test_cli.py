@@ -20,7 +20,7 @@ import pytest
 from helpers.web_process import free_port
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client import cli
-from longhand_client.command.read import ArchiveWriter, Drawings
+from longhand_client.command.read import ArchiveWriter, Drawings, interrupts_held
 from longhand_client.results import transcription_from_proto
 
 if TYPE_CHECKING:
@@ -247,6 +247,15 @@ def test_interrupted_while_waiting_for_standard_input(fake: FakeServer) -> None:
     assert (process.returncode, message) == (130, "longhand: stopped; 0 images are read\n")
 
 
+def test_ctrl_c_takes_effect_behind_what_it_must_not_cut() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        signal.raise_signal(signal.SIGINT)
+        done = True
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_the_script_says_which_environment_is_needed() -> None:
     command = [sys.executable, "-S", str(SCRIPT), "x.png"]  # -S: without installed packages
     outcome = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -279,12 +288,14 @@ def test_what_is_no_file_is_named(fake: FakeServer, capsys: pytest.CaptureFixtur
 
 def test_archives_overwrite_none_of_each_other(tmp_path: Path) -> None:
     writer = ArchiveWriter("alto", tmp_path)
-    for name in ("a/b.png", "a_b.png", "A_b.png"):
+    for name in ("a/b.png", "a_b.png", "A_b.png", "C.png", "c.png"):
         writer.write(name, transcription_from_proto(pb.RecognitionResult(text=name)), {})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "A_b.png-3.xml",
+        "C.png.xml",
         "a_b.png-2.xml",
         "a_b.png.xml",
+        "c.png-2.xml",
     ]
 
 
