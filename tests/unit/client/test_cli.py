@@ -110,6 +110,8 @@ def test_files_that_cannot_be_used_are_named(
         (["x.png", "--alternatives", "2.5"], "got 2.5, need a whole number of at least 1"),
         (["x.png", "--out", "x.png"], "got the name of an image"),
         (["x.png", "--show", "read.jpg"], "draws PNG files only"),
+        (["x.png", "y.png", "--show", "read.png"], "needs a folder, not one PNG file"),
+        (["x.png", "y.png", "--format", "alto"], "of several images needs --out FOLDER"),
         (["x.png", "--json", "--out", "-", "--resume"], "--resume needs --out FILE"),
         (["x.png", "--reference", "r.tsv", "--out", "./r.tsv"], "is read as well"),
         (["x.png", "--tsv", "--words"], "take --json"),
@@ -248,11 +250,16 @@ def test_interrupted_while_waiting_for_standard_input(fake: FakeServer) -> None:
 
 
 def test_ctrl_c_takes_effect_behind_what_it_must_not_cut() -> None:
-    done = False
-    with pytest.raises(KeyboardInterrupt), interrupts_held():
-        signal.raise_signal(signal.SIGINT)
-        done = True
-    assert done
+    written = []
+
+    def write() -> None:
+        with interrupts_held():
+            signal.raise_signal(signal.SIGINT)
+            written.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert written == ["whole"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
