@@ -95,7 +95,7 @@ def _taken(out: Path) -> IO[str]:
 def _train(options: argparse.Namespace, replicas: Replicas, signals: StopSignals) -> int:
     trainer = None
     finished = False
-    lost: ProcessLostError | None = None
+    failed: Exception | None = None
     # What is said of the lines, the first process says for all.
     said = contextlib.redirect_stderr(io.StringIO()) if replicas.rank else contextlib.nullcontext()
     try:
@@ -105,11 +105,18 @@ def _train(options: argparse.Namespace, replicas: Replicas, signals: StopSignals
     except Stopped:
         pass  # its checkpoint follows, as at any other end
     except ProcessLostError as error:
-        lost = error  # so that no more than a step is
+        failed = error  # so that no more than a step is lost
+    except torch.OutOfMemoryError:
+        if trainer is None:
+            raise  # whatever the batches: the GPU is full of something else
+        failed = ValueError(
+            f"--batch-pixels: got {trainer.config.batch_pixels}, more than the GPU has memory for; "
+            "the same command with a smaller number goes on"
+        )
     if trainer is not None and trainer.step and replicas.rank == 0:
         trainer.checkpoint().save(options.out / "last.pt")
-    if lost is not None:
-        raise lost
+    if failed is not None:
+        raise failed
     if signals.received is not None:
         print("stopped; the same command goes on")
     else:

@@ -342,6 +342,28 @@ def test_a_process_that_makes_lines_and_is_killed_is_told_from_a_mistake(
     assert trainer.step == 1
 
 
+def test_a_batch_too_large_for_the_gpu_is_said_and_a_smaller_one_goes_on(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    step = Trainer.train_batch
+
+    def two_steps(trainer: Trainer, batch: Batch) -> float:
+        if trainer.step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "train_batch", two_steps)
+    arguments = ["--folder", own_lines(tmp_path / "lines", "hello"), "--out", tmp_path / "run", "--lines", 6]
+    done = train(*arguments, "--batch-pixels", 600)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("train: --batch-pixels: got 600, more than the GPU has memory for"), done.stderr
+    monkeypatch.undo()
+    again = train(*arguments, "--batch-pixels", 500)
+    assert again.returncode == 0, again.stderr
+    assert "finished" in again.stdout
+
+
 def test_two_runs_do_not_share_a_folder(train: Train, tmp_path: Path) -> None:
     other = (
         "import fcntl, sys\n"
