@@ -352,13 +352,13 @@ def test_a_batch_too_large_for_the_gpu_is_said_and_a_smaller_one_goes_on(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return step(trainer, batch)
 
-    monkeypatch.setattr(Trainer, "train_batch", two_steps)
     arguments = ["--folder", own_lines(tmp_path / "lines", "hello"), "--out", tmp_path / "run", "--lines", 6]
-    done = train(*arguments, "--batch-pixels", 600)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_batch", two_steps)
+        done = train(*arguments, "--batch-pixels", 600)
     assert done.returncode == 2
     said = done.stderr.splitlines()[-1]
     assert said.startswith("train: --batch-pixels: got 600, more than the GPU has memory for"), done.stderr
-    monkeypatch.undo()
     again = train(*arguments, "--batch-pixels", 500)
     assert again.returncode == 0, again.stderr
     assert "finished" in again.stdout
