@@ -159,7 +159,7 @@ def test_resume_reads_only_what_is_missing(engine: Engine, scans: Path, tmp_path
     out.write_bytes(before[:-5])  # a crash in the middle of the last line
     outcome = run(scans, *command)
     assert outcome.returncode == 0
-    assert b"1 images were read by an earlier run" in outcome.stderr
+    assert b"1 image read by an earlier run" in outcome.stderr
     assert out.read_bytes().startswith(before)
     assert len(out.read_text().splitlines()) == len(before.splitlines()) + 1
 
@@ -263,7 +263,7 @@ def test_interrupting_keeps_what_is_done(server: ServerProcess, scans: Path, tmp
         _, message = process.communicate(timeout=30)
     assert process.returncode == 130, message
     records = [json.loads(line) for line in out.read_text().splitlines()]
-    assert f"stopped; {len(records)} images are read" in message.decode()
+    assert f"stopped; {len(records)} images read" in message.decode()
     assert b"Traceback" not in message
 
 

@@ -253,7 +253,7 @@ def test_the_command_reads_standard_input_and_resumes(
     assert cli.main([str(scans / "1.png"), *command]) == 0
     assert cli.main([str(scans / "1.png"), str(scans / "3.png"), *command]) == 0
     assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == ["abc", "de ab"]
-    assert "1 images were read by an earlier run" in capsys.readouterr().err
+    assert "1 image read by an earlier run" in capsys.readouterr().err
 
 
 def test_a_damaged_model_is_named(tmp_path: Path, capsys: Capture) -> None:

@@ -119,9 +119,9 @@ def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, r
         hint = ", the same command goes on with --resume" if goes_on else ""
         if not isinstance(error, KeyboardInterrupt):
             if report.read:
-                print(f"longhand: {report.read} images are read{hint}", file=sys.stderr)
+                print(f"longhand: {_images(report.read)} read{hint}", file=sys.stderr)
             raise
-        print(f"longhand: stopped; {report.read} images are read{hint}", file=sys.stderr)
+        print(f"longhand: stopped; {_images(report.read)} read{hint}", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         progress.clear()
@@ -232,9 +232,13 @@ def _writer(options: argparse.Namespace, stream: TextIO) -> Writer:
     return ArchiveWriter(options.format, None if options.out is None else Path(options.out))
 
 
+def _images(number: int) -> str:
+    return "1 image" if number == 1 else f"{number} images"
+
+
 def _summarise(report: Report, options: argparse.Namespace) -> None:
     if report.skipped:
-        print(f"longhand: {report.skipped} images were read by an earlier run", file=sys.stderr)
+        print(f"longhand: {_images(report.skipped)} read by an earlier run", file=sys.stderr)
     if options.reference is not None:
         stream = sys.stdout if options.format == "text" and options.out is None else sys.stderr
         notes = [f"{len(report.failures)} not read"] if report.failures else []

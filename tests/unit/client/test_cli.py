@@ -246,7 +246,7 @@ def test_interrupted_while_waiting_for_standard_input(fake: FakeServer) -> None:
             time.sleep(0.05)  # until its stream is open: then it waits for its image
         process.send_signal(signal.SIGINT)
         _, message = process.communicate(timeout=30)
-    assert (process.returncode, message) == (130, "longhand: stopped; 0 images are read\n")
+    assert (process.returncode, message) == (130, "longhand: stopped; 0 images read\n")
 
 
 def test_ctrl_c_takes_effect_behind_what_it_must_not_cut() -> None:

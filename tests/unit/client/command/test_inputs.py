@@ -30,6 +30,13 @@ def test_a_folder_is_searched_for_images_in_order(scans: Path) -> None:
     assert names("scans") == ["scans/a.JPG", "scans/b.png", "scans/deep/d.webp", "scans/deep/er/c.tiff"]
 
 
+def test_folders_within_are_searched_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for number in (5, 2, 7, 0, 3, 6, 1, 4):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "x.png").touch()
+    assert [item.name for item in find_items([str(tmp_path)])] == [f"{tmp_path}/{n}/x.png" for n in range(8)]
+
+
 def test_arguments_keep_their_order(scans: Path) -> None:
     assert names("scans/b.png", "scans/deep", "scans/a.JPG")[0::3] == ["scans/b.png", "scans/a.JPG"]
 
