@@ -198,10 +198,12 @@ class Recognizer:
         ]
 
     def _may_look_again(self, options: RecognitionOptions) -> bool:
+        if not self._second_look or options.greedy or options.temperature is not None:
+            return False  # a caller's own temperature makes confidences of another kind
         settings = self.beam_options(options) or self.defaults
         words = self.bundle.word_model_path is not None and settings.word_weight > 0
         characters = self.bundle.character_model_path is not None and settings.character_weight > 0
-        return self._second_look and not options.greedy and (words or characters)
+        return words or characters
 
     def _look_again(
         self,

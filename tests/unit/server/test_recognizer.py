@@ -103,14 +103,20 @@ def test_lines_that_nobody_waits_for_any_more_are_not_looked_at_again(bundle: Mo
     assert network.asked == [3, 2, 1]
 
 
-@pytest.mark.parametrize("why", ["sure", "greedy", "switched off", "no language model", "one without weight"])
+@pytest.mark.parametrize(
+    "why", ["sure", "greedy", "own temperature", "switched off", "no language model", "one without weight"]
+)
 def test_there_is_no_second_look(why: str, bundle: ModelBundle) -> None:
     network = ScriptedLineModel([SURE if why == "sure" else UNSURE])
     if why == "no language model":
         bundle = replace(bundle, character_model_path=None)
     recognizer = Recognizer(bundle, network, second_look=why != "switched off")
-    weight = 0.0 if why == "one without weight" else None
-    recognizer.recognize([line()], [RecognitionOptions(greedy=why == "greedy", character_weight=weight)])
+    options = RecognitionOptions(
+        greedy=why == "greedy",
+        temperature=1.0 if why == "own temperature" else None,
+        character_weight=0.0 if why == "one without weight" else None,
+    )
+    recognizer.recognize([line()], [options])
     assert network.asked == [1]
 
 
