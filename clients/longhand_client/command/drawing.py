@@ -39,7 +39,10 @@ def draw_reading(image: bytes, transcription: Transcription) -> bytes:
         raise LonghandError("--show needs Pillow: pip install '.[client]' in Longhand's folder") from error
     try:
         with Image.open(io.BytesIO(image)) as opened:
-            line = ImageOps.exif_transpose(opened).convert("RGBA")
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith("I"):  # of 16 bits, of which `convert` makes white nearly everywhere
+                upright = upright.point(lambda value: value / 256).convert("L")
+            line = upright.convert("RGBA")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise LonghandError(f"cannot draw it: {error}") from error
     height = max(round(line.height * BAND), 16)

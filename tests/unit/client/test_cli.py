@@ -19,7 +19,7 @@ import pytest
 
 from helpers.web_process import free_port
 from longhand.v1 import recognition_pb2 as pb
-from longhand_client import cli
+from longhand_client import RecognizerClient, cli
 from longhand_client.command.read import ArchiveWriter, Drawings, interrupts_held
 from longhand_client.results import transcription_from_proto
 
@@ -247,6 +247,15 @@ def test_interrupted_while_waiting_for_standard_input(fake: FakeServer) -> None:
         process.send_signal(signal.SIGINT)
         _, message = process.communicate(timeout=30)
     assert (process.returncode, message) == (130, "longhand: stopped; 0 images read\n")
+
+
+@pytest.mark.parametrize(("status", "code"), [("SERVING", 0), ("NOT_SERVING", 1)])
+def test_health_is_for_scripts(
+    status: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(RecognizerClient, "health", lambda _: status)
+    assert cli.main(["health"]) == code
+    assert capsys.readouterr().out == f"{status}\n"
 
 
 def test_ctrl_c_takes_effect_behind_what_it_must_not_cut() -> None:

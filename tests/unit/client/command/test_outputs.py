@@ -180,6 +180,30 @@ def test_drawing_letters_that_stand_close_together() -> None:
     assert not inked[::20].any()
 
 
+@pytest.mark.parametrize("letters", [[20.0] * 16, [20.0] * 15 + [1.0], [1.0] * 16])
+def test_drawn_letters_can_be_read(letters: list[float]) -> None:
+    """One narrow place, which is a slip, or nothing but narrow ones make no letters of a pixel."""
+    characters = tuple(Span("H", 1.0, 25.0 * k, 25.0 * k + width) for k, width in enumerate(letters))
+    buffer = io.BytesIO()
+    Image.new("L", (400, 100), 255).save(buffer, "PNG")
+    drawn = draw_reading(buffer.getvalue(), dataclasses.replace(READING, characters=characters))
+    with Image.open(io.BytesIO(drawn)) as picture:
+        below = np.asarray(picture.convert("L"))[120:] < 200
+    height = int(below.any(axis=1).sum())
+    assert height >= (15 if letters[0] == 20.0 else 5)
+
+
+def test_drawing_sixteen_bits_as_eight() -> None:
+    shades = np.tile(np.linspace(0, 255, 60, dtype=np.uint8), (20, 1))
+    drawn = []
+    for pixels in (shades, shades.astype(np.uint16) * 257):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "TIFF")
+        with Image.open(io.BytesIO(draw_reading(buffer.getvalue(), READING))) as picture:
+            drawn.append(np.asarray(picture.convert("L"))[:19].astype(int))
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
+
+
 def test_drawing_something_that_is_no_image() -> None:
     with pytest.raises(LonghandError, match="cannot draw it"):
         draw_reading(b"nothing", READING)
@@ -198,9 +222,11 @@ def test_progress_never_writes_into_a_pipe() -> None:
 def test_progress_on_a_terminal() -> None:
     stream = io.StringIO()
     progress = Progress(stream, 10, enabled=True)
+    progress.INTERVAL_S = 5.0
     progress.step()
     assert stream.getvalue().startswith("\r\x1b[K[##..................] 1/10 (10 %), ")
     progress.step()
+    assert stream.getvalue().count("\r") == 1  # not for every image of thousands
     assert progress.line(1.0) == "[####................] 2/10 (20 %), 2.0 lines/s, 0:04 left"
     assert Progress(stream, None).line(1.0) == "0 lines, 0.0 lines/s"
     slow = Progress(stream, 40_000, enabled=True)
