@@ -154,6 +154,11 @@ def test_a_drawing_never_replaces_its_image(
         assert (lines / "one.png").read_bytes() == before
 
 
+def test_a_drawing_needs_characters(fake: FakeServer, lines: Path, tmp_path: Path) -> None:
+    run(fake.address, lines / "one.png", "--show", tmp_path / "shown")
+    assert fake.servicer.requests[-1].config.options.include_characters
+
+
 def test_each_drawing_has_a_name_of_its_own() -> None:
     drawings = Drawings(Path("shown"))
     names = ["a/001.png", "b/001.png", "x.bmp", "x.tif", "x.TIF"]
