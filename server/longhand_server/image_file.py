@@ -16,13 +16,15 @@ MIN_SIDE = 3
 # Rows converted at a time, so that the conversion of a large picture needs little memory beside it.
 _STRIP_ROWS = 64
 _WHITE = 255
+# White in samples of 10, 12, 14 and 16 bits: scanners and cameras store the narrower ones in 16 as they are.
+_DEEP_WHITES = (1023, 4095, 16383, 65535)
 _Pixels = NDArray[np.integer[Any] | np.floating[Any]]
 
 
 def decode_grey(data: bytes, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> NDArray[np.uint8]:
     """Decodes an image file the way a person sees it on white paper.
 
-    Transparency shows white, EXIF orientation is applied, palettes and 16-bit samples are converted.
+    Transparency shows white, EXIF orientation is applied, palettes and samples of 10 to 16 bits are converted.
 
     Args:
         data: A PNG, JPEG, WebP, TIFF (one page) or BMP file.
@@ -77,16 +79,17 @@ def _to_grey(pixels: _Pixels, header: ImageHeader) -> NDArray[np.uint8]:
     if pixels.ndim == 2 and pixels.dtype == np.uint8 and header.transparent_grey is None:
         return pixels.astype(np.uint8, copy=False)
     grey = np.empty(pixels.shape[:2], np.uint8)
+    white = next(white for white in _DEEP_WHITES if white >= pixels.max())
     for top in range(0, len(pixels), _STRIP_ROWS):
-        grey[top : top + _STRIP_ROWS] = _strip_to_grey(pixels[top : top + _STRIP_ROWS], header)
+        grey[top : top + _STRIP_ROWS] = _strip_to_grey(pixels[top : top + _STRIP_ROWS], header, white)
     return grey
 
 
-def _strip_to_grey(strip: _Pixels, header: ImageHeader) -> NDArray[np.uint8]:
+def _strip_to_grey(strip: _Pixels, header: ImageHeader, white: int) -> NDArray[np.uint8]:
     """Grey values of some rows: 16 bit to 8, transparent parts to white, colour to luma."""
     clear = None if header.transparent_grey is None else strip == header.transparent_grey
     if strip.dtype == np.uint16:
-        strip = ((strip.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        strip = ((strip.astype(np.uint32) * _WHITE + white // 2) // white).astype(np.uint8)
     if strip.ndim == 2:
         grey = strip.astype(np.uint8)
         if clear is not None:

@@ -12,7 +12,7 @@ from longhand_server.image_formats.common import ImageHeader
 
 __all__ = ["ImageHeader", "read_header"]
 
-_NEEDED = "a PNG, JPEG, WebP, TIFF or BMP file is needed"
+_NEEDED = "need a PNG, JPEG, WebP, TIFF or BMP file"
 # Files that people send by mistake, so that the error can name them.
 _STRANGERS = (
     (b"GIF8", "a GIF"),

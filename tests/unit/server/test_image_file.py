@@ -86,9 +86,14 @@ def test_palette_with_transparency() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bits(kind: str) -> None:
-    deep = Image.fromarray(_GREY.astype(np.uint16) * 257)
-    _assert_close(decode_grey(samples.encode(deep, kind)), _GREY, 0)
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_samples_of_more_than_eight_bits(bits: int, kind: str) -> None:
+    white = 2**bits - 1
+    shades = np.round(_GREY * (white / 255)).astype(np.uint16)
+    shades[0, 0] = white
+    wanted = _GREY.copy()
+    wanted[0, 0] = 255
+    _assert_close(decode_grey(samples.encode(Image.fromarray(shades), kind)), wanted, 0)
 
 
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_lzw", "tiff_deflate", "packbits"])
