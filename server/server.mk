@@ -16,8 +16,8 @@ soak: $(DEV) ## mixed good and bad calls for 5 minutes, every answer checked [SO
 
 .PHONY: chaos
 chaos: $(DEV) ## misbehaving clients and killed workers, ten times as much as in the tests
-	@LONGHAND_CHAOS=10 $(PY) -m pytest tests/integration/test_chaos.py tests/integration/test_workers.py --timeout 900
+	@CHAOS_SCALE=10 $(PY) -m pytest tests/integration/test_chaos.py tests/integration/test_workers.py --timeout 900
 
 .PHONY: fuzz
 fuzz: $(DEV) ## 100,000 damaged images through the decoder
-	@LONGHAND_FUZZ_INPUTS=100000 $(PY) -m pytest -s tests/unit/server/test_image_fuzz.py
+	@FUZZ_INPUTS=100000 $(PY) -m pytest -s tests/unit/server/test_image_fuzz.py

@@ -1,4 +1,4 @@
-"""Clients that misbehave. The numbers grow with LONGHAND_CHAOS (``make chaos``: 10)."""
+"""Clients that misbehave. The numbers grow with CHAOS_SCALE (``make chaos``: 10)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from helpers.toy_model import draw_image
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
 
-_SCALE = int(os.environ.get("LONGHAND_CHAOS", "1"))
+_SCALE = int(os.environ.get("CHAOS_SCALE", "1"))
 _METHOD = "/longhand.v1.RecognitionService/"
 # What gRPC does by itself for a client that asks for it.
 _RETRY = {

@@ -1,6 +1,6 @@
 """Thousands of damaged images: each is read or refused, quickly, in little memory, and nothing crashes.
 
-``LONGHAND_FUZZ_INPUTS`` says how many (``make fuzz``: 100,000); each run takes other ones than the run before.
+``FUZZ_INPUTS`` says how many (``make fuzz``: 100,000); each run takes other ones than the run before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-_INPUTS = int(os.environ.get("LONGHAND_FUZZ_INPUTS", "6000"))
+_INPUTS = int(os.environ.get("FUZZ_INPUTS", "6000"))
 _MAX_SECONDS = 0.2
 _MAX_BYTES = 100_000_000
 
