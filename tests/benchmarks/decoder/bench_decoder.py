@@ -226,14 +226,15 @@ def plot(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.2))
+    figure, axes = plt.subplots(figsize=(7, 6))
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
     axes.set_xscale("log")
     axes.set_xlabel("CPU milliseconds a line (one thread)")
     axes.set_ylabel("character error rate, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    # Below: within the axes it hides some curve or other.
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False)
     figure.tight_layout()
     figure.savefig(path, format="svg")
 
