@@ -79,16 +79,17 @@ def _to_grey(pixels: _Pixels, header: ImageHeader) -> NDArray[np.uint8]:
     if pixels.ndim == 2 and pixels.dtype == np.uint8 and header.transparent_grey is None:
         return pixels.astype(np.uint8, copy=False)
     grey = np.empty(pixels.shape[:2], np.uint8)
-    white = next(white for white in _DEEP_WHITES if white >= pixels.max())
+    is_deep = pixels.dtype == np.uint16
+    white = next(white for white in _DEEP_WHITES if white >= pixels.max()) if is_deep else _WHITE
     for top in range(0, len(pixels), _STRIP_ROWS):
         grey[top : top + _STRIP_ROWS] = _strip_to_grey(pixels[top : top + _STRIP_ROWS], header, white)
     return grey
 
 
 def _strip_to_grey(strip: _Pixels, header: ImageHeader, white: int) -> NDArray[np.uint8]:
-    """Grey values of some rows: 16 bit to 8, transparent parts to white, colour to luma."""
+    """Grey values of some rows: ``white`` to 255, transparent parts to white, colour to luma."""
     clear = None if header.transparent_grey is None else strip == header.transparent_grey
-    if strip.dtype == np.uint16:
+    if white != _WHITE:
         strip = ((strip.astype(np.uint32) * _WHITE + white // 2) // white).astype(np.uint8)
     if strip.ndim == 2:
         grey = strip.astype(np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from longhand_client.errors import LonghandError
 from longhand_client.results import Span, Transcription
@@ -40,8 +40,9 @@ def draw_reading(image: bytes, transcription: Transcription) -> bytes:
     try:
         with Image.open(io.BytesIO(image)) as opened:
             upright = ImageOps.exif_transpose(opened)
-            if upright.mode.startswith("I"):  # of 16 bits, of which `convert` makes white nearly everywhere
-                upright = upright.point(lambda value: value / 256).convert("L")
+            if upright.mode.startswith("I"):  # of 10 to 16 bits, which `convert` would cut off at 255
+                _, lightest = cast("tuple[int, int]", upright.convert("I").getextrema())
+                upright = upright.point(lambda value: value * (255 / max(lightest, 255))).convert("L")
             line = upright.convert("RGBA")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise LonghandError(f"cannot draw it: {error}") from error

@@ -193,10 +193,11 @@ def test_drawn_letters_can_be_read(letters: list[float]) -> None:
     assert height >= (15 if letters[0] == 20.0 else 5)
 
 
-def test_drawing_sixteen_bits_as_eight() -> None:
+@pytest.mark.parametrize("white", [1023, 65535])
+def test_drawing_more_than_eight_bits_as_eight(white: int) -> None:
     shades = np.tile(np.linspace(0, 255, 60, dtype=np.uint8), (20, 1))
     drawn = []
-    for pixels in (shades, shades.astype(np.uint16) * 257):
+    for pixels in (shades, np.round(shades * (white / 255)).astype(np.uint16)):
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "TIFF")
         with Image.open(io.BytesIO(draw_reading(buffer.getvalue(), READING))) as picture:
