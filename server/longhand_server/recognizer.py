@@ -22,6 +22,9 @@ from longhand_server.runtime import LineModel
 # A line is read again where the best text of the first reading is less sure than this: one in 30 or 40 English
 # validation lines and one in 4 to 7 of hard hands, which hold many of the errors. More lines gain hardly more.
 _UNSURE = 0.15
+# So many labels of a frame at most begin new readings, most probable first: ordinary frames have a few that count, but
+# a wide beam and a high temperature, which a request may ask for, would let all in.
+_MOST_LABELS = 40
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Recognizer:
         self.line_model = line_model
         self._second_look = second_look
         try:
-            self.defaults = BeamSearchOptions(**bundle.decoder)
+            self.defaults = BeamSearchOptions(**{"max_tokens_per_frame": _MOST_LABELS, **bundle.decoder})
             self._greedy_defaults = BeamSearchOptions(**bundle.greedy_decoder)
             self._decoder = CtcBeamSearchDecoder(
                 bundle.alphabet.labels,

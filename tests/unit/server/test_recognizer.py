@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from helpers.tiny_ngram import random_ngram
 from helpers.toy_model import ALPHABET, write_bundle
+from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
@@ -145,3 +146,14 @@ def test_greedy_confidences_are_the_network_s_own(options: RecognitionOptions, t
     assert confidence(log_probs, options, tmp_path / "one") == pytest.approx(wanted, rel=1e-4)
     flat = replace(options, temperature=4.0)
     assert confidence(log_probs, flat, tmp_path / "two") < 0.8 * wanted
+
+
+def test_that_a_frame_begins_no_more_readings_than_ordinary_lines_need(tmp_path: Path) -> None:
+    # Options of a request must not multiply what a line costs by all characters there are.
+    characters = "".join(chr(code) for code in range(33, 33 + 80))
+    bundle = replace(load_bundle(write_bundle(tmp_path / "model")), alphabet=Alphabet(characters))
+    undecided = np.full((1, 81), -np.log(81), np.float32)
+    recognizer = Recognizer(bundle, ScriptedLineModel())
+    options = RecognitionOptions(beam_width=1000, temperature=10.0, alternatives=100)
+    (found,) = recognizer.transcribe([line()], [undecided], 0.0, [options])
+    assert len(found.alternatives) == 1 + 40
