@@ -22,7 +22,7 @@ from longhand_server.runtime import LineModel
 # A line is read again where the best text of the first reading is less sure than this: one in 30 or 40 English
 # validation lines and one in 4 to 7 of hard hands, which hold many of the errors. More lines gain hardly more.
 _UNSURE = 0.15
-# So many labels of a frame at most begin new readings, most probable first: ordinary frames have a few that count, but
+# So many labels of a frame at most begin new readings, most probable first: ordinary frames have a few, but
 # a wide beam and a high temperature, which a request may ask for, would let all in.
 _MOST_LABELS = 40
 
