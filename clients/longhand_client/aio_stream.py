@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import grpc
 
@@ -22,6 +22,7 @@ from longhand_client.outbox import Outbox
 from longhand_client.results import Outcome, outcome_from_proto
 from longhand_client.stream import (
     Retries,
+    SourceFailed,
     StreamSettings,
     ended_early,
     never_answered,
@@ -57,14 +58,8 @@ class _LostStatusError(LonghandError):
     """The server ended the call with a status that nobody knows any more."""
 
 
-class _SourceFailed(NamedTuple):
-    """The caller's iterable raised."""
-
-    error: BaseException
-
-
 # An answer or a local failure; the error that ended the call; or None where the call ended well.
-_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | _SourceFailed | LonghandError | None"
+_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | SourceFailed | LonghandError | None"
 
 
 class AsyncRecognitionStream:
@@ -128,7 +123,7 @@ class AsyncRecognitionStream:
                     if isinstance(event, Outcome):
                         yield event
                         continue
-                    if isinstance(event, _SourceFailed):
+                    if isinstance(event, SourceFailed):
                         source_error = event.error  # what came before it is answered first
                         continue
                     self._heard.set()
@@ -168,7 +163,7 @@ class AsyncRecognitionStream:
         except BaseException as error:  # the caller's iterable failed: the caller gets its exception
             if is_being_cancelled():
                 raise
-            self._events.put_nowait(_SourceFailed(error))
+            self._events.put_nowait(SourceFailed(error))
         self._outbox.close()
         self._wake_sender()
 

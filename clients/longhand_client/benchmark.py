@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from longhand_client.bench.lines import draw_lines, load_images
-from longhand_client.bench.load import Load, Sample, measure
+from longhand_client.bench.load import Load, measure
 from longhand_client.bench.report import (
     Point,
     make_point,
@@ -32,13 +32,13 @@ from longhand_client.command.arguments import (
     not_negative,
     positive,
 )
+from longhand_client.command.program import EXIT_FAILED, EXIT_OK, errors_of_usage, run_program
 from longhand_client.command.standard_streams import open_closed_streams
 from longhand_client.connection import DEFAULT_ADDRESS, Connection
-from longhand_client.errors import LonghandError, ServerUnavailableError
+from longhand_client.errors import LonghandError
 from longhand_client.local_server import LocalServer
 from longhand_client.options import RecognitionOptions
 
-EXIT_OK, EXIT_FAILED, EXIT_NO_SERVER, EXIT_INTERRUPTED = 0, 1, 3, 130
 CONCURRENCIES = (1, 2, 4, 8, 16)
 WIDTH, WIDTH_SPREAD = 900, 0.4
 
@@ -53,35 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 (failed, or nothing was read), 2 (usage), 3 (no server), 130 (stopped by Ctrl-C).
     """
     open_closed_streams()
+    return run_program(
+        "benchmark", lambda: _run(_parsed(arguments)), "start one with `make serve`, or measure with --local"
+    )
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     usage = _parser()
     options = usage.parse_args(arguments)
     _check(usage, options)
-    try:
+    options.address = options.address or DEFAULT_ADDRESS
+    with errors_of_usage(usage):
         options.secrets = credentials(options)
-        options.address = options.address or DEFAULT_ADDRESS
         Connection(address=options.address).target()
-    except ValueError as error:
-        usage.error(str(error))
-    except OSError as error:
-        usage.error(f"{error.filename}: {error.strerror}")
-    try:
-        with ExitStack() as resources:
-            if options.local:
-                options.address = resources.enter_context(LocalServer()).address
-            return _run(options)
-    except ServerUnavailableError as error:
-        print(f"benchmark: {error}; start one with `make serve`, or use --local", file=sys.stderr)
-        return EXIT_NO_SERVER
-    except LonghandError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"benchmark: {place}{error.strerror or error}", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        print("benchmark: stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return options
 
 
 def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -99,44 +84,19 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    # Better now than after minutes of measuring.
-    if importlib.util.find_spec("rich") is None:
-        raise LonghandError("the benchmark's table needs rich: pip install '.[client]' in Longhand's folder")
-    if options.plots is not None:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise LonghandError("--plots needs Matplotlib: pip install '.[bench]' in Longhand's folder")
-        Path(options.plots).mkdir(parents=True, exist_ok=True)
-    if options.json is not None:
-        with Path(options.json).open("a"):
-            pass
+    _check_places(options)
     earlier = None if options.compare is None else read_points(Path(options.compare))
     images = load_images(options.images) if options.images else _drawn(options)
-    tls, token = options.secrets
-    with RecognizerClient(options.address, tls=tls, token=token) as client:
-        model = client.model()
-    print(
-        f"server {options.address}, model {model.name} {model.version} on {model.device}, {len(images)} images"
-    )
-    base = Load(
-        address=options.address,
-        tls=tls,
-        token=token,
-        call=options.call,
-        batch_size=options.batch_size or Load.batch_size,
-        duration_s=options.duration,
-        warm_up_s=options.warm_up,
-        seed=options.seed,
-        options=RecognitionOptions(decoder=options.decoder),
-    )
-    loads = [replace(base, rate=rate) for rate in options.rate or []]
-    if not loads and options.slo_ms is None:
-        # Each process has one line on its way at least: of several small numbers the same load would come.
-        numbers = (max(number, options.processes) for number in options.concurrency or CONCURRENCIES)
-        shares = dict.fromkeys(number // options.processes for number in numbers)
-        loads = [replace(base, concurrency=share * options.processes) for share in shares]
-    points = [_point(load, images, options.processes) for load in loads]
-    if options.slo_ms is not None:
-        points += _find_rate(base, images, options)
+    with ExitStack() as resources:
+        if options.local:
+            options.address = resources.enter_context(LocalServer()).address
+        tls, token = options.secrets
+        with RecognizerClient(options.address, tls=tls, token=token) as client:
+            model = client.model()
+        print(
+            f"server {options.address}, model {model.name} {model.version} on {model.device}, {len(images)} images"
+        )
+        points = _measure(images, options)
     print_table(points, sys.stdout)
     if options.slo_ms is not None:
         best = max((point.rate for point in points if _keeps(point, options.slo_ms)), default=0.0)
@@ -152,6 +112,45 @@ def _run(options: argparse.Namespace) -> int:
         for file in draw_plots(points, Path(options.plots)):
             print(f"drawn: {file}")
     return EXIT_OK if any(point.lines for point in points) else EXIT_FAILED
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Says what would fail after minutes of measuring."""
+    if importlib.util.find_spec("rich") is None:
+        raise LonghandError("the benchmark's table needs rich: pip install '.[client]' in Longhand's folder")
+    if options.plots is not None:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise LonghandError("--plots needs Matplotlib: pip install '.[bench]' in Longhand's folder")
+        Path(options.plots).mkdir(parents=True, exist_ok=True)
+    if options.json is not None:
+        with Path(options.json).open("a"):
+            pass
+
+
+def _measure(images: list[bytes], options: argparse.Namespace) -> list[Point]:
+    """Measures every load that was asked for."""
+    tls, token = options.secrets
+    base = Load(
+        address=options.address,
+        tls=tls,
+        token=token,
+        call=options.call,
+        batch_size=options.batch_size or Load.batch_size,
+        duration_s=options.duration,
+        warm_up_s=options.warm_up,
+        seed=options.seed,
+        options=RecognitionOptions(decoder=options.decoder),
+    )
+    if options.slo_ms is not None:
+        return _find_rate(base, images, options)
+    if options.rate is not None:
+        loads = [replace(base, rate=rate) for rate in options.rate]
+    else:
+        # Each process has one line on its way at least: of several small numbers the same load would come.
+        numbers = (max(number, options.processes) for number in options.concurrency or CONCURRENCIES)
+        shares = dict.fromkeys(number // options.processes for number in numbers)
+        loads = [replace(base, concurrency=share * options.processes) for share in shares]
+    return [_point(load, images, options.processes) for load in loads]
 
 
 def _drawn(options: argparse.Namespace) -> list[bytes]:
@@ -170,13 +169,11 @@ def _point(load: Load, images: list[bytes], processes: int) -> Point:
         )
         for number in range(processes)
     ]
-    samples: list[Sample]
     if processes == 1:
-        samples = [measure(shares[0], images)]
-    else:
-        context = multiprocessing.get_context("spawn")  # gRPC must not be forked
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            samples = list(pool.map(measure, shares, [images] * processes))
+        return make_point(shares[0], [measure(shares[0], images)])
+    context = multiprocessing.get_context("spawn")  # gRPC must not be forked
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        samples = list(pool.map(measure, shares, [images] * processes))
     return make_point(shares[0], samples)
 
 
@@ -200,6 +197,7 @@ def _find_rate(base: Load, images: list[bytes], options: argparse.Namespace) -> 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="benchmark.py",
+        usage="benchmark.py [--help] [options] [IMAGE ...]",
         description="Measures a Longhand server: lines a second, latency, and where the time goes.",
         epilog="exit codes: 0 measured, 1 failed, 2 usage, 3 no server, 130 stopped by Ctrl-C",
     )

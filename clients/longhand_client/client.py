@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
 from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
-from longhand_client.connection import DEFAULT_ADDRESS, HEALTH_METHOD, Connection, Tls, checked_timeout
+from longhand_client.checks import seconds, whole_number
+from longhand_client.connection import DEFAULT_ADDRESS, LONGEST_S, Connection, Tls
 from longhand_client.errors import client_closed, from_rpc_error
-from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, checked_limit, image_bytes
+from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
     Model,
@@ -67,8 +67,8 @@ class RecognizerClient:
         self._connection = Connection(
             address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
         )
-        self._timeout_s = checked_timeout(timeout_s)
-        self._max_image_bytes = checked_limit(max_image_bytes)
+        self._timeout_s = seconds("timeout_s", timeout_s, LONGEST_S)
+        self._max_image_bytes = whole_number("max_image_bytes", max_image_bytes, 1)
         self._closed = False
         self._channel = _open_channel(self._connection) if channel is None else channel
         self._stub = rpc.RecognitionServiceStub(self._channel)
@@ -220,12 +220,8 @@ class RecognizerClient:
         Raises:
             LonghandError: the call failed.
         """
-        check = self._channel.unary_unary(
-            HEALTH_METHOD,
-            health_pb2.HealthCheckRequest.SerializeToString,
-            health_pb2.HealthCheckResponse.FromString,
-        )
-        answer = self._call(check, health_pb2.HealthCheckRequest())
+        stub: Any = health_pb2_grpc.HealthStub(self._channel)  # its type stubs know no methods
+        answer = self._call(stub.Check, health_pb2.HealthCheckRequest())
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
     def close(self) -> None:
@@ -236,9 +232,7 @@ class RecognizerClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _call(
@@ -247,7 +241,7 @@ class RecognizerClient:
         if self._closed:
             raise client_closed()
         try:
-            timeout_s = self._timeout_s if timeout_s is None else checked_timeout(timeout_s)
+            timeout_s = self._timeout_s if timeout_s is None else seconds("timeout_s", timeout_s, LONGEST_S)
             return method(request, timeout=timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error

@@ -6,34 +6,24 @@ import json
 import re
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
+from longhand_client.checks import seconds, whole_number
+
 DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
-HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:")
 _TOKEN = re.compile("[!-~]+")
 _SERVICE = "longhand.v1.RecognitionService"
 # Requests up to this are kept for being sent again, which is what the server takes unless it is told otherwise.
 _RETRY_BUFFER_BYTES = 32 * 1024 * 1024
-_LONGEST_S = 1e9  # thirty years
+LONGEST_S = 1e9  # thirty years
 _LONGEST_KEEPALIVE_S = 1e6  # gRPC counts it in milliseconds, in 32 bits
 # A stream is opened again by the client itself, which knows what is still unanswered.
 _RETRIED_METHODS = ("Recognize", "BatchRecognize", "ListModels", "GetModel")
-
-
-def checked_timeout(timeout_s: float) -> float:
-    """The seconds that a call may take; infinity becomes what is as good, but which gRPC can count.
-
-    Raises:
-        ValueError: no such time.
-    """
-    if not (isinstance(timeout_s, int | float) and timeout_s > 0):
-        raise ValueError(f"timeout_s: got {timeout_s!r}, need seconds, more than 0")
-    return min(timeout_s, _LONGEST_S)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +41,7 @@ class Tls:
     """
 
     root_certificates: bytes | None = None
-    private_key: bytes | None = None
+    private_key: bytes | None = field(default=None, repr=False)
     certificate_chain: bytes | None = None
     server_name: str | None = None
 
@@ -80,7 +70,7 @@ class Connection:
 
     address: str | Sequence[str] = DEFAULT_ADDRESS
     tls: Tls | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     retries: int = 3
     keepalive_s: float = 30.0
     max_message_bytes: int = 64 * 1024 * 1024
@@ -98,10 +88,10 @@ class Connection:
             raise ValueError(f"address: got {self.address!r}, need 'HOST:PORT', or a list of them")
         if self.tls is not None and not isinstance(self.tls, Tls):
             raise ValueError(f"tls: got {self.tls!r}, need Tls()")
-        if not isinstance(self.retries, int) or self.retries < 0:
-            raise ValueError(f"retries: got {self.retries!r}, need a whole number, at least 0")
-        if not (isinstance(self.keepalive_s, int | float) and self.keepalive_s > 0):
-            raise ValueError(f"keepalive_s: got {self.keepalive_s!r}, need seconds, more than 0")
+        whole_number("retries", self.retries, 0)
+        object.__setattr__(
+            self, "keepalive_s", seconds("keepalive_s", self.keepalive_s, _LONGEST_KEEPALIVE_S)
+        )
 
     @property
     def name(self) -> str:
@@ -144,7 +134,7 @@ class Connection:
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_receive_message_length", self.max_message_bytes),
-            ("grpc.keepalive_time_ms", round(1000 * min(self.keepalive_s, _LONGEST_KEEPALIVE_S))),
+            ("grpc.keepalive_time_ms", round(1000 * self.keepalive_s)),
             # Also the time that sent bytes may stay unconfirmed (TCP_USER_TIMEOUT): a host that vanished without a
             # reset loses its calls after this, and they are tried elsewhere.
             ("grpc.keepalive_timeout_ms", 3_000),

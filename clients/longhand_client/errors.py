@@ -15,7 +15,7 @@ LonghandError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
 
 _DETAILS_KEY, _REQUEST_ID_KEY = "grpc-status-details-bin", "x-request-id"
-_IMAGE_REASONS = frozenset({"INVALID_IMAGE"})
 # What gRPC says where no secure connection comes about, the more precise first, and what it means.
 _TLS_FAILURES = {
     "certificate has expired": "the server's certificate has expired",
@@ -152,23 +151,20 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
     Returns:
         The error, ready to raise.
     """
-    known = _from_rpc_error(error, address)
-    if isinstance(error, grpc.Call | grpc.aio.AioRpcError):
-        metadata = dict(error.trailing_metadata() or ())
-        known.request_id = str(metadata.get(_REQUEST_ID_KEY, ""))
+    # What a stub raises is a call, too; the class itself promises nothing.
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        return ServerError(str(error))
+    metadata = dict(error.trailing_metadata() or ())
+    status = metadata.get(_DETAILS_KEY)
+    details = status_pb2.Status.FromString(status).details if isinstance(status, bytes) else ()
+    known = _from_call(error.code(), error.details() or error.code().name, details, address)
+    known.request_id = str(metadata.get(_REQUEST_ID_KEY, ""))
     return known
 
 
-def _from_rpc_error(error: grpc.RpcError, address: str) -> LonghandError:
-    # A grpc.RpcError raised by a stub is a grpc.Call too; the class itself promises nothing.
-    code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
-    message = str(error)
-    details: Iterable[AnyMessage] = ()
-    if isinstance(error, grpc.Call | grpc.aio.AioRpcError):
-        message = error.details() or code.name
-        for key, value in error.trailing_metadata() or ():
-            if key == _DETAILS_KEY and isinstance(value, bytes):
-                details = status_pb2.Status.FromString(value).details
+def _from_call(
+    code: grpc.StatusCode, message: str, details: Collection[AnyMessage], address: str
+) -> LonghandError:
     if code is grpc.StatusCode.UNAVAILABLE:
         cause = next((plain for sign, plain in _TLS_FAILURES.items() if sign in message), None)
         if cause is not None:
@@ -201,5 +197,5 @@ def _error(code: grpc.StatusCode, message: str, details: Iterable[AnyMessage]) -
             field = request.field_violations[0].field
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
-    kind = InvalidImageError if reason in _IMAGE_REASONS else _CLASSES.get(code, ServerError)
+    kind = InvalidImageError if reason == "INVALID_IMAGE" else _CLASSES.get(code, ServerError)
     return kind(message, code=code.name, reason=reason, field=field, retry_after_s=retry_after_s)

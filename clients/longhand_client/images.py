@@ -53,17 +53,6 @@ def several(images: Iterable[_Images]) -> Iterable[_Images]:
     return images
 
 
-def checked_limit(max_image_bytes: int) -> int:
-    """The largest image file in bytes.
-
-    Raises:
-        ValueError: no such size.
-    """
-    if not (isinstance(max_image_bytes, int) and max_image_bytes > 0):
-        raise ValueError(f"max_image_bytes: got {max_image_bytes!r}, need a whole number, at least 1")
-    return max_image_bytes
-
-
 def image_bytes(source: ImageSource, limit: int = MAX_IMAGE_BYTES) -> bytes:
     """The bytes of an image file for whatever was handed in.
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client.errors import InvalidRequestError
+from longhand_client.results import Model
 
-_Value = TypeVar("_Value")
-_KINDS = {"greedy": pb.DECODER_KIND_GREEDY, "beam": pb.DECODER_KIND_BEAM}
-_PRIORITIES = {"low": pb.PRIORITY_LOW, "normal": pb.PRIORITY_NORMAL, "high": pb.PRIORITY_HIGH}
-_DECODER_FIELDS = (
-    "beam_width",
-    "word_weight",
-    "word_bonus",
-    "character_weight",
-    "character_bonus",
-    "unknown_word_penalty",
-    "temperature",
-)
+_CHOICES: dict[str, dict[str, int]] = {
+    "decoder": {"greedy": pb.DECODER_KIND_GREEDY, "beam": pb.DECODER_KIND_BEAM},
+    "priority": {"low": pb.PRIORITY_LOW, "normal": pb.PRIORITY_NORMAL, "high": pb.PRIORITY_HIGH},
+}
+# Those that have other names in the message.
+_NAMES = {"words": "include_words", "characters": "include_characters", "decoder": "kind"}
+_DECODER_FIELDS = frozenset(pb.DecoderOptions.DESCRIPTOR.fields_by_name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +53,22 @@ class RecognitionOptions:
     character_bonus: float | None = None
     unknown_word_penalty: float | None = None
     temperature: float | None = None
-    hotwords: Mapping[str, float | None] = field(default_factory=dict)
+    hotwords: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     alternatives: int = 1
     words: bool = False
     characters: bool = False
     allowed_characters: str = ""
     priority: Literal["low", "normal", "high"] | None = None
+
+
+def with_language_weight(options: RecognitionOptions, model: Model, factor: float) -> RecognitionOptions:
+    """The same options with the model's own weights of its language models, multiplied by a factor."""
+    tuned = model.default_options
+    return replace(
+        options,
+        word_weight=factor * float(tuned.get("word_weight", 0.0)),
+        character_weight=factor * float(tuned.get("character_weight", 0.0)),
+    )
 
 
 def options_to_proto(options: RecognitionOptions | None) -> pb.RecognitionOptions | None:
@@ -73,42 +79,35 @@ def options_to_proto(options: RecognitionOptions | None) -> pb.RecognitionOption
     """
     if options is None:
         return None
+    if not isinstance(options, RecognitionOptions):
+        raise _misfit(f"got {type(options).__name__}, need RecognitionOptions(...)")
     message = pb.RecognitionOptions()
-    try:
-        if not isinstance(options, RecognitionOptions):
-            raise TypeError(f"got {type(options).__name__}, need RecognitionOptions(...)")
-        _fill(message, options)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InvalidRequestError(f"options: {error}", code="INVALID_ARGUMENT", field="options") from error
+    for option in fields(RecognitionOptions):
+        value = getattr(options, option.name)
+        try:
+            if value is not None:
+                _set(message, option.name, value)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise _misfit(f"{option.name}: {error}") from error
     return message
 
 
-def _fill(message: pb.RecognitionOptions, options: RecognitionOptions) -> None:
-    message.model = options.model
-    message.model_version = options.model_version
-    message.alternatives = options.alternatives
-    message.include_words = options.words
-    message.include_characters = options.characters
-    message.allowed_characters = options.allowed_characters
-    if options.priority is not None:
-        message.priority = _one_of("priority", options.priority, _PRIORITIES)
-    if options.decoder is not None:
-        message.decoder.kind = _one_of("decoder", options.decoder, _KINDS)
-    for name in _DECODER_FIELDS:
-        value = getattr(options, name)
-        if value is not None:
-            setattr(message.decoder, name, value)
-    hotwords: object = options.hotwords
-    if not isinstance(hotwords, Mapping):
-        kind = type(hotwords).__name__
-        raise TypeError(
-            f"hotwords: got {kind}, need a mapping from words to boosts, such as {{'Anna': None}}"
-        )
-    for text, boost in options.hotwords.items():
-        message.hotwords.add(text=text, boost=boost)
+def _misfit(problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f"options: {problem}", code="INVALID_ARGUMENT", field="options")
 
 
-def _one_of(name: str, value: str, known: Mapping[str, _Value]) -> _Value:
-    if value not in known:
-        raise ValueError(f"{name}: got {value!r}, need one of {', '.join(known)}")
-    return known[value]
+def _set(message: pb.RecognitionOptions, name: str, value: Any) -> None:
+    if name == "hotwords":
+        if not isinstance(value, Mapping):
+            kind = type(value).__name__
+            raise TypeError(f"got {kind}, need a mapping from words to boosts, such as {{'Anna': None}}")
+        for text, boost in value.items():
+            message.hotwords.add(text=text, boost=boost)
+        return
+    if name in _CHOICES:
+        known = _CHOICES[name]
+        if value not in known:
+            raise ValueError(f"got {value!r}, need one of {', '.join(known)}")
+        value = known[value]
+    field_name = _NAMES.get(name, name)
+    setattr(message.decoder if field_name in _DECODER_FIELDS else message, field_name, value)

@@ -99,7 +99,7 @@ class Transcription:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries and lists, ready for `json.dumps`."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self, dict_factory=_plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,10 @@ def transcription_from_proto(result: pb.RecognitionResult) -> Transcription:
         image_width=result.image_width_px,
         image_height=result.image_height_px,
     )
+
+
+def _plain(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
 
 
 def _spans(messages: Sequence[pb.Word] | Sequence[pb.Character]) -> tuple[Span, ...]:

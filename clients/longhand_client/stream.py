@@ -18,6 +18,7 @@ from typing import Protocol, TypeAlias
 import grpc
 
 from longhand.v1 import recognition_pb2 as pb
+from longhand_client.checks import whole_number
 from longhand_client.errors import (
     DeadlineExceededError,
     LonghandError,
@@ -70,8 +71,7 @@ class StreamSettings:
     timeout_s: float
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.look_ahead, int) and self.look_ahead > 0):
-            raise ValueError(f"look_ahead: got {self.look_ahead!r}, need a whole number, at least 1")
+        whole_number("look_ahead", self.look_ahead, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +83,19 @@ class _Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class _SourceFailed:
+class SourceFailed:
     """The caller's iterable raised."""
 
     error: BaseException
 
 
-_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | _Closed | _SourceFailed"
+_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | _Closed | SourceFailed"
 
 
 def no_answer(settings: StreamSettings, unanswered: int) -> DeadlineExceededError:
     """The error of a stream on which nothing came for too long."""
     return DeadlineExceededError(
-        f"no answer from {settings.address} within {settings.timeout_s:g} s, {unanswered} images unanswered",
+        f"no answer from {settings.address} within {settings.timeout_s:g} s, images unanswered: {unanswered}",
         code="DEADLINE_EXCEEDED",
     )
 
@@ -206,12 +206,13 @@ class RecognitionStream:
                 for pending, answer in arrived:
                     retries.answered()
                     yield outcome_from_proto(pending.index, answer, pending.source)
-            elif isinstance(event, _SourceFailed):
+            elif isinstance(event, SourceFailed):
                 source_error = event.error  # what came before it is answered first
             elif event.generation == self._generation:
                 # What a server that is stopping says behind the last answer is of no interest.
                 if self._outbox.complete() and (event.error is None or not len(self._outbox)):
-                    yield from self._unanswered()
+                    for pending in self._outbox.give_up():
+                        yield never_answered(pending)
                     if source_error is not None:
                         raise source_error
                     return
@@ -294,7 +295,7 @@ class RecognitionStream:
                     self._outbox.add(index, source, image)
                     self._wake_sender()
         except BaseException as error:  # the caller's iterable failed: the caller gets its exception
-            self._events.put(_SourceFailed(error))
+            self._events.put(SourceFailed(error))
         with self._changed:
             self._outbox.close()
             self._wake_sender()
@@ -302,7 +303,3 @@ class RecognitionStream:
     def _wake_sender(self) -> None:
         if self._outbox.ready():
             self._changed.notify()
-
-    def _unanswered(self) -> Iterator[Outcome]:
-        for one in self._outbox.give_up():
-            yield never_answered(one)

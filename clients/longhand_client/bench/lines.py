@@ -6,7 +6,6 @@ import io
 import math
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 from longhand_client.command.inputs import find_items
 from longhand_client.errors import LonghandError
@@ -28,7 +27,7 @@ def load_images(arguments: Sequence[str]) -> list[bytes]:
     for item in find_items(arguments):
         if item.source is None:
             raise LonghandError(f"{item.name}: {item.problem}")
-        images.append(image_bytes(Path(item.source) if isinstance(item.source, str) else item.source))
+        images.append(image_bytes(item.source))
     return images
 
 

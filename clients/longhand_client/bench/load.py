@@ -51,7 +51,7 @@ class Load:
 
     address: str
     tls: Tls | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     call: Literal["unary", "batch", "stream"] = "unary"
     concurrency: int = 1
     rate: float = 0.0

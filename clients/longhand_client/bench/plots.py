@@ -9,6 +9,7 @@ from longhand_client.bench.report import Point
 from longhand_client.errors import LonghandError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
 _BINS = 60
@@ -37,8 +38,16 @@ def draw_plots(points: list[Point], folder: Path) -> list[Path]:
     if not points:
         raise LonghandError("no line was read, so there is nothing to draw")
     folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
+    drawn: list[Path] = []
+    for name, draw in (("latency_load.png", _draw_load), ("latency_histogram.png", _draw_histogram)):
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        draw(points, figure.add_subplot())
+        drawn.append(folder / name)
+        figure.savefig(drawn[-1], dpi=120)
+    return drawn
+
+
+def _draw_load(points: list[Point], axes: Axes) -> None:
     for closed in (True, False):
         # In the order of what was asked for: of two loads too many the heavier one may well bring fewer lines.
         curve = sorted(
@@ -59,11 +68,9 @@ def draw_plots(points: list[Point], folder: Path) -> list[Path]:
     _plain_numbers(axes.yaxis)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    load_file = folder / "latency_load.png"
-    figure.savefig(load_file, dpi=120)
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
+
+def _draw_histogram(points: list[Point], axes: Axes) -> None:
     edges = _edges([latency for point in points for latency in point.latencies_ms])
     for point in points:
         shares = [1 / len(point.latencies_ms)] * len(point.latencies_ms)
@@ -71,9 +78,6 @@ def draw_plots(points: list[Point], folder: Path) -> list[Path]:
     axes.set(xlabel="latency, ms", ylabel="share of the lines", xscale="log", title="Latencies")
     _plain_numbers(axes.xaxis)
     axes.legend(fontsize=8)
-    histogram_file = folder / "latency_histogram.png"
-    figure.savefig(histogram_file, dpi=120)
-    return [load_file, histogram_file]
 
 
 def _edges(latencies_ms: list[float]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -67,12 +68,11 @@ def make_point(load: Load, samples: list[Sample]) -> Point:
         The point; rate and concurrency are those of all processes.
     """
     latencies = sorted(value for sample in samples for value in sample.latencies_ms)
-    errors: dict[str, int] = {}
+    errors: Counter[str] = Counter()
     messages: dict[str, str] = {}
     for sample in samples:
+        errors += sample.errors
         messages = sample.messages | messages
-        for code, count in sample.errors.items():
-            errors[code] = errors.get(code, 0) + count
     count = len(latencies)
     shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
     return Point(
@@ -80,7 +80,7 @@ def make_point(load: Load, samples: list[Sample]) -> Point:
         concurrency=0 if load.rate else load.concurrency * len(samples),
         rate=load.rate * len(samples),
         lines=count,
-        errors=errors,
+        errors=dict(errors),
         lines_per_s=sum(sample.completed / sample.duration_s for sample in samples),
         latency_ms={name: percentile(latencies, share) for name, share in shares.items()} if count else {},
         stages_ms={name: sum(one.stages[name] for one in samples) / max(count, 1) for name in STAGES},
@@ -129,20 +129,8 @@ def print_table(points: list[Point], stream: TextIO) -> None:
     from rich.table import Table
 
     table = Table(title="Longhand: lines a second and latency in milliseconds", title_justify="left")
-    columns = (
-        "load",
-        "lines/s",
-        "p50",
-        "p90",
-        "p99",
-        "max",
-        "queue",
-        "network",
-        "decoder",
-        "batch",
-        "errors",
-    )
-    for column in (*columns, "client CPU"):
+    columns = "load,lines/s,p50,p90,p99,max,queue,network,decoder,batch,errors,client CPU"
+    for column in columns.split(","):
         table.add_column(column, justify="left" if column in ("load", "errors") else "right")
     for point in points:
         latency = [_number(point.latency_ms.get(name)) for name in ("p50", "p90", "p99", "max")]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import grpc
@@ -85,7 +84,7 @@ class Wire:
         """
         request = pb.BatchRecognizeRequest(options=self._options)
         for _ in range(self._batch_size):
-            request.items.add(image=self._images[self._choice(len(self._images))])
+            request.items.add(image=self._next_image())
         answer = await self._call(self._recognize_batch, request.SerializeToString())
         return [_outcome(one) for one in answer.outcomes]
 
@@ -109,9 +108,7 @@ class Wire:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
 

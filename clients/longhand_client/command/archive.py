@@ -45,11 +45,10 @@ def to_alto(name: str, transcription: Transcription) -> str:
     for number, (word, characters) in enumerate(_words(transcription), 1):
         if number > 1:
             ET.SubElement(line, "SP")
-        place = {"VPOS": "0", "HEIGHT": height}
         string = ET.SubElement(
             line,
             "String",
-            {"ID": f"word_{number}", "CONTENT": word.text, "WC": _score(word), **_extent(word), **place},
+            {"ID": f"word_{number}", "CONTENT": word.text, "WC": _score(word), **_extent(word, height)},
         )
         for index, character in enumerate(characters, 1):
             ET.SubElement(
@@ -59,8 +58,7 @@ def to_alto(name: str, transcription: Transcription) -> str:
                     "ID": f"glyph_{number}_{index}",
                     "CONTENT": character.text,
                     "GC": _score(character),
-                    **_extent(character),
-                    **place,
+                    **_extent(character, height),
                 },
             )
     return _text(root)
@@ -160,8 +158,9 @@ def _equivalent(parent: ET.Element, span: Span) -> None:
     ET.SubElement(equivalent, "Unicode").text = span.text
 
 
-def _extent(span: Span) -> dict[str, str]:
-    return {"HPOS": f"{span.x_start:.1f}", "WIDTH": f"{span.x_end - span.x_start:.1f}"}
+def _extent(span: Span, height: str) -> dict[str, str]:
+    width = f"{span.x_end - span.x_start:.1f}"
+    return {"HPOS": f"{span.x_start:.1f}", "WIDTH": width, "VPOS": "0", "HEIGHT": height}
 
 
 def _score(span: Span) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import replace
 from pathlib import Path
 
 from longhand_client._version import __version__
 from longhand_client.client import RecognizerClient
+from longhand_client.command.inputs import text_rows
 from longhand_client.connection import DEFAULT_ADDRESS, Tls
-from longhand_client.options import RecognitionOptions
+from longhand_client.options import RecognitionOptions, with_language_weight
 
-COMMANDS = ("serve", "models", "health", "batch")
 ARCHIVE_FORMATS = ("alto", "hocr", "page")  # of a document an image
 FORMATS = ("text", "json", "tsv", *ARCHIVE_FORMATS)
 EPILOG = """\
@@ -67,6 +66,7 @@ def read_parser() -> argparse.ArgumentParser:
     """The parser of `longhand IMAGE ...`."""
     parser = argparse.ArgumentParser(
         prog="longhand",
+        usage="longhand [--help] [options] IMAGE ...",
         description="Reads images of handwritten lines with a Longhand server and prints their text.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -204,7 +204,7 @@ def recognition_options(options: argparse.Namespace, client: RecognizerClient) -
         model=options.model,
         decoder=options.decoder,
         beam_width=options.beam_width,
-        hotwords={} if options.hotwords is None else read_hotwords(Path(options.hotwords)),
+        hotwords={} if options.hotwords is None else read_hotwords(options.hotwords),
         alternatives=options.alternatives,
         words=options.words or archive,
         characters=options.characters or archive or options.show is not None,
@@ -212,27 +212,18 @@ def recognition_options(options: argparse.Namespace, client: RecognizerClient) -
     )
     if options.lm_weight is None:
         return request
-    tuned = client.model(options.model).default_options
-    return replace(
-        request,
-        word_weight=options.lm_weight * float(tuned.get("word_weight", 0.0)),
-        character_weight=options.lm_weight * float(tuned.get("character_weight", 0.0)),
-    )
+    return with_language_weight(request, client.model(options.model), options.lm_weight)
 
 
-def read_hotwords(path: Path) -> dict[str, float | None]:
+def read_hotwords(path: str) -> dict[str, float | None]:
     """Reads a file of `word` or `word TAB boost` rows.
 
     Raises:
-        ValueError: a boost is no number, or the file is no UTF-8 text (which is named).
+        ValueError: a boost is no number, or a row no UTF-8 text (which one is named).
         OSError: the file cannot be read.
     """
     words: dict[str, float | None] = {}
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text") from error
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in text_rows(path):
         word, separator, boost = line.partition("\t")
         if not word.strip():
             continue

@@ -11,7 +11,6 @@ from longhand_client.errors import LonghandError
 from longhand_client.results import Span, Transcription
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 SURE, UNSURE = (0, 110, 60), (200, 30, 30)
@@ -62,7 +61,9 @@ def draw_reading(image: bytes, transcription: Transcription) -> bytes:
         pen.text(
             (middle, line.height + height * 0.8), write(character.text), fill=colour, font=font, anchor="ms"
         )
-    return _png(picture)
+    drawn = io.BytesIO()
+    picture.save(drawn, "PNG")
+    return drawn.getvalue()
 
 
 def _font(size: float) -> tuple[FreeTypeFont | ImageFont, Callable[[str], str]]:
@@ -96,9 +97,3 @@ def _colour(character: Span) -> tuple[int, int, int]:
     share = min(max(character.confidence, 0.0), 1.0)
     red, green, blue = (round(low + share * (high - low)) for low, high in zip(UNSURE, SURE, strict=True))
     return red, green, blue
-
-
-def _png(picture: Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -36,7 +36,8 @@ def find_items(arguments: Sequence[str], manifest: str | None = None) -> Iterato
     """Goes through everything that a command line names, in its order, without holding it all in memory.
 
     Args:
-        arguments: files, folders (searched for images, recursively), patterns such as "scans/*.png", or "-".
+        arguments: files, folders (searched for images, recursively, also where links lead), patterns such as
+            "scans/*.png", or "-".
         manifest: a file of `image path TAB anything` rows, relative to its own folder; "-" = standard input, whose
             rows, like those of any pipe, are relative to the current folder.
 
@@ -77,7 +78,13 @@ def _standard_input() -> IO[bytes]:
 
 def _folder(folder: str) -> Iterator[Item]:
     closed: list[OSError] = []  # folders that may not be searched
-    for parent, folders, names in os.walk(folder, onerror=closed.append):
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        place = Path(parent).stat()
+        if (place.st_dev, place.st_ino) in seen:  # a link to where it has been
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
         folders.sort()
         for name in sorted(names):
             if Path(name).suffix.lower() in SUFFIXES:
@@ -129,6 +136,21 @@ def _rows(file: IO[bytes], name: str, folder: Path) -> Iterator[Item]:
             yield Item(place, None, "the row names no file")
 
 
+def text_rows(path: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not empty, each with its number, from 1.
+
+    Raises:
+        ValueError: the file is no UTF-8 text.
+        OSError: it cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        row = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path} line {row}: the row is not UTF-8 text") from error
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
 def read_references(path: str) -> dict[str, str]:
     """Reads a file of `image TAB text` rows.
 
@@ -139,20 +161,12 @@ def read_references(path: str) -> dict[str, str]:
         The texts by image name, and by the name without its folder where that is unambiguous.
 
     Raises:
-        ValueError: the file cannot be read, or a row has no text (which one is named).
+        ValueError: a row has no text, or is no UTF-8 text (which one is named).
+        OSError: the file cannot be read.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        row = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path} line {row}: the row is not UTF-8 text") from error
     references: dict[str, str] = {}
     bases: dict[str, list[str]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in text_rows(path):
         columns = line.split("\t")
         if len(columns) < 2:
             raise ValueError(f"{path} line {number}: need `image TAB text`, got {line!r}")

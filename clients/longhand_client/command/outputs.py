@@ -78,12 +78,9 @@ class JsonWriter:
             "text": transcription.text,
             "confidence": transcription.confidence,
         }
-        if self._details.alternatives:
-            record["alternatives"] = [asdict(one) for one in transcription.alternatives]
-        if self._details.words:
-            record["words"] = [asdict(one) for one in transcription.words]
-        if self._details.characters:
-            record["characters"] = [asdict(one) for one in transcription.characters]
+        for part in ("alternatives", "words", "characters"):
+            if getattr(self._details, part):
+                record[part] = [asdict(one) for one in getattr(transcription, part)]
         text = json.dumps(record | extra, ensure_ascii=self._escaped)
         # Bytes of a file name that are not UTF-8 stand for themselves as lone surrogates, which JSON can escape.
         text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -10,20 +10,20 @@ _BAR = 20  # characters
 
 
 class Progress:
-    """Writes one line that overwrites itself; nothing at all where the stream is no terminal.
+    """Writes one line that overwrites itself.
 
     Args:
         stream: usually standard error.
         total: how many there are; None = unknown.
-        enabled: None = only on a terminal.
+        enabled: whether to write at all: into a file or a pipe nothing should go.
     """
 
     INTERVAL_S = 0.2
 
-    def __init__(self, stream: TextIO, total: int | None, *, enabled: bool | None = None) -> None:
+    def __init__(self, stream: TextIO, total: int | None, *, enabled: bool) -> None:
         self._stream = stream
         self._total = total
-        self._enabled = stream.isatty() if enabled is None else enabled
+        self._enabled = enabled
         self._started = time.monotonic()
         self._shown = 0.0
         self._done = 0

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class ReadJob:
     finished: frozenset[str] = frozenset()
     references: dict[str, str] | None = None
     drawings: Drawings | None = None
-    align: Callable[[str], None] | None = None
+    align: bool = False
     colour: bool = False
     look_ahead: int = 64
     alone: bool = False
@@ -68,13 +68,13 @@ class Report:
     Attributes:
         read: images read.
         skipped: images that an earlier run had read.
-        failures: name and reason of every image that was not read.
+        failures: images that were not read.
         score: error rates.
     """
 
     read: int = 0
     skipped: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    failures: int = 0
     score: Score = field(default_factory=Score)
 
 
@@ -202,7 +202,7 @@ def read_items(
         progress.step()
         problem = _finish(item, outcome, job, report)
         if problem:
-            report.failures.append((item.name, problem))
+            report.failures += 1
         elif outcome.transcription is not None:
             problem = _doubt(outcome.transcription, alone=job.alone)
         if problem:
@@ -244,8 +244,8 @@ def _finish(item: Item, outcome: Outcome, job: ReadJob, report: Report) -> str:
         # A reading is written and counted, or neither: Ctrl-C waits that long.
         with interrupts_held():
             job.writer.write(item.name, transcription, extra)
-            if alignment and job.align is not None:
-                job.align(alignment)
+            if alignment and job.align:
+                print(alignment)
             report.read += 1
         if job.drawings is not None:
             job.drawings.write(item, transcription)

@@ -15,7 +15,6 @@ from typing import Literal, TextIO
 from longhand_client.client import RecognizerClient
 from longhand_client.command.arguments import (
     ARCHIVE_FORMATS,
-    COMMANDS,
     connects,
     make_client,
     read_parser,
@@ -37,12 +36,13 @@ from longhand_client.command.outputs import (
     Writer,
     finished_names,
 )
+from longhand_client.command.program import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, errors_of_usage
 from longhand_client.command.progress import Progress
 from longhand_client.command.read import ArchiveWriter, Drawings, ReadJob, Report, read_items
+from longhand_client.command.services import COMMANDS
 from longhand_client.errors import LonghandError
 
 STANDARD_OUTPUT = "-"
-EXIT_OK, EXIT_IMAGE_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 def read(arguments: Sequence[str]) -> int:
@@ -62,25 +62,19 @@ def read(arguments: Sequence[str]) -> int:
     _check(usage, options)
     report = Report()
     with ExitStack() as resources:
-        try:
+        with errors_of_usage(usage):
             finished = finished_names(Path(options.out), options.format) if options.resume else set()
             references = None if options.reference is None else read_references(options.reference)
             client = resources.enter_context(_client(options))
             request = recognition_options(options, client)
             stream = resources.enter_context(_output(options))
-        except ValueError as error:
-            usage.error(str(error))
-        except OSError as error:
-            usage.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         job = ReadJob(
             options=request,
             writer=_writer(options, stream),
             finished=frozenset(finished),
             references=references,
             drawings=None if options.show is None else Drawings(Path(options.show)),
-            align=print
-            if references is not None and options.format == "text" and options.out is None
-            else None,
+            align=options.format == "text" and options.out is None,
             colour=_in_colour(),
             look_ahead=options.look_ahead,
             alone=options.format == "text" and not _several(options),
@@ -127,7 +121,7 @@ def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, r
         progress.clear()
         _summarise(report, options)
     unscored = job.references is not None and report.read and not report.score.lines
-    return EXIT_IMAGE_FAILED if report.failures or unscored else EXIT_OK
+    return EXIT_FAILED if report.failures or unscored else EXIT_OK
 
 
 def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -158,9 +152,9 @@ def _check(usage: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         _check_out(usage, options)
     if options.format in ARCHIVE_FORMATS and options.out is None and _several(options):
         usage.error(f"--format {options.format} of several images needs --out FOLDER")
-    if options.show is not None and importlib.util.find_spec("PIL") is None:
-        usage.error("--show needs Pillow: pip install pillow")
     if options.show is not None:
+        if importlib.util.find_spec("PIL") is None:
+            usage.error("--show needs Pillow: pip install pillow")
         suffix = Path(options.show).suffix.lower()
         if suffix in SUFFIXES - {".png"} and not Path(options.show).is_dir():
             usage.error(f"--show {options.show}: draws PNG files only")
@@ -241,10 +235,10 @@ def _summarise(report: Report, options: argparse.Namespace) -> None:
         print(f"longhand: {_images(report.skipped)} read by an earlier run", file=sys.stderr)
     if options.reference is not None:
         stream = sys.stdout if options.format == "text" and options.out is None else sys.stderr
-        notes = [f"{len(report.failures)} not read"] if report.failures else []
+        notes = [f"{report.failures} not read"] if report.failures else []
         notes += [f"{report.skipped} read earlier, not counted"] if report.skipped else []
         print(report.score.summary(), *(f"({note})" for note in notes), file=stream)
         for name in report.score.without_reference:
             print(f"longhand: {name}: no reference", file=sys.stderr)
-    if len(report.failures) > 1:
-        print(f"longhand: {len(report.failures)} images could not be read", file=sys.stderr)
+    if report.failures > 1:
+        print(f"longhand: {report.failures} images could not be read", file=sys.stderr)

@@ -119,7 +119,7 @@ class Score:
     def summary(self) -> str:
         """The error rates in one line."""
         if not self.lines:
-            return "no image has a reference"
+            return "no line scored"
         return (
             f"CER {100 * self.character_errors / max(self.characters, 1):.2f} %  "
             f"WER {100 * self.word_errors / max(self.words, 1):.2f} %  "

@@ -7,11 +7,12 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from longhand_client.client import RecognizerClient
 from longhand_client.command.arguments import connection_parser, make_client
+from longhand_client.command.program import EXIT_FAILED, EXIT_OK, errors_of_usage
 from longhand_client.errors import LonghandError
 
 # The wheel of the client holds the server's code, too, but not what that needs.
@@ -62,7 +63,7 @@ def models(arguments: Sequence[str]) -> int:
                 mark = "*" if model.is_default else " "
                 state = f"{model.state} on {model.device}"
                 print(f"{mark} {model.name} {model.version}  {state}  {model.description}")
-    return 0
+    return EXIT_OK
 
 
 def health(arguments: Sequence[str]) -> int:
@@ -78,7 +79,7 @@ def health(arguments: Sequence[str]) -> int:
     with client:
         status = client.health()
     print(json.dumps({"status": status}) if options.json else status)
-    return 0 if status == "SERVING" else 1
+    return EXIT_OK if status == "SERVING" else EXIT_FAILED
 
 
 def _connect(
@@ -89,9 +90,14 @@ def _connect(
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    try:
-        return options, make_client(options)
-    except ValueError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror}")
+    with errors_of_usage(parser):
+        client = make_client(options)
+    return options, client
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "batch": batch,
+    "serve": serve,
+    "models": models,
+    "health": health,
+}

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from longhand_client import DEFAULT_ADDRESS, LonghandError
 from longhand_client.command.arguments import add_credentials, connects, credentials
+from longhand_client.command.program import EXIT_FAILED, EXIT_OK, errors_of_usage
 from longhand_client.command.standard_streams import open_closed_streams
 from longhand_client.connection import Connection
 from longhand_client.images import MAX_IMAGE_BYTES
@@ -34,20 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.local and connects(options):
         usage.error("--local starts a server of its own: leave out --address, --token-file and --tls")
     options.address = options.address or DEFAULT_ADDRESS
-    try:
+    with errors_of_usage(usage):
         tls, token = credentials(options)
         Connection(address=options.address).target()
-    except ValueError as error:
-        usage.error(str(error))
-    except OSError as error:
-        usage.error(f"{error.filename}: {error.strerror}")
     try:
         import uvicorn
 
         from longhand_web.gateway import GatewayConfig, build_app
     except ModuleNotFoundError as error:
         print(f"longhand_web: {error}: pip install '.[web]' in Longhand's folder", file=sys.stderr)
-        return 1
+        return EXIT_FAILED
     try:
         with ExitStack() as resources:
             # Before anything else starts, and before the page is announced: the port may be taken.
@@ -64,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             uvicorn.Server(settings).run(sockets=[listener])
     except (LonghandError, ValueError) as error:
         print(f"longhand_web: {error}", file=sys.stderr)
-        return 1
+        return EXIT_FAILED
     except KeyboardInterrupt:
-        return 0
-    return 0
+        pass
+    return EXIT_OK
 
 
 def _listen(host: str, port: int) -> socket.socket:

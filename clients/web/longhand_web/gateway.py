@@ -10,7 +10,7 @@ import email.message
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal, cast
 
@@ -36,6 +36,7 @@ from longhand_client import (
     Tls,
     UnsupportedError,
 )
+from longhand_client.options import with_language_weight
 
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -85,7 +86,7 @@ class GatewayConfig:
 
     address: str
     tls: Tls | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     max_image_bytes: int = 4 * 1024 * 1024
     max_image_pixels: int = 3_000_000
     timeout_s: float = 20.0
@@ -112,6 +113,10 @@ def build_app(config: GatewayConfig) -> Starlette:
     static = resources.files(__package__) / "static"
     contents = {path: (static / name).read_bytes() for path, (name, _) in FILES.items()}
 
+    async def file(request: Request) -> Response:
+        path = request.url.path
+        return Response(contents[path], media_type=FILES[path][1], headers={"cache-control": "no-cache"})
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncRecognizerClient(
@@ -120,50 +125,55 @@ def build_app(config: GatewayConfig) -> Starlette:
             app.state.client = client
             yield
 
-    async def file(request: Request) -> Response:
-        path = request.url.path
-        return Response(contents[path], media_type=FILES[path][1], headers={"cache-control": "no-cache"})
-
-    async def status(request: Request) -> Response:
-        client: AsyncRecognizerClient = request.app.state.client
-        limits = {"max_image_bytes": config.max_image_bytes, "max_image_pixels": config.max_image_pixels}
-        try:
-            model = await client.model()
-        except LonghandError as error:
-            return JSONResponse({"ready": False, "message": error.message, "limits": limits})
-        return JSONResponse({"ready": True, "model": _described(model), "limits": limits})
-
-    async def health(request: Request) -> Response:
-        client: AsyncRecognizerClient = request.app.state.client
-        try:
-            answer = {"status": await client.health()}
-        except LonghandError as error:
-            answer = {"status": "UNKNOWN", "message": error.message}
-        return JSONResponse(answer, status_code=200 if answer["status"] == "SERVING" else 503)
-
-    async def recognize(request: Request) -> Response:
-        client: AsyncRecognizerClient = request.app.state.client
-        _refuse_other_sites(request)
-        options = await _options(request.query_params, client)
-        image = await _body(request, config.max_image_bytes)
-        kind = request.headers.get("content-type", "")
-        if kind.lower().startswith("multipart/form-data"):
-            image = _file_of_form(kind, image)
-        transcription = await client.recognize(image, options)
-        return JSONResponse(transcription.to_dict())
-
     routes = [Route(path, file) for path in FILES]
     routes += [
-        Route("/health", _guarded(health)),
-        Route("/api/status", _guarded(status)),
-        Route("/api/recognize", _guarded(recognize), methods=["POST"]),
+        Route("/health", _guarded(_health)),
+        Route("/api/status", _guarded(_status)),
+        Route("/api/recognize", _guarded(_recognize), methods=["POST"]),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         lifespan=lifespan,
         middleware=[Middleware(_SecurityHeaders)],
         exception_handlers={HTTPException: _refused},
     )
+    app.state.config = config
+    return app
+
+
+def _parts(request: Request) -> tuple[GatewayConfig, AsyncRecognizerClient]:
+    return request.app.state.config, request.app.state.client
+
+
+async def _status(request: Request) -> Response:
+    config, client = _parts(request)
+    limits = {"max_image_bytes": config.max_image_bytes, "max_image_pixels": config.max_image_pixels}
+    try:
+        model = await client.model()
+    except LonghandError as error:
+        return JSONResponse({"ready": False, "message": error.message, "limits": limits})
+    return JSONResponse({"ready": True, "model": _described(model), "limits": limits})
+
+
+async def _health(request: Request) -> Response:
+    _, client = _parts(request)
+    try:
+        answer = {"status": await client.health()}
+    except LonghandError as error:
+        answer = {"status": "UNKNOWN", "message": error.message}
+    return JSONResponse(answer, status_code=200 if answer["status"] == "SERVING" else 503)
+
+
+async def _recognize(request: Request) -> Response:
+    config, client = _parts(request)
+    _refuse_other_sites(request)
+    options = await _options(request.query_params, client)
+    image = await _body(request, config.max_image_bytes)
+    kind = request.headers.get("content-type", "")
+    if kind.lower().startswith("multipart/form-data"):
+        image = _file_of_form(kind, image)
+    transcription = await client.recognize(image, options)
+    return JSONResponse(transcription.to_dict())
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -244,20 +254,14 @@ async def _options(parameters: Mapping[str, str], client: AsyncRecognizerClient)
     if decoder not in (None, "greedy", "beam"):
         raise RefusedError(400, "INVALID_REQUEST", f"decoder: got {decoder!r}, need 'greedy' or 'beam'")
     weight = _number(parameters, "lm_weight", 1.0, 0.0, 3.0)
-    weights: dict[str, float] = {}
-    if weight != 1.0:
-        tuned = (await client.model()).default_options
-        for name in ("word_weight", "character_weight"):
-            weights[name] = weight * float(tuned.get(name, 0.0))
-    return RecognitionOptions(
+    options = RecognitionOptions(
         decoder=cast(Literal["greedy", "beam"] | None, decoder),
         alternatives=int(_number(parameters, "alternatives", 5, 1, 20)),
         words=True,
         characters=True,
         priority="high",  # a person waits
-        word_weight=weights.get("word_weight"),
-        character_weight=weights.get("character_weight"),
     )
+    return options if weight == 1.0 else with_language_weight(options, await client.model(), weight)
 
 
 def _number(parameters: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:

@@ -88,7 +88,7 @@ def test_files_that_cannot_be_used_are_named(
     broken.write_bytes(b"one.png\tfirst\ntwo.png\t\xff\n")
     for argument, path, problem in (
         ("--hotwords", lines / "gone.txt", "gone.txt: No such file or directory"),
-        ("--hotwords", broken, "broken.tsv: not UTF-8 text"),
+        ("--hotwords", broken, "broken.tsv line 2: the row is not UTF-8 text"),
         ("--manifest", lines / "gone.tsv", "gone.tsv: No such file or directory"),
         ("--reference", broken, "broken.tsv line 2: the row is not UTF-8 text"),
         ("--token-file", lines, f"{lines}: Is a directory"),
@@ -121,6 +121,11 @@ def test_files_that_cannot_be_used_are_named(
         (["x.png", "--tls-key", str(SCRIPT)], "no PEM file"),
         (["x.png", "--tls-ca", os.devnull, "--token-file", str(SCRIPT)], "no PEM file"),
         (["--address", "localhost:1", "health"], "longhand health"),
+        (["x.png", "--local", "--tls-ca", "ca.pem"], "leave out --address, --token-file and --tls"),
+        (["x.png", "--local", "--token-file", "token"], "leave out --address, --token-file and --tls"),
+        (["x.png", "--decoder", "greedy", "--hotwords", "words"], "leave out --decoder greedy"),
+        (["x.png", "--decoder", "greedy", "--beam-width", "5"], "leave out --decoder greedy"),
+        (["x.png", "--decoder", "greedy", "--lm-weight", "0"], "leave out --decoder greedy"),
         (["health", "--address", "localhost:abc"], "abc"),
         (["models", "--token-file", "gone"], "gone: No such file"),
     ],
@@ -131,6 +136,7 @@ def test_usage(arguments: list[str], problem: str, capsys: pytest.CaptureFixture
     assert caught.value.code == 2
     message = capsys.readouterr().err
     assert "usage:" in message
+    assert message.count("\n") <= 4  # what is wrong is seen at once, not below all options
     assert problem in message
 
 
@@ -199,6 +205,14 @@ def test_archives_are_utf_8_whatever_their_image_s_name_is(
     assert content.decode().count(">é<") == 1
 
 
+def test_quotation_marks_in_a_name_do_not_end_it_in_hocr(
+    fake: FakeServer, lines: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (lines / 'a".png').write_bytes(b"text:line")
+    assert run(fake.address, lines / 'a".png', "--format", "hocr") == 0
+    assert f"image &quot;{lines}/a'.png&quot;; bbox" in capfd.readouterr().out
+
+
 def test_a_dash_is_standard_output(
     fake: FakeServer, lines: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +230,28 @@ def test_streams_that_the_shell_has_closed(fake: FakeServer, lines: Path, closin
     assert outcome.returncode == code
     assert "Traceback" not in outcome.stderr
     assert outcome.stdout == ("line one\n" if closing == "2>&-" else "")
+
+
+@pytest.mark.parametrize("script", [SCRIPT, SCRIPT.with_name("benchmark.py")])
+@pytest.mark.parametrize("full", [False, True])
+def test_output_that_nobody_takes(script: Path, full: bool) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    if full:
+        os.close(writing)
+        writing = os.open("/dev/full", os.O_WRONLY)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    outcome = subprocess.run(
+        [sys.executable, str(script), "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=buffered,
+        check=False,
+    )
+    os.close(writing)
+    assert outcome.returncode == full
+    assert outcome.stderr.partition(": ")[2] == ("No space left on device\n" if full else "")
 
 
 def test_a_manifest_that_a_shell_pipes(fake: FakeServer, lines: Path) -> None:

@@ -53,7 +53,8 @@ def test_everything_of_the_answer_arrives(client: RecognizerClient) -> None:
 
 
 def test_to_dict_is_json(client: RecognizerClient) -> None:
-    record = json.loads(json.dumps(client.recognize(b"text:ab").to_dict()))
+    record = client.recognize(b"text:ab").to_dict()
+    assert json.loads(json.dumps(record)) == record  # lists, and no tuples
     assert record["text"] == "ab"
     assert record["words"][0] == {"text": "ab", "confidence": 0.5, "x_start": 3.0, "x_end": 40.0}
 
@@ -207,8 +208,11 @@ def test_options_travel(client: RecognizerClient, fake: FakeServer) -> None:
     ("options", "message"),
     [
         (RecognitionOptions(decoder="best"), "decoder: got 'best', need one of greedy, beam"),  # type: ignore[arg-type]
-        (RecognitionOptions(beam_width=-1), "out of range"),
-        (RecognitionOptions(beam_width="wide"), "'str'"),  # type: ignore[arg-type]
+        (RecognitionOptions(beam_width=-1), "beam_width: .*out of range"),
+        (RecognitionOptions(beam_width="wide"), "beam_width: .*'str'"),  # type: ignore[arg-type]
+        (RecognitionOptions(alternatives=-1), "alternatives: .*out of range"),
+        (RecognitionOptions(words="yes"), "words: .*'str'"),  # type: ignore[arg-type]
+        (RecognitionOptions(hotwords={"Anna": "much"}), "hotwords: .*str"),  # type: ignore[dict-item]
         (RecognitionOptions(hotwords=["Anna"]), "hotwords: got list, need a mapping"),  # type: ignore[arg-type]
         (RecognitionOptions(priority="first"), "priority: got 'first', need one of low"),  # type: ignore[arg-type]
     ],
@@ -216,7 +220,7 @@ def test_options_travel(client: RecognizerClient, fake: FakeServer) -> None:
 def test_options_that_fit_no_message(
     client: RecognizerClient, options: RecognitionOptions, message: str
 ) -> None:
-    with pytest.raises(InvalidRequestError, match=f"options: .*{message}"):
+    with pytest.raises(InvalidRequestError, match=f"^options: {message}"):
         client.recognize(b"text:ab", options)
 
 
@@ -274,15 +278,6 @@ def test_one_call_may_have_less_time(client: RecognizerClient) -> None:
 @pytest.mark.parametrize("timeout_s", [float("inf"), 1e12])
 def test_there_need_be_no_limit_of_time(client: RecognizerClient, timeout_s: float) -> None:
     assert client.recognize(b"text:a", timeout_s=timeout_s).text == "a"
-
-
-@pytest.mark.parametrize(
-    "keywords", [{"timeout_s": None}, {"timeout_s": -1}, {"timeout_s": float("nan")}, {"retries": -1}]
-)
-@pytest.mark.parametrize("kind", [RecognizerClient, AsyncRecognizerClient])
-def test_numbers_that_make_no_sense(kind: Any, keywords: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="got"):
-        kind("localhost", **keywords)
 
 
 def test_errors_name_the_call_as_the_server_s_log_does(client: RecognizerClient) -> None:

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from longhand_client import RecognizerClient, ServerUnavailableError, Tls
+from longhand_client import (
+    AsyncRecognizerClient,
+    RecognitionOptions,
+    RecognizerClient,
+    ServerUnavailableError,
+    Tls,
+)
+from longhand_client.bench.load import Load
 from longhand_client.connection import Connection
 from longhand_client.errors import InvalidRequestError
 from longhand_client.options import options_to_proto
+from longhand_web.gateway import GatewayConfig
 
 if TYPE_CHECKING:
     from helpers.fake_service import FakeServer
@@ -42,6 +50,9 @@ def test_certificates_that_are_none(keywords: dict[str, Any], problem: str) -> N
         ({"token": b"secret"}, "token: got no text"),
         ({"max_image_bytes": 0}, "max_image_bytes: got 0, need a whole number"),
         ({"max_image_bytes": "4M"}, "max_image_bytes: got '4M', need a whole number"),
+        ({"timeout_s": None}, "timeout_s: got None, need seconds, more than 0"),
+        ({"timeout_s": -1}, "timeout_s: got -1, need seconds, more than 0"),
+        ({"timeout_s": math.nan}, "timeout_s: got nan"),
         ({"tls": True}, r"tls: got True, need Tls\(\)"),
         ({"retries": 2.5}, "retries: got 2.5, need a whole number"),
         ({"retries": None}, "retries: got None, need a whole number"),
@@ -50,9 +61,23 @@ def test_certificates_that_are_none(keywords: dict[str, Any], problem: str) -> N
         ({"keepalive_s": math.nan}, "keepalive_s: got nan"),
     ],
 )
-def test_connections_that_make_no_sense(keywords: dict[str, Any], problem: str) -> None:
+@pytest.mark.parametrize("kind", [RecognizerClient, AsyncRecognizerClient])
+def test_connections_that_make_no_sense(kind: Any, keywords: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        RecognizerClient(**keywords)
+        kind(**keywords)
+
+
+def test_secrets_stay_out_of_logs() -> None:
+    tls = Tls(private_key=PEM + b"s3cret", certificate_chain=PEM)
+    for kind in (Connection, Load, GatewayConfig):
+        shown = repr(kind(address="localhost", tls=tls, token="s3cret"))
+        assert "localhost" in shown
+        assert "s3cret" not in shown
+
+
+def test_options_can_be_keys_of_a_cache() -> None:
+    same = [RecognitionOptions(hotwords={"Anna": 2.0}, alternatives=3) for _ in range(2)]
+    assert len({*same, RecognitionOptions(hotwords={"Berta": 2.0}, alternatives=3)}) == 2
 
 
 def test_keepalive_may_be_never() -> None:

@@ -66,8 +66,12 @@ def test_pillow_images_of_whole_numbers_keep_their_shades() -> None:
         shades.putpixel((x, 0), shade)
     with Image.open(io.BytesIO(image_bytes(shades))) as read:
         assert [read.getpixel((x, 0)) for x in range(3)] == [0, 30_000, 65_535]
-    with Image.open(io.BytesIO(image_bytes(Image.new("LA", (9, 4)).convert("La")))) as read:
-        assert read.size == (9, 4)
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
+def test_pillow_images_stay_transparent(mode: str) -> None:
+    with Image.open(io.BytesIO(image_bytes(Image.new(mode, (9, 4))))) as read:
+        assert read.getchannel("A").getextrema() == (0, 0)
 
 
 def test_pillow_images_are_sent_upright() -> None:

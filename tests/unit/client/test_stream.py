@@ -113,7 +113,7 @@ def test_silence_ends_the_stream(fake: FakeServer, read_all: ReadAll) -> None:
         time.sleep(0.1)
         yield b"text:1"
 
-    with pytest.raises(DeadlineExceededError, match=r"within 0\.5 s, 2 images unanswered"):
+    with pytest.raises(DeadlineExceededError, match=r"within 0\.5 s, images unanswered: 2"):
         read_all(fake.address, endless_after(slow()), look_ahead=2, timeout_s=0.5)
 
 

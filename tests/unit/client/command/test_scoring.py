@@ -77,4 +77,4 @@ def test_composed_and_decomposed_accents_are_the_same() -> None:
 
 
 def test_no_reference_at_all() -> None:
-    assert Score().summary() == "no image has a reference"
+    assert Score().summary() == "no line scored"
