@@ -16,6 +16,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from longhand_server.config import BatchingConfig
@@ -39,29 +40,17 @@ _PRUNE_AT = 256
 BatchFunction = Callable[[Sequence[ItemT], Callable[[], None]], Awaitable[Sequence[ResultT | Exception]]]
 
 
+@dataclass(slots=True, eq=False)
 class _Entry(Generic[ItemT, ResultT]):
-    __slots__ = ("arrived", "caller", "deadline", "future", "if_cancelled", "item", "lane", "order", "size")
-
-    def __init__(
-        self,
-        item: ItemT,
-        size: int,
-        caller: str,
-        future: asyncio.Future[ResultT],
-        deadline: float,
-        arrived: float,
-        lane: _Lane[ItemT, ResultT],
-        order: tuple[float, int],
-    ) -> None:
-        self.item = item
-        self.size = size
-        self.caller = caller
-        self.future = future
-        self.deadline = deadline
-        self.arrived = arrived
-        self.lane = lane
-        self.order = order
-        self.if_cancelled: Callable[[object], None] | None = None
+    item: ItemT
+    size: int
+    caller: str
+    future: asyncio.Future[ResultT]
+    deadline: float
+    arrived: float
+    lane: _Lane[ItemT, ResultT]
+    order: tuple[float, int]
+    if_cancelled: Callable[[object], None] | None = None
 
     def __lt__(self, other: _Entry[ItemT, ResultT]) -> bool:
         return self.order < other.order
@@ -296,6 +285,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
     def _drop(self, entry: _Entry[ItemT, ResultT]) -> None:
         """Cancelled by the caller while it waited."""
         self._clock.give_up(entry.caller, entry.order[0], entry.size)
+        del entry.item  # it may be large, and the entry stays in its lane until somebody looks there
         entry.lane.cancelled += 1
         entry.lane.sweep()
         self._mark_taken(entry)
@@ -367,14 +357,15 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
 
     def _start(self, batch: list[_Entry[ItemT, ResultT]]) -> None:
         self._free -= 1
-        started = self._loop.time()
+        # The number and not the batch: whoever fails keeps this function, and a future of the batch the failure.
+        started, count = self._loop.time(), len(batch)
         handed_over = False
 
         def hand_over() -> None:
             nonlocal handed_over
             if not handed_over:
                 handed_over = True
-                elapsed = (self._loop.time() - started) / len(batch)
+                elapsed = (self._loop.time() - started) / count
                 self._seconds_per_item += _SMOOTHING * (elapsed - self._seconds_per_item)
                 self._free += 1
                 self._dispatch()

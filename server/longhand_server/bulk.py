@@ -14,7 +14,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from longhand_server.bulk_plan import FOLDER, Plan, import_parquet, make_plan, read_plan
@@ -90,7 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images in a file of rows (default: %(default)s)",
     )
-    place = parser.add_argument_group("where")
+    _add_place(parser.add_argument_group("where"))
+    _add_reading(parser.add_argument_group("how to read"))
+    return parser
+
+
+def _add_place(place: argparse._ArgumentGroup) -> None:
     place.add_argument(
         "--address",
         metavar="HEAD",
@@ -106,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     place.add_argument(
         "--threads", type=_count, default=0, metavar="N", help="images read at a time by one model"
     )
-    how = parser.add_argument_group("how to read")
+
+
+def _add_reading(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--model", default="en", help="a shipped model or a bundle's folder (default: %(default)s)"
     )
@@ -125,7 +131,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="larger ones are refused",
     )
-    return parser
 
 
 def _count(text: str) -> int:
@@ -144,7 +149,7 @@ def _config(given: argparse.Namespace) -> ServerConfig:
             threads=given.threads or int(given.address is not None),
             second_look=given.second_look == "true",
         ),
-        image=replace(ImageLimits(), max_bytes=given.max_image_bytes),
+        image=ImageLimits(max_bytes=given.max_image_bytes),
     )
 
 

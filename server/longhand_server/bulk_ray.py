@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from longhand_server.bulk_plan import Plan
@@ -80,9 +81,7 @@ def _join(ray: Any, address: str) -> None:
     own: dict[str, Any] = {}
     if address == "local":
         own = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
-    attempt = 0
-    while True:
-        attempt += 1
+    for attempt in itertools.count(1):
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except Exception as error:  # Ray raises all kinds, among them Exception itself
@@ -129,14 +128,10 @@ def _run(
     )
     done = chunks.map(
         _Reader,
-        fn_constructor_args=(_absolute(plan), config, options),
+        fn_constructor_args=(replace(plan, folder=plan.folder.resolve()), config, options),
         concurrency=min(readers, len(offsets)),
         num_cpus=threads,
         num_gpus=1 if on_gpu else None,
     )
     for row in done.iter_rows():
         yield int(row["images"]), int(row["errors"])
-
-
-def _absolute(plan: Plan) -> Plan:
-    return Plan(Path(plan.folder).resolve(), plan.settings, plan.chunks, plan.images)

@@ -64,7 +64,7 @@ class ChunkReader:
         self._registry = self._runner.run(self._load())
 
     def read(self, offset: int) -> tuple[int, int]:
-        """Reads the chunk at that place in the plan and writes its rows, unless they are there already.
+        """Reads the chunk at that place in the plan and writes its rows.
 
         Returns:
             Its images, and how many of them were not read.
@@ -113,16 +113,12 @@ class ChunkReader:
 
         async with asyncio.TaskGroup() as tasks:
             for index, (name, image) in enumerate(
-                images_of(chunk, self._config.image.max_bytes, self._column)
+                images_of(chunk, self._config.image.max_bytes, self._plan.settings["column"])
             ):
                 await slots.acquire()
                 tasks.create_task(read_one(chunk.first + index, name, image))
         rows.sort(key=lambda row: row.number)
         return rows
-
-    @property
-    def _column(self) -> str:
-        return str(self._plan.settings["column"])
 
 
 def images_of(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes | LonghandError]]:
@@ -134,7 +130,7 @@ def images_of(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes
         column: The Parquet files' column with the images.
     """
     found = 0
-    error: LonghandError | None = None
+    problem = "it held more images when the run began"
     source = {"files": _from_files, "parquet": _from_parquet, "tar": _from_tar}[chunk.kind]
     try:
         for name, image in source(chunk, most, column):
@@ -142,12 +138,11 @@ def images_of(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes
             found += 1
             if found == chunk.count:
                 return
-    except (OSError, LonghandError, ValueError) as problem:
-        error = InvalidImageError(f"{chunk.path}: {problem}")
+    except (OSError, LonghandError, ValueError) as error:
+        problem = str(error)
     # A file that was changed or damaged after the plan was made still gives a row for each of its images.
-    error = error or InvalidImageError(f"{chunk.path}: it held more images when the run began")
     for missing in range(found, chunk.count):
-        yield f"{chunk.path}#{chunk.place + missing}", error
+        yield f"{chunk.path}#{chunk.place + missing}", InvalidImageError(f"{chunk.path}: {problem}")
 
 
 def encode_rows(rows: list[Row], suffix: str) -> bytes:
@@ -227,10 +222,8 @@ def _from_tar(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes
         for member in tar_images(chunk.path, chunk.start):
             name = f"{chunk.path}/{member.name}"
             if not member.isfile():
-                yield (
-                    name,
-                    InvalidImageError(f"{member.name}: a link to {member.linkname}, which is not followed"),
-                )
+                problem = f"{member.name}: a link to {member.linkname}, which is not followed"
+                yield name, InvalidImageError(problem)
                 continue
             refused = _too_large(member.size, most)
             if refused is not None:

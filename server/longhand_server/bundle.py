@@ -23,7 +23,6 @@ from longhand_server.errors import InvalidModelError
 
 FORMAT = 1
 MANIFEST = "bundle.json"
-_ROLES = {"onnx": True, "onnx_int8": False, "weights": True, "word_model": False, "character_model": False}
 _LARGEST_MANIFEST = 1_000_000
 
 
@@ -90,10 +89,7 @@ def load_bundle(directory: Path | str) -> ModelBundle:
         raise InvalidModelError(
             f"{where}: the network has {labels} labels, the alphabet with the blank {len(alphabet)}"
         )
-    paths = _files(directory, _get(content, "files", dict, where))
-    onnx, weights = paths["onnx"], paths["weights"]
-    assert onnx is not None  # _files refuses a bundle without it
-    assert weights is not None
+    files = _get(content, "files", dict, where)
     return ModelBundle(
         name=_get(content, "name", str, where),
         version=_get(content, "version", str, where),
@@ -105,11 +101,11 @@ def load_bundle(directory: Path | str) -> ModelBundle:
         label_priors=_label_priors(content, labels, where),
         directory=directory,
         digest=digest,
-        onnx_path=onnx,
-        onnx_int8_path=paths["onnx_int8"],
-        weights_path=weights,
-        word_model_path=paths["word_model"],
-        character_model_path=paths["character_model"],
+        onnx_path=_required_file(files, "onnx", where),
+        onnx_int8_path=_file(files, "onnx_int8", where),
+        weights_path=_required_file(files, "weights", where),
+        word_model_path=_file(files, "word_model", where),
+        character_model_path=_file(files, "character_model", where),
     )
 
 
@@ -191,6 +187,8 @@ def _manifest(directory: Path) -> tuple[dict[str, Any], bytes]:
             raise InvalidModelError(f"{path}: larger than {_LARGEST_MANIFEST} bytes")
         data = path.read_bytes()
         content = json.loads(data.decode("utf-8"))
+        # An escape can name half of a surrogate pair, which no answer could hold.
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
     except OSError as error:
         raise InvalidModelError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -221,37 +219,35 @@ def _label_priors(content: Mapping[str, Any], labels: int, where: Path) -> tuple
     return tuple(map(float, priors))
 
 
-def _files(directory: Path, entries: Mapping[str, Any]) -> dict[str, Path | None]:
-    paths: dict[str, Path | None] = {}
-    for role, required in _ROLES.items():
-        entry = entries.get(role)
-        if entry is None:
-            if required:
-                raise InvalidModelError(f"{directory / MANIFEST}: files.{role} is missing")
-            paths[role] = None
-            continue
-        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
-            raise InvalidModelError(f"{directory / MANIFEST}: files.{role}: need path, sha256 and bytes")
-        path = directory / entry["path"]
-        if path.parent != directory:
-            raise InvalidModelError(
-                f"{directory / MANIFEST}: files.{role}: {entry['path']!r} leaves the folder"
-            )
-        try:
-            found = _describe(path)
-        except OSError as error:
-            raise InvalidModelError(f"{path}: {error.strerror or error}") from error
-        except ValueError as error:  # no file can have that name
-            raise InvalidModelError(
-                f"{directory / MANIFEST}: files.{role}: {entry['path']!a}: {error}"
-            ) from error
-        if found["bytes"] != entry.get("bytes") or found["sha256"] != entry.get("sha256"):
-            raise InvalidModelError(
-                f"{path}: damaged or exchanged: {found['bytes']} bytes, sha256 {found['sha256'][:12]}..., "
-                f"bundle.json says {entry.get('bytes')} bytes, {str(entry.get('sha256'))[:12]}..."
-            )
-        paths[role] = path
-    return paths
+def _required_file(files: Mapping[str, Any], role: str, where: Path) -> Path:
+    path = _file(files, role, where)
+    if path is None:
+        raise InvalidModelError(f"{where}: files.{role} is missing")
+    return path
+
+
+def _file(files: Mapping[str, Any], role: str, where: Path) -> Path | None:
+    """The file that has a role in the bundle, unchanged; None where there is none."""
+    entry = files.get(role)
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        raise InvalidModelError(f"{where}: files.{role}: need path, sha256 and bytes")
+    path: Path = where.parent / entry["path"]
+    if path.parent != where.parent:
+        raise InvalidModelError(f"{where}: files.{role}: {entry['path']!r} leaves the folder")
+    try:
+        found = _describe(path)
+    except OSError as error:
+        raise InvalidModelError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:  # no file can have that name
+        raise InvalidModelError(f"{where}: files.{role}: {entry['path']!a}: {error}") from error
+    if found["bytes"] != entry.get("bytes") or found["sha256"] != entry.get("sha256"):
+        raise InvalidModelError(
+            f"{path}: damaged or exchanged: {found['bytes']} bytes, sha256 {found['sha256'][:12]}..., "
+            f"bundle.json says {entry.get('bytes')} bytes, {str(entry.get('sha256'))[:12]}..."
+        )
+    return path
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import math
 import re
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -24,6 +25,7 @@ from longhand_server.errors import (
 )
 from longhand_server.metrics import Metrics
 from longhand_server.security import Caller, TokenStore
+from longhand_server.streaming import AnswerStream
 from longhand_server.tracing import CallSpan, Tracer
 
 _LOG = logging.getLogger(__name__)
@@ -155,6 +157,9 @@ class CallGate:
         tokens: The callers known, None where everybody may call.
         max_open: Most calls and streams that are open at a time.
         log_calls: Whether to log calls that succeed too.
+
+    Attributes:
+        draining: Set once no more calls are let in.
     """
 
     def __init__(
@@ -177,12 +182,29 @@ class CallGate:
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._draining = asyncio.Event()
+        self._streams: set[AnswerStream[Any, Any]] = set()
+        self.draining = asyncio.Event()
 
     async def drain(self) -> None:
-        """Lets no more calls in and returns once those that are in have ended."""
-        self._draining.set()
+        """Lets no more calls in and returns once those that are in have ended.
+
+        Open streams take no more requests and end with UNAVAILABLE once those taken are answered.
+        """
+        self.draining.set()
+        for stream in list(self._streams):
+            stream.drain()
         await self._idle.wait()
+
+    @contextlib.contextmanager
+    def stream(self, stream: AnswerStream[Any, Any], context: Context) -> Iterator[None]:
+        """Surrounds the answering of a stream: it ends early where :meth:`drain` is called or the client leaves."""
+        self._streams.add(stream)
+        # A client that cancels while nothing is being sent is noticed here and nowhere else.
+        context.add_done_callback(lambda _: stream.cancel())  # type: ignore[arg-type]
+        try:
+            yield
+        finally:
+            self._streams.discard(stream)
 
     def call(self, method: str, context: Context) -> _OpenCall:
         """Surrounds a call, as an asynchronous context manager: an exception inside it becomes its status."""
@@ -217,7 +239,7 @@ class CallGate:
             self._log(opened, code, reason, seconds)
 
     def _let_in(self, metadata: dict[str, Any], opened: _OpenCall, context: Context) -> Call:
-        if self._draining.is_set():
+        if self.draining.is_set():
             raise ShuttingDownError("the server is stopping; ask another one", retry_after_ms=100)
         if self._open > self._max_open:
             raise OverloadedError(
@@ -230,19 +252,17 @@ class CallGate:
         remaining = cast(float | None, context.time_remaining())
         deadline = math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
         name = holder.name if holder else caller_of(opened.peer)
-        return Call(opened.request_id, name, holder, deadline, self._draining)
+        return Call(opened.request_id, name, holder, deadline, self.draining)
 
     def _request_id(self, given: str | bytes | None) -> str:
         if isinstance(given, str) and _REQUEST_ID.fullmatch(given):
             return given
         return f"{self._id_prefix}-{next(self._numbers)}"
 
-    def _stranger(self, peer: str) -> str:
-        """Who was turned away; where callers have tokens, that is not known to be any of them."""
-        return caller_of(peer) if self._tokens is None else ""
-
     def _log(self, opened: _OpenCall, code: str, reason: str, seconds: float) -> None:
         call = opened.call
+        # Who was turned away; where callers have tokens, that is not known to be any of them.
+        stranger = caller_of(opened.peer) if self._tokens is None else ""
         ACCESS_LOG.log(
             logging.INFO if code in ("OK", "CANCELLED") else logging.WARNING,
             "%s %s",
@@ -254,7 +274,7 @@ class CallGate:
                     "code": code,
                     "reason": reason,
                     "request_id": opened.request_id,
-                    "caller": call.caller if call else self._stranger(opened.peer),
+                    "caller": call.caller if call else stranger,
                     "peer": opened.peer,
                     "images": call.images if call else 0,
                     "ms": round(seconds * 1000, 3),

@@ -113,6 +113,8 @@ def check_value(item: Field[Any], value: object) -> None:
         raise ConfigurationError(f"{item.name}: got {value!r}, need one of {', '.join(choices)}")
     if isinstance(value, int | float) and not low <= value <= high:
         raise ConfigurationError(f"{item.name}: got {value!r}, need {low} to {high}")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigurationError(f"{item.name}: got {value!r}, need text without the character U+0000")
 
 
 _KINDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "text"}

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from longhand_server.config import DEFAULT_IMAGE_LIMITS, ImageLimits, LineFormat
 from longhand_server.errors import InvalidImageError
+from longhand_server.image_file import MIN_SIDE as MIN_SIDE  # for training, too
 from longhand_server.image_file import decode_grey
 
-MIN_SIDE = 3
 # Rows that a scan is brought to: few, which do for a crop that the text fills; where it turns out to fill less of
 # them than the network's lines have rows, more.
 _SCAN_ROWS = (96, 160)
@@ -118,12 +118,7 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
         )
     for most_rows in _SCAN_ROWS:
         work, shrink_x = _shrink(grey, line, most_rows)
-        ink = _ink(work)
-        if ink is not None:
-            slope = _slope(ink)
-            if _clear_neighbours(ink, slope):
-                slope = _slope(ink)
-            ink = _sheared(ink, slope)
+        ink = _level_ink(work)
         box = None if ink is None else _text_box(ink)
         if work.shape[0] == height or (box is not None and box[1] - box[0] >= line.height):
             break
@@ -204,6 +199,17 @@ def _shrink(grey: NDArray[np.uint8], line: LineFormat, most_rows: int) -> tuple[
         return grey, 1.0
     small = cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA)
     return small.astype(np.uint8, copy=False), columns / width
+
+
+def _level_ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """The ink of this line alone, made level; None on a blank page."""
+    ink = _ink(grey)
+    if ink is None:
+        return None
+    slope = _slope(ink)
+    if _clear_neighbours(ink, slope):
+        slope = _slope(ink)
+    return _sheared(ink, slope)
 
 
 def _ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:

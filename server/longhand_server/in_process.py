@@ -11,7 +11,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, cast
@@ -234,11 +234,15 @@ class _StreamCall:
         self._work = begin(self._answer(behaviour, context.time_remaining()))
         threading.Thread(target=self._pull, args=(requests,), name="longhand-requests", daemon=True).start()
 
-    def __iter__(self) -> Iterator[Any]:
-        while (answer := self._answers.get()) is not None:
-            if isinstance(answer, Exception):
-                raise answer
-            yield answer
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        answer = self._answers.get()
+        if answer is not None and not isinstance(answer, Exception):
+            return answer
+        self._answers.put(answer)  # whoever asks again gets the same end
+        raise StopIteration if answer is None else answer
 
     def cancel(self) -> bool:
         """Ends the call at once."""

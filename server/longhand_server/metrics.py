@@ -11,6 +11,7 @@ import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -186,24 +187,15 @@ class Metrics(Collector):
                 for stage, seconds in zip(_STAGES, counts.stages, strict=True)
             },
         )
-        yield _histogram(
-            "longhand_confidence",
-            "Confidence of the texts read.",
-            ["model"],
-            {(model,): counts.confidence for model, counts in models.items()},
-        )
-        yield _histogram(
-            "longhand_batch_size",
-            "Images in a run of the network.",
-            ["model"],
-            {(model,): counts.batch_size for model, counts in models.items()},
-        )
-        yield _histogram(
-            "longhand_batch_padding",
-            "Share of a batch's columns that is padding.",
-            ["model"],
-            {(model,): counts.padding for model, counts in models.items()},
-        )
+        for name, description, of in (
+            ("longhand_confidence", "Confidence of the texts read.", attrgetter("confidence")),
+            ("longhand_batch_size", "Images in a run of the network.", attrgetter("batch_size")),
+            ("longhand_batch_padding", "Share of a batch's columns that is padding.", attrgetter("padding")),
+        ):
+            values: dict[tuple[str, ...], _Distribution] = {
+                (model,): of(counts) for model, counts in models.items()
+            }
+            yield _histogram(name, description, ["model"], values)
 
 
 def _histogram(

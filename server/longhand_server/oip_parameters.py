@@ -10,7 +10,7 @@ from typing import Any
 
 from longhand.oip import inference_pb2 as oip
 from longhand_server.errors import InvalidRequestError, ModelNotFoundError
-from longhand_server.oip_tensors import shown
+from longhand_server.oip_tensors import shown, wrong
 from longhand_server.options import DEFAULT_HOTWORD_BOOST, RecognitionOptions
 
 PRIORITY_LEVELS = 3
@@ -56,15 +56,14 @@ def read_parameters(parameters: Mapping[str, oip.InferParameter]) -> Wishes:
             )
     priority = settings.pop("priority", 0) or DEFAULT_PRIORITY
     if not 1 <= priority <= PRIORITY_LEVELS:
-        raise _wrong(
+        raise wrong(
             "parameters[priority]", str(priority), f"1 (first) to {PRIORITY_LEVELS}, or 0 (the default)"
         )
     timeout_us = settings.pop("timeout", 0)
     if timeout_us < 0:
-        raise _wrong("parameters[timeout]", str(timeout_us), "microseconds, at least 0 (0 = no limit)")
-    settings["alternatives"] = (
-        settings.get("alternatives") or 1
-    )  # 0 is the default here as in our own service
+        raise wrong("parameters[timeout]", str(timeout_us), "microseconds, at least 0 (0 = no limit)")
+    # 0 is the default here as in our own service.
+    settings["alternatives"] = settings.get("alternatives") or 1
     settings["greedy"] = settings.pop("decoder", False)
     return Wishes(RecognitionOptions(**settings), DEFAULT_PRIORITY - priority, timeout_us / 1e6)
 
@@ -106,30 +105,30 @@ def _read_number(parameter: oip.InferParameter, field: str) -> float:
 def _read_decoder(parameter: oip.InferParameter, field: str) -> bool:
     kind = _read_text(parameter, field)
     if kind not in ("beam", "greedy"):
-        raise _wrong(field, shown(kind), "'beam' or 'greedy'")
+        raise wrong(field, shown(kind), "'beam' or 'greedy'")
     return kind == "greedy"
 
 
 def _read_hotwords(parameter: oip.InferParameter, field: str) -> tuple[tuple[str, float], ...]:
     text = _read_text(parameter, field)
     if len(text) > _MAX_HOTWORDS_TEXT:
-        raise _wrong(field, f"{len(text)} characters", f"at most {_MAX_HOTWORDS_TEXT}")
+        raise wrong(field, f"{len(text)} characters", f"at most {_MAX_HOTWORDS_TEXT}")
     needed = 'JSON, such as ["Anna", "Bern"] or {"Anna": 3.5}'
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise _wrong(field, shown(text), needed) from None
+        raise wrong(field, shown(text), needed) from None
     boosts = dict.fromkeys(value, DEFAULT_HOTWORD_BOOST) if _is_words(value) else value
     if not isinstance(boosts, dict) or not all(
         isinstance(boost, int | float) and not isinstance(boost, bool) for boost in boosts.values()
     ):
-        raise _wrong(field, shown(text), needed)
+        raise wrong(field, shown(text), needed)
     if any("\ud800" <= character <= "\udfff" for word in boosts for character in word):
-        raise _wrong(field, shown(text), "words of characters, not halves of surrogate pairs")
+        raise wrong(field, shown(text), "words of characters, not halves of surrogate pairs")
     try:
         return tuple((word, float(boost)) for word, boost in boosts.items())
     except OverflowError:
-        raise _wrong(field, shown(text), "boosts from 0 to 20") from None
+        raise wrong(field, shown(text), "boosts from 0 to 20") from None
 
 
 def _is_words(value: object) -> bool:
@@ -139,12 +138,8 @@ def _is_words(value: object) -> bool:
 def _value(parameter: oip.InferParameter, field: str, kinds: tuple[str, ...], needed: str) -> Any:
     kind = parameter.WhichOneof("parameter_choice")
     if kind not in kinds:
-        raise _wrong(field, kind or "no value", f"{needed} ({' or '.join(kinds)})")
+        raise wrong(field, kind or "no value", f"{needed} ({' or '.join(kinds)})")
     return getattr(parameter, kind)
-
-
-def _wrong(field: str, got: str, needed: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{field}: got {got}, need {needed}", field=field)
 
 
 _READERS: dict[str, Callable[[oip.InferParameter, str], Any]] = {

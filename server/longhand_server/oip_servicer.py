@@ -41,17 +41,11 @@ class InferenceServicer(RefusingServicer):
         self._config = config
         self._metrics = metrics
         self._ready = True
-        self._streams: set[AnswerStream[oip.ModelInferRequest, oip.ModelStreamInferResponse]] = set()
         self._stream_numbers = itertools.count()
 
     def say_not_ready(self) -> None:
         """From now on the server and its models say that they are not ready; requests are still answered."""
         self._ready = False
-
-    def drain_streams(self) -> None:
-        """Streams take no more requests and end with UNAVAILABLE once those taken are answered."""
-        for stream in list(self._streams):
-            stream.drain()
 
     async def ServerLive(self, request: oip.ServerLiveRequest, context: Context) -> oip.ServerLiveResponse:
         """Says that the process answers."""
@@ -158,14 +152,9 @@ class InferenceServicer(RefusingServicer):
             stream = AnswerStream(
                 ordered.paced(aiter(request_iterator)), ordered.answer, limits.max_stream_in_flight
             )
-            self._streams.add(stream)
-            # A client that cancels while nothing is being sent is noticed here and nowhere else.
-            context.add_done_callback(lambda _: stream.cancel())  # type: ignore[arg-type]
-            try:
+            with self._gate.stream(stream, context):
                 async for answer in stream.answers():
                     yield answer
-            finally:
-                self._streams.discard(stream)
 
     async def _infer_one(
         self, request: oip.ModelInferRequest, call: Call, turn: str, strict: bool

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from longhand.oip import inference_pb2 as oip
+from longhand_server.errors import LonghandError
 
 Infer = Callable[[oip.ModelInferRequest], Awaitable[oip.ModelStreamInferResponse]]
 
@@ -31,7 +32,7 @@ class OrderedInference:
         self._room = asyncio.Event()
         self._last = asyncio.Event()
         self._last.set()
-        self._failed: Exception | None = None
+        self._has_failed = False
 
     async def paced(
         self, requests: AsyncIterator[oip.ModelInferRequest]
@@ -57,10 +58,10 @@ class OrderedInference:
                 self._room.set()
                 # Also where this one failed or was cancelled, its turn comes after the one before.
                 await before.wait()
-            if self._failed is not None:
-                raise self._failed
-        except Exception as error:
-            self._failed = self._failed or error
+            if self._has_failed:
+                raise LonghandError("a request before this one has failed, which has ended the stream")
+        except Exception:
+            self._has_failed = True
             raise
         finally:
             done.set()

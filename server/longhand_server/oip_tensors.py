@@ -40,15 +40,15 @@ def read_images(request: oip.ModelInferRequest, most: int) -> list[bytes]:
     """
     if len(request.inputs) != 1:
         names = ", ".join(shown(tensor.name) for tensor in request.inputs[:5]) or "none"
-        raise _wrong("inputs", f"{len(request.inputs)} tensors ({names})", f"one, {INPUT!r}")
+        raise wrong("inputs", f"{len(request.inputs)} tensors ({names})", f"one, {INPUT!r}")
     tensor = request.inputs[0]
     if tensor.name != INPUT:
-        raise _wrong("inputs[0].name", shown(tensor.name), repr(INPUT))
+        raise wrong("inputs[0].name", shown(tensor.name), repr(INPUT))
     _check_parameters(tensor.parameters, "inputs[0].parameters")
     if tensor.datatype != "BYTES":
-        raise _wrong("inputs[0].datatype", shown(tensor.datatype), "'BYTES' (encoded images)")
+        raise wrong("inputs[0].datatype", shown(tensor.datatype), "'BYTES' (encoded images)")
     if len(tensor.shape) != 1 or not 1 <= tensor.shape[0] <= most:
-        raise _wrong("inputs[0].shape", str(list(tensor.shape[:8])), f"[N], N from 1 to {most}")
+        raise wrong("inputs[0].shape", str(list(tensor.shape[:8])), f"[N], N from 1 to {most}")
     return _read_contents(request, tensor, tensor.shape[0])
 
 
@@ -65,7 +65,7 @@ def read_outputs(request: oip.ModelInferRequest) -> tuple[str, ...]:
     for index, output in enumerate(request.outputs):
         field = f"outputs[{index}]"
         if output.name not in OUTPUTS:
-            raise _wrong(f"{field}.name", shown(output.name), f"one of {', '.join(OUTPUTS)}")
+            raise wrong(f"{field}.name", shown(output.name), f"one of {', '.join(OUTPUTS)}")
         if output.name in wanted:
             raise InvalidRequestError(f"{field}.name: {output.name} stands twice", field=f"{field}.name")
         _check_parameters(output.parameters, f"{field}.parameters")
@@ -112,19 +112,19 @@ def split_elements(raw: bytes, count: int, field: str) -> list[bytes]:
     view, place = memoryview(raw), 0
     while place < len(view):
         if len(elements) == count:
-            raise _wrong(field, f"{len(view) - place} bytes after element {count - 1}", "none, by the shape")
+            raise wrong(field, f"{len(view) - place} bytes after element {count - 1}", "none, by the shape")
         start = place + _LENGTH_BYTES
         if start > len(view):
-            raise _wrong(
+            raise wrong(
                 field, f"{len(view) - place} bytes of element {len(elements)}'s length", str(_LENGTH_BYTES)
             )
         (length,) = struct.unpack_from("<I", view, place)
         place = start + length
         if place > len(view):
-            raise _wrong(field, f"{len(view) - start} bytes of element {len(elements)}", str(length))
+            raise wrong(field, f"{len(view) - start} bytes of element {len(elements)}", str(length))
         elements.append(bytes(view[start:place]))
     if len(elements) != count:
-        raise _wrong(field, f"{len(elements)} elements", f"{count}, by the shape")
+        raise wrong(field, f"{len(elements)} elements", f"{count}, by the shape")
     return elements
 
 
@@ -140,6 +140,11 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")
 
 
+def wrong(field: str, got: str, needed: str) -> InvalidRequestError:
+    """The error for a field of a request that is not what it must be."""
+    return InvalidRequestError(f"{field}: got {got}, need {needed}", field=field)
+
+
 def _read_contents(
     request: oip.ModelInferRequest, tensor: oip.ModelInferRequest.InferInputTensor, count: int
 ) -> list[bytes]:
@@ -147,18 +152,16 @@ def _read_contents(
     fields = [field.name for field, _ in tensor.contents.ListFields()]
     if raw:
         if fields:
-            raise _wrong("inputs[0].contents", "elements here and in raw_input_contents", "one of the two")
+            raise wrong("inputs[0].contents", "elements here and in raw_input_contents", "one of the two")
         if len(raw) != 1:
-            raise _wrong("raw_input_contents", f"{len(raw)} of them", "one for each of 1 tensors")
+            raise wrong("raw_input_contents", f"{len(raw)} of them", "one for each of 1 tensors")
         return split_elements(raw[0], count, "raw_input_contents[0]")
     if fields not in ([], ["bytes_contents"]):
-        raise _wrong(
-            "inputs[0].contents", ", ".join(fields), "bytes_contents alone, as the datatype is BYTES"
-        )
+        raise wrong("inputs[0].contents", ", ".join(fields), "bytes_contents alone, as the datatype is BYTES")
     elements = list(tensor.contents.bytes_contents)
     if len(elements) != count:
         where = "inputs[0].contents.bytes_contents"
-        raise _wrong(where, f"{len(elements)} elements", f"{count}, by the shape")
+        raise wrong(where, f"{len(elements)} elements", f"{count}, by the shape")
     return elements
 
 
@@ -203,7 +206,3 @@ def _write_json(outcome: Outcome) -> str:
             ensure_ascii=False,
         )
     )
-
-
-def _wrong(field: str, got: str, needed: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{field}: got {got}, need {needed}", field=field)

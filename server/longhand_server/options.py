@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from longhand_server.alphabet import Alphabet
 from longhand_server.errors import InvalidRequestError
@@ -87,11 +87,8 @@ class RecognitionOptions:
 
     def beam_settings(self) -> dict[str, object]:
         """The beam search settings that differ from the model's own, by the decoder's names."""
-        settings: dict[str, object] = {
-            item.name: getattr(self, item.name)
-            for item in fields(self)
-            if item.name in _BOUNDS and getattr(self, item.name) is not None
-        }
+        given = {name: getattr(self, name) for name in _BOUNDS}
+        settings: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         if self.alternatives > 1:
             settings["alternatives"] = self.alternatives
         if self.hotwords:

@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -38,34 +38,22 @@ _GPU_LOOKAHEAD = 4
 _BEAM_BATCHES = 2
 
 
+@dataclass(slots=True, eq=False)
 class Job:
     """One image on its way through a pipeline."""
 
-    __slots__ = (
-        "abandoned", "arrived", "caller", "data", "deadline", "decode_ms", "decoded", "line", "options",
-        "priority", "queue_ms", "reading",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        data: bytes | LineImage,
-        options: RecognitionOptions,
-        deadline: float,
-        priority: int,
-        caller: str,
-    ) -> None:
-        self.data = data
-        self.options = options
-        self.deadline = deadline
-        self.priority = priority
-        self.caller = caller
-        self.arrived = time.perf_counter()
-        self.decoded = 0.0
-        self.decode_ms = 0.0
-        self.queue_ms = 0.0
-        self.line: LineImage | None = None
-        self.reading: asyncio.Future[Transcription] | None = None
-        self.abandoned = False
+    data: bytes | LineImage
+    options: RecognitionOptions
+    deadline: float
+    priority: int
+    caller: str
+    arrived: float = field(default_factory=time.perf_counter, init=False)
+    decoded: float = field(default=0.0, init=False)
+    decode_ms: float = field(default=0.0, init=False)
+    queue_ms: float = field(default=0.0, init=False)
+    line: LineImage | None = field(default=None, init=False)
+    reading: asyncio.Future[Transcription] | None = field(default=None, init=False)
+    abandoned: bool = field(default=False, init=False)
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""
@@ -197,6 +185,8 @@ class RecognitionPipeline:
             raise
         except Exception as error:
             raise RecognitionFailedError("the recogniser failed on this image") from error
+        finally:
+            job.reading = None  # a circle, as in _read of a staged pipeline
 
     def _load(self, job: Job) -> LineImage:
         begun = time.perf_counter()
@@ -299,8 +289,9 @@ class StagedPipeline(LocalPipeline):
             workers.close()
 
     async def _read(self, job: Job) -> Transcription:
-        reading: asyncio.Future[Transcription] = await self._submit(job)
-        return await reading
+        # Without a name: what is raised knows the variables here, and a failed future knows what is raised.
+        answer: Transcription = await (await self._submit(job))
+        return answer
 
     async def _prepare(
         self, jobs: Sequence[Job], hand_over: Callable[[], None]

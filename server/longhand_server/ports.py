@@ -46,13 +46,20 @@ def reserve_port(listen: ListenConfig) -> socket.socket:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(address)
     except (OSError, UnicodeError) as error:  # the latter of what can be no host's name
-        raise cannot_listen("port", f"{listen.host}:{listen.port}", error) from error
+        raise cannot_listen("port", listen.host, listen.port, error) from error
     return reserved
 
 
-def cannot_listen(setting: str, address: str, error: OSError | UnicodeError) -> LonghandError:
+def join_address(host: str, port: int) -> str:
+    """Host and port as gRPC takes them and browsers do."""
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host and host[0] != "[" else f"{host}:{port}"
+
+
+def cannot_listen(setting: str, host: str, port: int, error: OSError | UnicodeError) -> LonghandError:
     """The error to raise where the port that a setting names cannot be had."""
     reason = getattr(error, "strerror", None) or error
     is_taken = getattr(error, "errno", None) == errno.EADDRINUSE
     kind = PortTakenError if is_taken else ConfigurationError
-    return kind(f"{setting}: cannot listen on {address}: {reason}")
+    return kind(f"{setting}: cannot listen on {join_address(host, port)}: {reason}")

@@ -203,7 +203,7 @@ class Recognizer:
     def _may_look_again(self, options: RecognitionOptions) -> bool:
         if not self._second_look or options.greedy or options.temperature is not None:
             return False  # a caller's own temperature makes confidences of another kind
-        settings = self.beam_options(options) or self.defaults
+        settings = self._beam_options(options) or self.defaults
         words = self.bundle.word_model_path is not None and settings.word_weight > 0
         characters = self.bundle.character_model_path is not None and settings.character_weight > 0
         return words or characters
@@ -252,12 +252,12 @@ class Recognizer:
     def _decode(
         self, log_probs: Sequence[NDArray[np.float32]], options: RecognitionOptions
     ) -> list[list[Hypothesis]]:
-        settings = self.beam_options(options)
+        settings = self._beam_options(options)
         if options.greedy:
             return [[found] for found in self._decoder.decode_greedy_batch(log_probs, settings)]
         return self._decoder.decode_batch(log_probs, settings)
 
-    def beam_options(self, options: RecognitionOptions) -> BeamSearchOptions | None:
+    def _beam_options(self, options: RecognitionOptions) -> BeamSearchOptions | None:
         """The model's tuned settings with a request's wishes over them; None for the decoder's own."""
         changes: dict[str, Any] = options.beam_settings()
         defaults = self._greedy_defaults if options.greedy else self.defaults

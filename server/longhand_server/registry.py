@@ -23,7 +23,8 @@ from longhand_server.statistics import ModelStatistics
 from longhand_server.workers import call_in_thread
 
 _LOG = logging.getLogger(__name__)
-# Characters of a name that nobody serves which are told back: errors travel as metadata, which is bounded.
+# Characters of a name that nobody serves which are told back, and models that are listed: errors travel as metadata,
+# and what a worker says at its start as one line, which are bounded.
 _MAX_SHOWN, _MOST_LISTED = 100, 20
 _SHIPPED = Path(__file__).parent / "models"
 
@@ -124,7 +125,7 @@ class ServedModel:
         return pipeline
 
     async def _make_pipeline(self) -> tuple[RecognitionPipeline, LoadedModel]:
-        recognizer = await call_in_thread(self._load_now, "load")
+        recognizer = await call_in_thread(self._load_now)
         pipeline = make_pipeline(
             recognizer,
             self._config.batching,
@@ -190,6 +191,12 @@ class ModelRegistry:
         """Every model, the default one first."""
         return list(self._models)
 
+    def listed(self) -> str:
+        """Names and versions of the models for people, of very many only the first."""
+        names = ", ".join(f"{model.name} {model.version}" for model in self._models[:_MOST_LISTED])
+        more = len(self._models) - _MOST_LISTED
+        return f"{names} and {more} more" if more > 0 else names
+
     def find(self, name: str = "", version: str = "") -> ServedModel:
         """The model of that name and version; without a version the newest, without a name the default one.
 
@@ -200,12 +207,9 @@ class ModelRegistry:
         found = [m for m in self._models if m.name == wanted and version in ("", m.version)]
         if found:
             return found[0] if not name else max(found, key=lambda model: version_key(model.version))
-        served = ", ".join(f"{model.name} {model.version}" for model in self._models[:_MOST_LISTED])
-        if len(self._models) > _MOST_LISTED:
-            served += f" and {len(self._models) - _MOST_LISTED} more"
         asked = f"{wanted[:_MAX_SHOWN]} {version[:_MAX_SHOWN]}".strip()
         raise ModelNotFoundError(
-            f"model {asked} is not served here; there is: {served}",
+            f"model {asked} is not served here; there is: {self.listed()}",
             field="options.model_version" if any(m.name == wanted for m in self._models) else "options.model",
         )
 
@@ -215,7 +219,10 @@ class ModelRegistry:
         Raises:
             InvalidModelError: One of them cannot be loaded.
         """
-        for model in self._models[:1] if self._config.models.lazy else self._models:
+        await self._load(self._models)
+
+    async def _load(self, models: Sequence[ServedModel]) -> None:
+        for model in models[:1] if self._config.models.lazy else models:
             await model.pipeline()
 
     async def reload(self) -> None:
@@ -226,12 +233,11 @@ class ModelRegistry:
         Raises:
             InvalidModelError: A bundle is missing or damaged.
         """
-        bundles = await call_in_thread(find_bundles, "load", self._config)
+        bundles = await call_in_thread(find_bundles, self._config)
         known = {_identity(model.bundle): model for model in self._models}
         models = [known.get(_identity(bundle)) or self._make_model(bundle) for bundle in bundles]
         try:
-            for model in models[:1] if self._config.models.lazy else models:
-                await model.pipeline()
+            await self._load(models)
         except BaseException:
             for model in models:
                 if model not in self._models:

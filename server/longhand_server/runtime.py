@@ -6,6 +6,7 @@ Both libraries are imported only when they are needed; a CPU server has no PyTor
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -199,9 +200,9 @@ def choose_device(wanted: str) -> str:
     Raises:
         ConfigurationError: No such word, or a CUDA device is wanted and not there.
     """
-    kind, _, number = wanted.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,4})?", wanted):
         raise ConfigurationError(f"device: got {wanted!r}, need auto, cpu, cuda or cuda:N")
+    kind, _, number = wanted.partition(":")
     # Loading PyTorch takes seconds and 200 MB; where there is no GPU it would only say so.
     if kind == "cpu" or (kind == "auto" and not count_gpus()):
         return "cpu"

@@ -202,13 +202,10 @@ def server_credentials(security: SecurityConfig) -> grpc.ServerCredentials | Non
     if not (security.tls_cert and security.tls_key):
         raise ConfigurationError("tls_cert and tls_key: both are needed for TLS")
     files = _TlsFiles(security)
-    configuration = files.read()
-    if configuration is None:
-        raise ConfigurationError(f"tls: {files.error}")
     # None from the second argument means "unchanged", which its type stubs do not know.
     fetch = cast(Callable[[], grpc.ServerCertificateConfiguration], files.read_if_changed)
     return grpc.dynamic_ssl_server_credentials(
-        configuration, fetch, require_client_authentication=bool(security.tls_client_ca)
+        files.read(), fetch, require_client_authentication=bool(security.tls_client_ca)
     )
 
 
@@ -219,21 +216,22 @@ class _TlsFiles:
         names = (security.tls_cert, security.tls_key, security.tls_client_ca)
         self._paths = [Path(name) if name else None for name in names]
         self._stamps: list[float] = []
-        self.error = ""
 
-    def read(self) -> grpc.ServerCertificateConfiguration | None:
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """What they hold now.
+
+        Raises:
+            ConfigurationError: They cannot be used.
+        """
         try:
             self._stamps = self._now()
             certificate, key, authority = (path.read_bytes() if path else None for path in self._paths)
         except OSError as error:
-            self.error = f"cannot read {error.filename}: {error.strerror}"
-            return None
+            raise ConfigurationError(f"tls: cannot read {error.filename}: {error.strerror}") from error
         if not certificate or b"BEGIN CERTIFICATE" not in certificate:
-            self.error = f"{self._paths[0]} holds no PEM certificate"
-            return None
+            raise ConfigurationError(f"tls: {self._paths[0]} holds no PEM certificate")
         if not key or b"PRIVATE KEY" not in key:
-            self.error = f"{self._paths[1]} holds no PEM private key"
-            return None
+            raise ConfigurationError(f"tls: {self._paths[1]} holds no PEM private key")
         try:
             # gRPC says of files that do not belong together only that it cannot listen.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -244,8 +242,9 @@ class _TlsFiles:
         except OSError as error:  # ssl.SSLError is one; a file may have gone meanwhile
             names = ", ".join(str(path) for path in self._paths if path is not None)
             problem = getattr(error, "reason", None) or error.strerror or str(error)
-            self.error = f"{names}: no usable PEM certificate, key and authority: {problem}"
-            return None
+            raise ConfigurationError(
+                f"tls: {names}: no usable PEM certificate, key and authority: {problem}"
+            ) from error
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
     def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -255,10 +254,11 @@ class _TlsFiles:
                 return None
         except OSError:
             return None  # being replaced just now; the old ones still hold
-        configuration = self.read()
-        if configuration is None:
-            _LOG.error("tls: %s; new connections go on with the files from before", self.error)
-        return configuration
+        try:
+            return self.read()
+        except ConfigurationError as error:
+            _LOG.error("%s; new connections go on with the files from before", error)
+            return None
 
     def _now(self) -> list[float]:
         return [path.stat().st_mtime for path in self._paths if path is not None]

@@ -23,7 +23,7 @@ from longhand_server.config import ObserveConfig, ServerConfig
 from longhand_server.errors import ConfigurationError, LonghandError
 from longhand_server.metrics import Metrics
 from longhand_server.oip_servicer import InferenceServicer
-from longhand_server.ports import cannot_listen, reserve_port, write_port
+from longhand_server.ports import cannot_listen, join_address, reserve_port, write_port
 from longhand_server.registry import ModelRegistry
 from longhand_server.security import TokenStore, check_exposure, server_credentials
 from longhand_server.servicer import RecognitionServicer
@@ -69,19 +69,19 @@ class LonghandServer:
         self._metrics = Metrics()
         self.registry = ModelRegistry(config, self._metrics)
         self._tracer = make_tracer(config.observe.otlp_endpoint)
-        gate = CallGate(
+        self._gate = CallGate(
             self._metrics,
             self._tracer,
             self._tokens,
             max_open=config.listen.max_calls,
             log_calls=config.observe.log_calls,
         )
-        self._servicer = RecognitionServicer(self.registry, config.listen, gate, self._metrics)
-        self._inference = InferenceServicer(self.registry, config, gate, self._metrics)
+        recognition = RecognitionServicer(self.registry, config.listen, self._gate, self._metrics)
+        self._inference = InferenceServicer(self.registry, config, self._gate, self._metrics)
         self._health = health.aio.HealthServicer()
-        guards = [] if self._tokens is None else [TokenGuard(self._tokens, gate, _GUARDED)]
+        guards = [] if self._tokens is None else [TokenGuard(self._tokens, self._gate, _GUARDED)]
         self._server = grpc.aio.server(interceptors=guards, options=_channel_options(config))
-        recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(self._servicer, self._server)
+        recognition_pb2_grpc.add_RecognitionServiceServicer_to_server(recognition, self._server)
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, _INFERENCE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -119,8 +119,7 @@ class LonghandServer:
         else:
             if self._tokens is not None and callers is not None:
                 self._tokens.use(callers)
-            models = ", ".join(f"{model.name} {model.version}" for model in self.registry.all())
-            _LOG.info("reloaded; serving %s", models)
+            _LOG.info("reloaded; serving %s", self.registry.listed())
 
     async def drain(self, grace_s: float) -> None:
         """Says NOT_SERVING, then refuses new calls and lets accepted ones finish for up to ``grace_s`` seconds.
@@ -134,10 +133,9 @@ class LonghandServer:
         end = asyncio.get_running_loop().time() + grace_s
         # gRPC would cancel calls that have arrived but whose handlers have not begun, so for a moment the
         # handlers themselves turn new calls away, with UNAVAILABLE, which clients retry elsewhere.
-        self._inference.drain_streams()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
-                await self._servicer.drain()
+                await self._gate.drain()
                 await asyncio.sleep(_SETTLE_S)  # clients send on at once when they have an answer
         # What is still open watches the health service.
         await self._server.stop(min(_SETTLE_S, max(0.0, end - asyncio.get_running_loop().time())))
@@ -153,7 +151,7 @@ class LonghandServer:
 
     def _bind(self) -> int:
         listen = self._config.listen
-        address = _address(listen.host, listen.port)
+        address = join_address(listen.host, listen.port)
         try:
             if self._credentials is None:
                 return self._server.add_insecure_port(address)
@@ -162,13 +160,6 @@ class LonghandServer:
             if not listen.host.startswith("unix:"):
                 reserve_port(listen).close()  # raises with the reason, which gRPC does not tell
             raise ConfigurationError(f"port: cannot listen on {address}; is another server there?") from error
-
-
-def _address(host: str, port: int) -> str:
-    """Host and port as gRPC takes them and browsers do."""
-    if host.startswith("unix:"):
-        return host
-    return f"[{host}]:{port}" if ":" in host and host[0] != "[" else f"{host}:{port}"
 
 
 async def build_server(config: ServerConfig) -> LonghandServer:
@@ -227,13 +218,15 @@ async def _reload_on(signalled: asyncio.Event, server: LonghandServer) -> None:
 def _announcement(server: LonghandServer, config: ServerConfig) -> str:
     loaded = server.registry.default.loaded
     assert loaded is not None  # the default model never waits for its first request
-    models = ", ".join(f"{model.name} {model.version}" for model in server.registry.all())
     noun = "model" if len(server.registry.all()) == 1 else "models"
-    text = f"Longhand serving {noun} {models} ({loaded.device}, {loaded.runtime}) "
-    text += f"on {_address(config.listen.host, server.port)}"
-    if server.metrics_port >= 0:
-        text += f"\nmetrics on http://{_address(config.observe.metrics_host, server.metrics_port)}/metrics"
-    return text
+    address = join_address(config.listen.host, server.port)
+    text = (
+        f"Longhand serving {noun} {server.registry.listed()} ({loaded.device}, {loaded.runtime}) on {address}"
+    )
+    if server.metrics_port < 0:
+        return text
+    address = join_address(config.observe.metrics_host, server.metrics_port)
+    return f"{text}\nmetrics on http://{address}/metrics"
 
 
 def _serve_metrics(observe: ObserveConfig, metrics: Metrics) -> int:
@@ -242,8 +235,7 @@ def _serve_metrics(observe: ObserveConfig, metrics: Metrics) -> int:
             observe.metrics_port, observe.metrics_host.strip("[]"), registry=metrics.registry
         )
     except OSError as error:
-        address = f"{observe.metrics_host}:{observe.metrics_port}"
-        raise cannot_listen("metrics_port", address, error) from error
+        raise cannot_listen("metrics_port", observe.metrics_host, observe.metrics_port, error) from error
     ProcessCollector(registry=metrics.registry)
     return int(http.server_port)
 

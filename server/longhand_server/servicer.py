@@ -50,9 +50,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         self._limits = limits
         self._gate = gate
         self._metrics = metrics
-        self._streams: set[AnswerStream[_StreamedImage, pb.StreamingRecognizeResponse]] = set()
         self._stream_numbers = itertools.count()
-        self._draining = asyncio.Event()
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:
         """Reads one image."""
@@ -100,18 +98,13 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
                 lambda image: _read_streamed(work, image),
                 self._limits.max_stream_in_flight,
             )
-            self._streams.add(stream)
-            # A client that cancels while nothing is being sent is noticed here and nowhere else.
-            context.add_done_callback(lambda _: stream.cancel())  # type: ignore[arg-type]
-            try:
+            with self._gate.stream(stream, context):
                 if first.config.group_answers:
                     async for group in stream.groups(_MOST_GROUPED):
                         yield pb.StreamingRecognizeResponse(answers=self._grouped(group))
                 else:
                     async for answer in stream.answers():
                         yield answer
-            finally:
-                self._streams.discard(stream)
 
     async def _first(
         self, requests: AsyncIterator[pb.StreamingRecognizeRequest]
@@ -127,12 +120,12 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             return await anext(requests, None)
 
         loop = asyncio.get_running_loop()
-        reading, draining = loop.create_task(read()), loop.create_task(self._draining.wait())
+        reading, draining = loop.create_task(read()), loop.create_task(self._gate.draining.wait())
         try:
             await asyncio.wait(
                 (reading, draining), return_when=asyncio.FIRST_COMPLETED, timeout=_FIRST_MESSAGE_S
             )
-            if self._draining.is_set():
+            if self._gate.draining.is_set():
                 raise ShuttingDownError("the server is stopping; open the stream again elsewhere")
             if not reading.done():
                 problem = f"no message came within {_FIRST_MESSAGE_S:g} s; the first one must hold the config"
@@ -176,13 +169,6 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
         wanted = (options.model, options.model_version)
         priority = messages.read_priority(options)
         return Work(messages.read_options(options), priority, wanted, self._registry, call, self._metrics)
-
-    async def drain(self) -> None:
-        """Takes no more images and returns once those taken are answered; streams end with UNAVAILABLE."""
-        self._draining.set()
-        for stream in list(self._streams):
-            stream.drain()
-        await self._gate.drain()
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """Lists the models served, the default one first."""

@@ -111,9 +111,7 @@ def to_toml(config: ServerConfig) -> str:
 def to_arguments(config: ServerConfig) -> list[str]:
     """The command line that gives this configuration, whatever environment and file say."""
     return [
-        f"--{flag_name(item)}={json.dumps(value) if isinstance(value, bool) else value}"
-        for section, item in settings()
-        for value in (getattr(getattr(config, section), item.name),)
+        f"--{flag_name(item)}={getattr(getattr(config, section), item.name)}" for section, item in settings()
     ]
 
 
@@ -152,7 +150,7 @@ def _from_file(path: Path) -> dict[tuple[str, str], object]:
             tree = tomllib.load(file)
     except OSError as error:
         raise ConfigurationError(f"config: cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"config: {path} is no TOML file: {error}") from error
     return check_tree(tree, _sections(), f"config: {path}")
 

@@ -70,6 +70,8 @@ class AnswerStream(Generic[RequestT, ResponseT]):
                 raise self._error
         finally:
             self.cancel()
+            # It knows the functions that it went through, and they this stream and the message that was at fault.
+            self._error = None
 
     def drain(self) -> None:
         """Reads no further request; the stream ends once what was read is answered."""

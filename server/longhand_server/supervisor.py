@@ -96,13 +96,11 @@ class Supervisor:
             OSError: The system does not let it.
         """
         worker = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "longhand_server",
-                "--config=",
-                *to_arguments(self._worker_config(index, port)),
-            ),
+            sys.executable,
+            "-m",
+            "longhand_server",
+            "--config=",
+            *to_arguments(self._worker_config(index, port)),
             preexec_fn=_ignore_reloads,
             stdin=asyncio.subprocess.PIPE,  # its end tells the worker that this process is gone
             stdout=asyncio.subprocess.PIPE,

@@ -63,13 +63,10 @@ class Work:
         """
         try:
             reading = await self._read(image, wait)
-        except LonghandError as error:
+        except Exception as error:
             self.failed(error)
             if isinstance(error, InvalidImageError):
                 error.field = field
-            raise
-        except Exception as error:
-            self.failed(error)
             raise
         self._metrics.line_read(reading.model.name, reading.result)
         reading.model.statistics.image_read(reading.result)

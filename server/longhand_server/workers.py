@@ -84,14 +84,12 @@ class Workers:
                 future.set_exception(error)
 
 
-async def call_in_thread(
-    function: Callable[[*ArgumentTs], ResultT], name: str, *arguments: *ArgumentTs
-) -> ResultT:
+async def call_in_thread(function: Callable[[*ArgumentTs], ResultT], *arguments: *ArgumentTs) -> ResultT:
     """Calls a function in a thread of its own, which does not keep the process when that is to end.
 
     ``asyncio.to_thread`` does: the interpreter would wait for a disk that does not answer.
     """
-    workers = Workers(1, name)
+    workers = Workers(1, "load")
     try:
         return await workers.submit(function, *arguments)
     finally:

@@ -191,6 +191,20 @@ def test_generated_stubs_work_over_it(channel: InProcessChannel) -> None:
     assert caught.value.code() is grpc.StatusCode.UNKNOWN
 
 
+def test_a_stream_is_an_iterator_as_grpcs_own_is_and_stays_at_its_end(channel: InProcessChannel) -> None:
+    config = pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig())
+    image = pb.StreamingRecognizeRequest(image=pb.StreamingRecognizeImage(image=draw_image("de")))
+    stub = rpc.RecognitionServiceStub(channel)
+    call = stub.StreamingRecognize(iter([config, image]))
+    assert next(call).result.text == "de"
+    for _ in range(2):
+        assert list(call) == []
+    call = stub.StreamingRecognize(iter([image]))
+    for _ in range(2):
+        with pytest.raises(grpc.RpcError, match="must hold the config"):
+            next(call)
+
+
 def test_closing_ends_what_is_open(toy_bundle: Path) -> None:
     channel = InProcessChannel(ServerConfig(models=ModelsConfig(model=str(toy_bundle))))
     never = threading.Event()

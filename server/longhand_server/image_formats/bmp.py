@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from longhand_server.image_formats.common import (
-    ImageHeader,
-    damaged,
-    truncated,
-    unsigned,
-    unsupported,
-)
+import functools
+
+from longhand_server.image_formats.common import ImageHeader, damaged, truncated, unsigned, unsupported
 
 MAGIC = b"BM"
 _KIND = "BMP"
@@ -21,19 +17,20 @@ def read(data: bytes) -> ImageHeader:
     Raises:
         InvalidImageError: The file is truncated, compressed, or contradicts itself.
     """
-    offset = unsigned(data, 10, 4, "little", _KIND)
-    header_size = unsigned(data, 14, 4, "little", _KIND)
+    number = functools.partial(unsigned, data, byteorder="little", kind=_KIND)
+    offset = number(10, 4)
+    header_size = number(14, 4)
     if header_size == 12:
-        width = unsigned(data, 18, 2, "little", _KIND)
-        height = unsigned(data, 20, 2, "little", _KIND)
-        bits, compression = unsigned(data, 24, 2, "little", _KIND), _UNCOMPRESSED
+        width = number(18, 2)
+        height = number(20, 2)
+        bits, compression = number(24, 2), _UNCOMPRESSED
     elif 40 <= header_size <= 124:
-        width = _signed(unsigned(data, 18, 4, "little", _KIND))
+        width = _signed(number(18, 4))
         # A negative height means that the rows stand from top to bottom.
-        height = abs(_signed(unsigned(data, 22, 4, "little", _KIND)))
-        bits = unsigned(data, 28, 2, "little", _KIND)
-        compression = unsigned(data, 30, 4, "little", _KIND)
-        if unsigned(data, 46, 4, "little", _KIND) > 256:
+        height = abs(_signed(number(22, 4)))
+        bits = number(28, 2)
+        compression = number(30, 4)
+        if number(46, 4) > 256:
             raise damaged(_KIND, "its palette has more than 256 colours")
     else:
         raise damaged(_KIND, f"its header claims {header_size} bytes")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal, TypeAlias
 
 from longhand_server.errors import InvalidImageError
+
+ByteOrder: TypeAlias = Literal["little", "big"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ class ImageHeader:
     transparent_grey: int | None = None
 
 
-def unsigned(data: bytes, at: int, size: int, byteorder: str, kind: str) -> int:
+def unsigned(data: bytes, at: int, size: int, byteorder: ByteOrder, kind: str) -> int:
     """Reads an unsigned integer of ``size`` bytes at offset ``at``.
 
     Raises:
@@ -44,7 +47,7 @@ def unsigned(data: bytes, at: int, size: int, byteorder: str, kind: str) -> int:
     """
     if at < 0 or at + size > len(data):
         raise truncated(kind, f"its header needs {at + size} bytes, {len(data)} are there")
-    return int.from_bytes(data[at : at + size], "big" if byteorder == "big" else "little")
+    return int.from_bytes(data[at : at + size], byteorder)
 
 
 def truncated(kind: str, what: str) -> InvalidImageError:

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import re
 
-from longhand_server.image_formats.common import (
-    ImageHeader,
-    damaged,
-    truncated,
-    unsigned,
-    unsupported,
-)
+from longhand_server.image_formats.common import ImageHeader, damaged, truncated, unsigned, unsupported
 from longhand_server.image_formats.tiff import exif_orientation
 
 MAGIC = b"\xff\xd8\xff"

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from longhand_server.image_formats.common import (
-    ImageHeader,
-    damaged,
-    truncated,
-    unsigned,
-    unsupported,
-)
+from longhand_server.image_formats.common import ImageHeader, damaged, truncated, unsigned, unsupported
 from longhand_server.image_formats.tiff import exif_orientation
 
 MAGIC = b"\x89PNG\r\n\x1a\n"

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 from longhand_server.errors import InvalidImageError
 from longhand_server.image_formats.common import (
+    ByteOrder,
     ImageHeader,
     damaged,
     truncated,
@@ -103,7 +104,8 @@ def exif_orientation(exif: bytes) -> int:
 
 def _read_directory(data: bytes, wanted: Collection[int]) -> tuple[Tags, int]:
     """Returns the wanted fields of the first directory, all of them integers, and the next directory's offset."""
-    order, byteorder = ("<", "little") if data[:2] == b"II" else (">", "big")
+    byteorder: ByteOrder = "little" if data[:2] == b"II" else "big"
+    order = "<" if byteorder == "little" else ">"
     at = unsigned(data, 4, 4, byteorder, _KIND)
     count = unsigned(data, at, 2, byteorder, _KIND)
     if not 1 <= count <= _MAX_ENTRIES:

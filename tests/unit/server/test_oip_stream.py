@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -52,6 +54,24 @@ async def test_nothing_is_answered_behind_a_request_that_failed() -> None:
     assert (await anext(answers)).infer_response.id == "0"
     with pytest.raises(InvalidRequestError, match="no 1"):
         await anext(answers)
+
+
+async def test_a_failed_request_is_not_kept_until_a_collection() -> None:
+    async def infer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
+        raise InvalidRequestError("no")
+
+    gc.collect()
+    gc.disable()
+    try:
+        ordered = OrderedInference(infer, 8, 4)
+        seen = weakref.ref(ordered)
+        with pytest.raises(InvalidRequestError):
+            await anext(AnswerStream(ordered.paced(numbered(6)), ordered.answer, 8).answers())
+        del ordered
+        await asyncio.sleep(0.02)
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 async def test_no_more_is_read_while_many_images_are_in_flight() -> None:

@@ -101,3 +101,5 @@ def test_a_taken_port_is_no_wrong_setting() -> None:
             _serve_metrics(ObserveConfig(metrics_port=port), Metrics())
     with pytest.raises(ConfigurationError, match=r"^port: cannot listen on 192\.0\.2\.1:0: Cannot assign"):
         reserve_port(ListenConfig(host="192.0.2.1", port=0))
+    with pytest.raises(ConfigurationError, match=r"^port: cannot listen on \[2001:db8::1\]:9: "):
+        reserve_port(ListenConfig(host="2001:db8::1", port=9))

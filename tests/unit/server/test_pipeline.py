@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import time
 import weakref
@@ -143,6 +144,38 @@ async def test_bad_images_leave_nothing_behind_without_a_collection() -> None:
         await asyncio.sleep(0.05)
         assert len(seen) == 8
         assert not [error for error in seen if error() is not None]
+    finally:
+        gc.enable()
+    await pipeline.close()
+
+
+@pytest.mark.parametrize("end", ["the network fails", "the deadline passes", "the caller leaves"])
+async def test_lines_that_are_not_read_leave_nothing_behind_without_a_collection(
+    model: SimulatedModel, end: str
+) -> None:
+    model.infer_s = 0.1
+    pipeline = build(model)
+    image = draw_image("a")
+    deadline = math.inf
+    if end == "the network fails":
+        model.poison = int(width_of("a"))
+    elif end == "the deadline passes":
+        deadline = asyncio.get_running_loop().time() + 0.15
+    gc.collect()
+    gc.disable()
+    try:
+        calls = [
+            asyncio.ensure_future(pipeline.recognize(image, _OPTIONS, deadline=deadline)) for _ in range(8)
+        ]
+        if end == "the caller leaves":
+            await asyncio.sleep(0.15)
+            for call in calls:
+                call.cancel()
+            del call
+        await asyncio.gather(*calls, return_exceptions=True)
+        calls.clear()
+        await asyncio.sleep(0.3)
+        assert not [thing for thing in gc.get_objects() if type(thing) in (Job, LineImage)]
     finally:
         gc.enable()
     await pipeline.close()

@@ -198,6 +198,7 @@ def test_a_model_that_is_not_there_is_told_in_few_words(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"and 100 more$") as caught:
         registry.find("none")
     assert len(str(caught.value)) < 1_000
+    assert registry.listed().startswith("model-with-a-long-name-000 1.0.0, ")
 
 
 @pytest.mark.parametrize("name", ["\0", "\ud800"])
@@ -208,4 +209,14 @@ def test_file_names_that_cannot_be(tmp_path: Path, name: str) -> None:
     next(iter(content["files"].values()))["path"] = name
     manifest.write_text(json.dumps(content))
     with pytest.raises(InvalidModelError):
+        registry_of(tmp_path, Metrics(), model="toy")
+
+
+@pytest.mark.parametrize("key", ["version", "description", "alphabet"])
+def test_text_that_no_answer_could_hold_is_refused_before_it_is_served(tmp_path: Path, key: str) -> None:
+    manifest = write_bundle(tmp_path / "a", name="toy") / "bundle.json"
+    content = json.loads(manifest.read_text())
+    content[key] = "\ud800" + content[key][1:]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(InvalidModelError, match=r"not valid JSON: 'utf-8' codec can't encode"):
         registry_of(tmp_path, Metrics(), model="toy")

@@ -46,7 +46,7 @@ def test_a_network_that_does_not_fit_its_bundle_is_refused(tmp_path: Path) -> No
         load_line_model(load_bundle(folder), "cpu")
 
 
-@pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cpu:1"])
+@pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cpu:1", "cuda:", "cuda:²", "cuda:99999"])
 def test_unknown_devices_are_refused(wanted: str) -> None:
     with pytest.raises(ConfigurationError, match="need auto, cpu, cuda or cuda:N"):
         choose_device(wanted)

@@ -70,7 +70,9 @@ def test_wrong_values_name_key_value_and_range(
         ("port = 1\n", "unknown section 'port'"),
         ('[listen]\nport = "1"\n', "[listen] port: got '1', need an integer"),
         ("[listen]\nport = true\n", "[listen] port: got True, need an integer"),
+        ('[security]\ntoken_file = "a\\u0000"\n', r"[security] token_file: got 'a\x00', need text without"),
         ("[listen\n", "is no TOML file"),
+        pytest.param("a = " + "[" * 5000, "is no TOML file", id="too deep"),
     ],
 )
 def test_wrong_files_name_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -125,6 +127,35 @@ async def test_a_raising_answer_ends_the_stream_after_the_others() -> None:
     assert sorted([await anext(answers), await anext(answers)]) == [0, 1]
     with pytest.raises(InvalidRequestError):
         await anext(answers)
+
+
+class _Message:
+    pass
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_a_message_at_fault_is_not_kept_until_a_collection(is_read: bool) -> None:
+    seen: list[weakref.ref[_Message]] = []
+
+    async def requests() -> AsyncIterator[_Message]:
+        message = _Message()
+        seen.append(weakref.ref(message))
+        if not is_read:
+            raise InvalidRequestError("no")
+        yield message
+
+    async def answer(message: _Message) -> None:
+        raise InvalidRequestError("no")
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(InvalidRequestError):
+            await anext(AnswerStream(requests(), answer, 4).answers())
+        await asyncio.sleep(0.02)
+        assert seen[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_leaving_early_cancels_the_work() -> None:
