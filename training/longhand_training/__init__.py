@@ -4,6 +4,8 @@ import itertools
 import signal
 import sys
 
+import longhand_server  # noqa: F401  # what it tells OpenCV and ONNX Runtime must stand before they are imported
+
 # PyTorch takes seconds to import, and Ctrl-C would end them with its traceback. From main() on a command knows better
 # (exit_status in command_line.py). Other programs that import this keep their handlers.
 if (

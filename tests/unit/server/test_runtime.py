@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +132,20 @@ def test_cuda_agrees_with_the_cpu(random_bundle: ModelBundle) -> None:
     on_cpu = TorchLineModel(random_bundle, "cpu").log_probs(images)
     for left, right in zip(on_gpu, on_cpu, strict=True):
         np.testing.assert_allclose(left, right, atol=5e-2)
+
+
+def test_that_nothing_is_reported_about_the_machine(tmp_path: Path) -> None:
+    # ONNX Runtime's own telemetry, which is on by default, keeps its events and a number for the machine there.
+    load = (
+        "import sys; from longhand_server.bundle import load_bundle; "
+        "from longhand_server.runtime import load_line_model; load_line_model(load_bundle(sys.argv[1]), 'cpu')"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", load, str(write_bundle(tmp_path / "model"))],
+        env=environment | {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")},
+        check=True,
+    )
+    assert list(home.rglob("*")) == []
