@@ -24,9 +24,11 @@ CXX_SOURCES := $(wildcard decoder_ext/src/*.cc decoder_ext/src/*.h decoder_ext/i
 
 .PHONY: help
 help: ## this list
-	@echo "make ..."
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | sort | \
-	    while IFS='|' read -r name text; do printf '%-18s %s\n' "$$name" "$$text"; done
+	@for file in $(MAKEFILE_LIST); do \
+	    if [ "$$file" = Makefile ]; then echo "make ..."; else printf '\n%s:\n' "$$file"; fi; \
+	    sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' "$$file" | \
+	        while IFS='|' read -r name text; do printf '  %-16s %s\n' "$$name" "$$text"; done; \
+	done
 
 .PHONY: demo
 demo: $(RUNTIME) ## read one handwritten line end to end [IMAGE=path.png]
@@ -65,7 +67,7 @@ stubs: $(RUNTIME) ## generate the protobuf modules again
 	@$(PY) setup.py -q build_stubs --inplace
 
 .PHONY: clean
-clean: ## remove what was built (and .venv)
+clean: ## remove .venv and what was built; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info
 	find proto decoder_ext \( -name '*_pb2*.py*' -o -name '*.so' \) -delete
 

@@ -1,6 +1,11 @@
 """Builds the protobuf stubs and the C++ decoder, and says which folder holds which package.
 
 Everything else about the distribution stands in pyproject.toml.
+
+Environment:
+    LONGHAND_CLIENT_ONLY: where it is set to 1, only the client and the protocol are built and installed: no decoder, so
+        that no compiler is needed, and no model.
+    KENLM_SOURCE_DIR: see decoder_ext/kenlm_build.py.
 """
 
 from __future__ import annotations
@@ -33,6 +38,8 @@ PACKAGE_ROOTS = {
     "longhand_training": "training",
     "longhand_web": "clients/web",
 }
+CLIENT_PACKAGES = ("longhand", "longhand_client")
+CLIENT_ONLY = os.environ.get("LONGHAND_CLIENT_ONLY") == "1"
 
 
 class BuildStubs(Command):
@@ -126,7 +133,8 @@ def _plugin(name: str) -> str:
 
 def _packages() -> list[str]:
     names: list[str] = []
-    for package, root in PACKAGE_ROOTS.items():
+    for package in CLIENT_PACKAGES if CLIENT_ONLY else PACKAGE_ROOTS:
+        root = PACKAGE_ROOTS[package]
         names += find_packages(str(ROOT / root), include=[package, f"{package}.*"])
     return names
 
@@ -156,6 +164,6 @@ setup(
         "longhand_training": ["py.typed", "iam_partitions/*.txt"],
         "longhand_web": ["py.typed", "static/*"],
     },
-    ext_modules=[decoder_extension()],
+    ext_modules=[] if CLIENT_ONLY else [decoder_extension()],
     cmdclass={"build": Build, "build_stubs": BuildStubs, "build_ext": BuildExtension},
 )

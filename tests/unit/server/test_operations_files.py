@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from longhand_server import errors
+from longhand_server.config import ServerConfig
 from longhand_server.metrics import Metrics
-from longhand_server.settings import flag_name, settings
+from longhand_server.settings import flag_name, parse_arguments, settings
 
 _SERVER = Path(__file__).parents[3] / "server"
 _DEPLOY = _SERVER / "deploy"
@@ -68,6 +69,33 @@ def test_images_do_not_run_as_root_and_copy_what_is_there(name: str) -> None:
     assert any(line.startswith("HEALTHCHECK ") and "longhand_server.probe" in line for line in lines)
     assert lines.index(f"USER {user}") < next(
         i for i, line in enumerate(lines) if line.startswith("ENTRYPOINT")
+    )
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_images_open_the_ports_that_the_server_uses(name: str) -> None:
+    text = (_DEPLOY / name).read_text()
+    lines = "\n".join(line for line in text.splitlines() if line.startswith("ENV "))
+    environment = dict(re.findall(r"(LONGHAND_\w+)=(\S+)", lines))
+    config = parse_arguments(["--token-file", "x", "--metrics-port", "9090"], environment)[0]
+    assert f"EXPOSE {config.listen.port} {config.observe.metrics_port}" in text.splitlines()
+    assert config.listen.host == "0.0.0.0"
+
+
+def test_nobody_kills_the_server_before_its_accepted_calls_are_finished() -> None:
+    listen = ServerConfig().listen
+    for name in ("Dockerfile", "Dockerfile.cuda", "longhand.service"):
+        found = re.search(
+            r"(?:--stop-timeout |^TimeoutStopSec=)(\d+)", (_DEPLOY / name).read_text(), re.MULTILINE
+        )
+        assert found, name
+        assert int(found[1]) >= listen.drain_delay_s + listen.grace_s + 5, name
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda", "Dockerfile.ray", "longhand.service"])
+def test_deployments_tell_nobody_about_their_use(name: str) -> None:
+    assert re.search(
+        r"^(ENV |Environment=).*\bORT_DISABLE_TELEMETRY=1", (_DEPLOY / name).read_text(), re.MULTILINE
     )
 
 

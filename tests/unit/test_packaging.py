@@ -1,0 +1,96 @@
+"""What is installed, what `make` offers and what documents say of both agree."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import longhand_client
+import longhand_server
+
+ROOT = Path(__file__).parents[2]
+MAKEFILES = (ROOT / "Makefile", *sorted(ROOT.glob("*/*.mk")))
+DOCUMENTS = [
+    path
+    for folder in (".", "clients", "decoder_ext", "evaluation", "examples", "server", "training")
+    for path in sorted((ROOT / folder).glob("*.md"))
+]
+# Says what setup.py would build, and builds nothing.
+SETUP = """
+import runpy, setuptools
+setuptools.setup = lambda **k: print(*sorted(k["packages"]), *(e.name for e in k["ext_modules"]))
+runpy.run_path("setup.py")
+"""
+
+
+def what_setup_builds(client_only: str) -> set[str]:
+    environment = os.environ | {"LONGHAND_CLIENT_ONLY": client_only}
+    done = subprocess.run(
+        [sys.executable, "-c", SETUP], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_all_packages_are_installed() -> None:
+    files = [*ROOT.glob("*/longhand*/**/*.py"), *ROOT.glob("clients/web/longhand*/**/*.py")]
+    folders = {path.parent for path in files}
+    packages = {str(folder)[str(folder).index("/longhand", len(str(ROOT))) + 1 :] for folder in folders}
+    assert what_setup_builds("") == {name.replace("/", ".") for name in packages} | {"longhand_decoder._core"}
+
+
+def test_the_client_alone_has_no_decoder_and_no_model() -> None:
+    built = what_setup_builds("1")
+    assert {"longhand.v1", "longhand_client.command"} < built
+    assert {name.partition(".")[0] for name in built} == {"longhand", "longhand_client"}
+
+
+def test_every_requirement_is_pinned_within_its_range() -> None:
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pinned[canonicalize_name(name)] = version
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = configuration["project"]
+    texts = [*configuration["build-system"]["requires"], *project["dependencies"]]
+    texts += [text for extra in project["optional-dependencies"].values() for text in extra]
+    requirements = [Requirement(text) for text in texts]
+    for requirement in requirements:
+        if requirement.name not in ("longhand", "pip"):
+            assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_one_version_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert longhand_client.__version__ == longhand_server.__version__ == version
+    for path in (ROOT / "server" / "deploy").rglob("*.yaml"):
+        tags = re.findall(r"newTag: (\S+)|image: longhand[\w-]*:(\S+)", path.read_text())
+        assert {tag or image for tag, image in tags} <= {version}, path
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_help_lists_every_command() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    listed = re.findall(r"^  ([a-z-]+) +\S", done.stdout, re.MULTILINE)
+    text = "".join(path.read_text() for path in MAKEFILES)
+    assert sorted(listed) == sorted(re.findall(r"^\.PHONY: (\S+)$", text, re.MULTILINE))
+    assert sorted(listed) == sorted(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+
+
+def test_documents_name_commands_and_files_that_exist() -> None:
+    commands = set(re.findall(r"^\.PHONY: (\S+)$", "".join(p.read_text() for p in MAKEFILES), re.MULTILINE))
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for words in re.findall(r"(?:`|^\$ )make ((?:[a-z][a-z-]* ?)+)", text, re.MULTILINE):
+            assert set(words.split()) <= commands, f"{path}: make {words}"
+        for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
+            assert (path.parent / link).exists(), f"{path}: {link}"
