@@ -18,6 +18,7 @@ from pathlib import Path
 
 from longhand_training.command_line import exit_status
 from longhand_training.config import DATA, number
+from longhand_training.curves import read_log
 
 # 1 GMAC a line, and batches of three lines or so: what has to leave the plateau on which CTC training starts (all
 # blank) within some thousand lines. Half the channels, or batches of five lines, were still on it after 8,000.
@@ -57,11 +58,8 @@ def command(variant: str, options: argparse.Namespace) -> list[str]:
 
 def result(folder: Path) -> dict[str, str] | None:
     """The last row of a finished run's log, or None."""
-    log = folder / "log.csv"
-    if not log.exists():
-        return None
-    with log.open(newline="") as file:
-        return list(csv.DictReader(file))[-1]
+    rows = read_log(folder / "log.csv")
+    return rows[-1] if rows else None
 
 
 def train(variant: str, options: argparse.Namespace) -> dict[str, str]:

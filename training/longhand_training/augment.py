@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from longhand_server.image import MIN_SIDE
 from longhand_training.ink import Grey, smooth_noise
 
+# OpenCV warps nothing of more than 32,767 px on a side; no slant, stretch and tilt make more than that of these.
+_LONGEST_SIDE = 12_000
+
 
 def augment_scan(grey: Grey, rng: np.random.Generator) -> Grey:
     """Another look at a real scan: slant, stretch, waves, pen, paper, scanner, crop.
@@ -20,6 +23,10 @@ def augment_scan(grey: Grey, rng: np.random.Generator) -> Grey:
     Returns:
         (H', W') uint8, at least 3 px on either side, as the server takes it.
     """
+    if max(grey.shape) > _LONGEST_SIDE:
+        scale = _LONGEST_SIDE / max(grey.shape)
+        size = (max(round(grey.shape[1] * scale), 1), max(round(grey.shape[0] * scale), 1))
+        grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
     paper = int(np.percentile(grey, 85))
     grey = _affine(grey, paper, rng)
     if rng.random() < 0.5:

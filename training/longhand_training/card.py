@@ -99,6 +99,21 @@ def renewed(card: str, figures: Mapping[str, Any], needed: Sequence[str] = SETTI
     return re.sub(r"\A# .*", lambda _: heading, card)
 
 
+def _read_figures(path: Path) -> dict[str, Any]:
+    """Content of an ``accuracy.txt``.
+
+    Raises:
+        ValueError: not such a file (named).
+    """
+    try:
+        figures = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is no accuracy.txt: {error}") from error
+    if not isinstance(figures, dict) or not isinstance(figures.get("sets", {}), dict):
+        raise ValueError(f"{path}: is no accuracy.txt: need an object with figures by set")
+    return figures
+
+
 @exit_status("card", ValueError, OSError, InvalidModelError)
 def main() -> None:
     """Command line."""
@@ -110,9 +125,9 @@ def main() -> None:
         "accuracy", type=Path, help="accuracy.txt of an evaluation with every decoder setting that it has"
     )
     options = parser.parse_args()
+    bundle = load_bundle(options.bundle)
+    figures = _read_figures(options.accuracy)
     try:
-        figures = json.loads(options.accuracy.read_text("utf-8"))
-        bundle = load_bundle(options.bundle)
         measured, there = f"{figures['model']} {figures['version']}", f"{bundle.name} {bundle.version}"
         if measured != there:
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -26,6 +27,9 @@ def exit_status(
         def run() -> int:
             if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see __init__.py
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")  # names of files may be odd bytes
             try:
                 return main() or 0
             except errors as error:

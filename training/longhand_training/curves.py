@@ -56,7 +56,7 @@ class RunLog:
         path = self._out / "log.csv"
         columns = dict.fromkeys((*first_columns, *(name for row in rows for name in row)))
         temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -67,7 +67,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``log.csv`` as text by column, without empty cells; none where there is no such file."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         # Rows may have more cells than there are columns: older versions wrote them when a set was added.
         return [
             {name: cell for name, cell in row.items() if name is not None and cell}
@@ -83,13 +83,6 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         return [float(row["minutes"]) for row in there], [float(row[name]) for row in there]
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-    for axes, what in ((left, "CTC loss"), (right, "greedy CER, %")):
-        axes.set(xlabel="minutes", ylabel=what, yscale="log")
-        # Not as powers of ten, which few curves span.
-        axes.yaxis.set_major_formatter("{x:.4g}")
-        axes.yaxis.set_minor_formatter("{x:.4g}")
-        axes.tick_params(which="minor", labelsize=6)
-        axes.grid(True, which="both", alpha=0.3)
     left.plot(*curve("loss"), marker=".")
     for name in dict.fromkeys(name for row in rows for name in row if name.startswith("cer_")):
         minutes, rates = curve(name)
@@ -97,6 +90,14 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         right.plot(minutes, percent, marker=".", label=f"{name[4:]} ({percent[-1]:.1f} %)")
     if right.lines:
         right.legend()
+    for axes, what in ((left, "CTC loss"), (right, "greedy CER, %")):
+        has_logarithm = any(value > 0 for line in axes.lines for value in line.get_ydata())
+        axes.set(xlabel="minutes", ylabel=what, yscale="log" if has_logarithm else "linear")
+        # Not as powers of ten, which few curves span.
+        axes.yaxis.set_major_formatter("{x:.4g}")
+        axes.yaxis.set_minor_formatter("{x:.4g}")
+        axes.tick_params(which="minor", labelsize=6)
+        axes.grid(True, which="both", alpha=0.3)
     figure.tight_layout()
     figure.savefig(out, dpi=110)
     plt.close(figure)

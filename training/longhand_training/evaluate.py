@@ -43,6 +43,7 @@ from longhand_training.metrics import (
     expected_calibration_error,
 )
 from longhand_training.outputs import LineOutputs, compute_outputs
+from longhand_training.text import escaped
 
 # What a bundle with both language models is read with.
 SETTINGS = ("greedy", "word", "character", "both")
@@ -149,9 +150,10 @@ def worst_sheet(samples: Sequence[Sample], texts: Sequence[str], count: int = 40
         done, data = cv2.imencode(".png", picture)
         assert done
         source = base64.b64encode(data.tobytes()).decode()
+        name = html.escape(escaped(samples[i].name))
         rows.append(
             f'<p><img src="data:image/png;base64,{source}"><br><b>{html.escape(samples[i].text)}</b><br>'
-            f"{html.escape(texts[i])} <small>({errors[i]} errors, {html.escape(samples[i].name)})</small></p>"
+            f"{html.escape(texts[i])} <small>({errors[i]} errors, {name})</small></p>"
         )
     style = "body{font:15px sans-serif;margin:2em}img{max-width:100%;border:1px solid #ccc}"
     return f"<!doctype html><meta charset=utf-8><title>Worst lines</title><style>{style}</style>" + "".join(
@@ -174,7 +176,7 @@ def _sets(options: argparse.Namespace, bundle: ModelBundle) -> dict[str, list[Sa
 def readings_table(name: str, samples: Sequence[Sample], texts: Sequence[str]) -> list[str]:
     """Rows of ``readings.tsv``: set, file, CER, reference, reading."""
     return [
-        f"{name}\t{s.name}\t{character_error_rate([s.text], [text]):.4f}\t{s.text}\t{text}"
+        f"{name}\t{escaped(s.name)}\t{character_error_rate([s.text], [text]):.4f}\t{s.text}\t{text}"
         for s, text in zip(samples, texts, strict=True)
     ]
 

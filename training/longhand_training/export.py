@@ -28,6 +28,7 @@ from longhand_training.command_line import add_own_lines, exit_status, refuse_pa
 from longhand_training.iam import IAM_TRAINING
 from longhand_training.line_sets import SourceConfig
 from longhand_training.quantise import calibration_lines, quantise_onnx
+from longhand_training.text import escaped
 
 # Settings of a bundle that was never tuned; ``longhand_training.tune`` replaces them.
 UNTUNED: Mapping[str, Any] = {"beam_width": 50, "fold_capitals": True, "figures_weight": 0.35}
@@ -120,7 +121,8 @@ def export_bundle(
         lines: normalised lines to measure the 8-bit network's ranges on; without them there is none.
 
     Raises:
-        ValueError: a language model is not there or is no KenLM file (named), or ``out`` is no folder.
+        ValueError: a language model is not there or is no KenLM file (named), or ``out`` is no folder, or its path
+            is not UTF-8.
         OSError: a file cannot be written.
     """
     for model in (word_model, character_model):
@@ -128,6 +130,10 @@ def export_bundle(
             NgramLanguageModel(model)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is no folder; a model is one")
+    try:
+        str(out).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{out}: PyTorch takes no path that is not UTF-8") from error
     out.mkdir(parents=True, exist_ok=True)
     # Within it: the folder may be a volume of its own, and files are moved in a moment only on one.
     with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as folder:
@@ -150,7 +156,7 @@ def export_bundle(
             network=checkpoint.network,
             decoder=decoder,
             files=files,
-            training=checkpoint.settings,
+            training=_writable(checkpoint.settings),
             label_priors=label_priors,
         )
         for file in files.values():
@@ -158,6 +164,15 @@ def export_bundle(
         if "onnx_int8" not in files:  # an earlier export's belongs to other weights
             (out / _INTEGERS).unlink(missing_ok=True)
         (made / MANIFEST).replace(out / MANIFEST)
+
+
+def _writable(value: Any) -> Any:
+    """Settings as JSON takes them: names of files may be odd bytes."""
+    if isinstance(value, dict):
+        return {name: _writable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_writable(item) for item in value]
+    return escaped(value) if isinstance(value, str) else value
 
 
 def _write_networks(

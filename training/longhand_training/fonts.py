@@ -41,6 +41,9 @@ FONT_NAMES = (
     "yellowtail", "zeyada",
 )
 # fmt: on
+# A font opened, and the characters that it can draw.
+Font = tuple[ImageFont.FreeTypeFont, frozenset[str]]
+_SIZE = 56
 
 
 def fetch_fonts(directory: Path, names: tuple[str, ...] = FONT_NAMES) -> list[Path]:
@@ -91,22 +94,20 @@ def _fetch(npm: str, name: str, target: Path) -> bool:
 
 
 class FontBank:
-    """The fonts of a folder, opened once at a size good for 64 px lines."""
+    """The fonts of a folder, opened once."""
 
-    def __init__(self, directory: Path, size: int = 56) -> None:
+    def __init__(self, directory: Path) -> None:
         """Opens every font of the folder.
 
         Raises:
             ValueError: the folder holds no readable font.
         """
-        self._fonts: list[tuple[ImageFont.FreeTypeFont, frozenset[str]]] = []
+        self._fonts: list[Font] = []
         for path in sorted([*directory.glob("*.woff2"), *directory.glob("*.ttf")]):
             try:
-                font = ImageFont.truetype(str(path), size)
-            except OSError as error:
-                print(f"font {path}: {error}, left out", file=sys.stderr)
-                continue
-            self._fonts.append((font, _drawable(font)))
+                self._fonts.append(open_font(path))
+            except ValueError as error:
+                print(f"font {error}, left out", file=sys.stderr)
         if not self._fonts:
             raise ValueError(f"{directory}: no readable .woff2 or .ttf font in it")
 
@@ -114,23 +115,41 @@ class FontBank:
         return len(self._fonts)
 
     def draw(self, text: str, rng: np.random.Generator) -> tuple[str, NDArray[np.float32]]:
-        """Sets a text in a random font.
+        """:func:`draw_text` in a random font."""
+        return draw_text(text, self._fonts[int(rng.integers(len(self._fonts)))], rng)
 
-        Returns:
-            What was set (characters that the font lacks left out; may be empty) and its ink coverage,
-            (H, W) float32, with slant, stretch, baseline wobble and stroke width at random.
-        """
-        font, drawable = self._fonts[int(rng.integers(len(self._fonts)))]
-        text = " ".join("".join(c for c in text if c in drawable or c == " ").split())
-        if not text:
-            return "", np.zeros((64, 64), np.float32)
-        left, top, right, bottom = font.getbbox(text)
-        border = 16
-        size = (int(right - left) + 2 * border, int(bottom - top) + 2 * border)
-        canvas = Image.new("L", size, 0)
-        ImageDraw.Draw(canvas).text((border - left, border - top), text, fill=255, font=font)
-        mask = np.asarray(canvas, np.float32) / 255.0
-        return text, _bent(mask, rng)
+
+def open_font(path: Path) -> Font:
+    """A font file at a size good for 64 px lines.
+
+    Raises:
+        ValueError: it cannot be read (the path is named).
+    """
+    try:
+        font = ImageFont.truetype(str(path), _SIZE)
+    except OSError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return font, _drawable(font)
+
+
+def draw_text(text: str, font: Font, rng: np.random.Generator) -> tuple[str, NDArray[np.float32]]:
+    """Sets a text in a font.
+
+    Returns:
+        What was set (characters that the font lacks left out; may be empty) and its ink coverage,
+        (H, W) float32, with slant, stretch and stroke width at random.
+    """
+    face, drawable = font
+    text = " ".join("".join(c for c in text if c in drawable or c == " ").split())
+    if not text:
+        return "", np.zeros((64, 64), np.float32)
+    left, top, right, bottom = face.getbbox(text)
+    border = 16
+    size = (int(right - left) + 2 * border, int(bottom - top) + 2 * border)
+    canvas = Image.new("L", size, 0)
+    ImageDraw.Draw(canvas).text((border - left, border - top), text, fill=255, font=face)
+    mask = np.asarray(canvas, np.float32) / 255.0
+    return text, _bent(mask, rng)
 
 
 def _drawable(font: ImageFont.FreeTypeFont) -> frozenset[str]:

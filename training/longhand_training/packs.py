@@ -19,6 +19,7 @@ from longhand_server.config import IMAGE_SUFFIXES, ImageLimits
 from longhand_server.errors import InvalidImageError
 from longhand_server.image_file import decode_grey
 from longhand_training.ink import Grey
+from longhand_training.text import escaped
 
 # Own files come from nobody but the user: as large as the server could be told to read.
 _OWN_LIMITS = ImageLimits(max_bytes=1 << 28, max_pixels=1 << 26, max_side=65_535, max_scans=100)
@@ -210,7 +211,7 @@ def set_names(paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
     used = set(taken)
     for path in paths:
         whole = path.resolve()
-        stem = (whole.parent if whole.name == "labels.tsv" else whole).name or "root"
+        stem = escaped((whole.parent if whole.name == "labels.tsv" else whole).name) or "root"
         name, number = stem, 1
         while name in used:
             number += 1

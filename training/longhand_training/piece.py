@@ -157,18 +157,7 @@ def _prepared(
         config.repeats,
     )
     dataset.sample(np.random.default_rng(config.seed))  # raises here, in one line, if no line can be used
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=options.workers,
-        prefetch_factor=16 if options.workers else None,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=heed_parent_only,
-    )
-    batches = iter(loader)  # lines are made from now on, while validation lines are read
-    if options.workers:
-        # Of a worker that dies PyTorch's handler would tell in the middle of a step; the next batch tells, too.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    batches = _batches(dataset, options.workers, device)  # made from now on, while validation lines are read
     sets: dict[str, list[Sample]] = {}
     if replicas.rank == 0:
         sets = _validation(source_config, trainer.alphabet, line, config.validation_lines)
@@ -179,6 +168,23 @@ def _prepared(
     parameters = sum(p.numel() for p in trainer.network.parameters())
     print(f"{parameters / 1e6:.2f} M parameters on {device}, {torch.get_num_threads()} threads", flush=True)
     return trainer, batches, sets
+
+
+def _batches(dataset: LineDataset, workers: int, device: torch.device) -> Iterator[Batch]:
+    """The dataset's batches, made beforehand by worker processes; without any, by this one when asked for."""
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=16 if workers else None,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=heed_parent_only,
+    )
+    batches = iter(loader)
+    if workers:
+        # Of a worker that dies PyTorch's handler would tell in the middle of a step; the next batch tells, too.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return batches
 
 
 def _device(name: str) -> torch.device:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from PIL import Image
 from longhand_training.augment import elastic
 from longhand_training.command_line import exit_status
 from longhand_training.config import number
-from longhand_training.fonts import FontBank
+from longhand_training.fonts import draw_text, open_font
 from longhand_training.ink import on_paper
 
 
@@ -28,15 +27,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("text")
-    parser.add_argument("--font", type=Path, required=True, help="a .woff2 or .ttf file")
+    parser.add_argument("--font", type=Path, required=True, help="a font file: .woff2, .ttf or .otf")
     parser.add_argument("--seed", type=number(int, 0), default=1)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / options.font.name
-        copy.write_bytes(options.font.read_bytes())
-        text, mask = FontBank(Path(folder)).draw(options.text, rng)
+    text, mask = draw_text(options.text, open_font(options.font), rng)
+    if not text:
+        raise ValueError(f"{options.font}: has none of the characters of {options.text!r}")
     Image.fromarray(elastic(on_paper(mask, rng), rng)).save(options.out)
     print(f"{options.out}: {text}")
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,17 @@ class PenLine:
         return self.line_id.rsplit("-", 1)[0]
 
 
+_ARRAYS = (
+    "point_deltas",
+    "dt_centiseconds",
+    "pen_up",
+    "line_start",
+    "text",
+    "line_id",
+    "is_validation",
+)
+
+
 def load_pen_lines(path: Path) -> tuple[list[PenLine], list[PenLine]]:
     """Reads the stroke pack.
 
@@ -82,31 +94,8 @@ def load_pen_lines(path: Path) -> tuple[list[PenLine], list[PenLine]]:
     Raises:
         ValueError: not a readable archive, an array is missing, or its length does not fit the others.
     """
-    wanted = [
-        "point_deltas",
-        "dt_centiseconds",
-        "pen_up",
-        "line_start",
-        "text",
-        "line_id",
-        "is_validation",
-    ]
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as pack:
-            missing = [name for name in wanted if name not in pack]
-            if missing:
-                raise ValueError(f"{path}: lacks the arrays {', '.join(missing)}")
-            arrays = {name: pack[name] for name in wanted}
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable pack of strokes: {error}") from error
+    arrays = _read_pack(path)
     starts = arrays["line_start"]
-    if starts[-1] != len(arrays["point_deltas"]) or len(starts) != len(arrays["text"]) + 1:
-        raise ValueError(f"{path}: line_start does not fit the points and the texts")
-    for name in ("dt_centiseconds", "pen_up"):
-        if len(arrays[name]) != len(arrays["point_deltas"]):
-            raise ValueError(
-                f"{path}: {name} has {len(arrays[name])} values for {len(arrays['point_deltas'])} points"
-            )
     deltas = arrays["point_deltas"].astype(np.int32)
     positions = np.cumsum(deltas, axis=0)
     elapsed = np.maximum(arrays["dt_centiseconds"].astype(np.float32), 1.0)
@@ -134,6 +123,27 @@ def load_pen_lines(path: Path) -> tuple[list[PenLine], list[PenLine]]:
         )
         (validation if arrays["is_validation"][i] else training).append(line)
     return training, validation
+
+
+def _read_pack(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of the stroke pack, of lengths that fit each other; raises as :func:`load_pen_lines`."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as pack:
+            missing = [name for name in _ARRAYS if name not in pack]
+            if missing:
+                raise ValueError(f"{path}: lacks the arrays {', '.join(missing)}")
+            arrays = {name: pack[name] for name in _ARRAYS}
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable pack of strokes: {error}") from error
+    starts = arrays["line_start"]
+    if starts[-1] != len(arrays["point_deltas"]) or len(starts) != len(arrays["text"]) + 1:
+        raise ValueError(f"{path}: line_start does not fit the points and the texts")
+    for name in ("dt_centiseconds", "pen_up"):
+        if len(arrays[name]) != len(arrays["point_deltas"]):
+            raise ValueError(
+                f"{path}: {name} has {len(arrays[name])} values for {len(arrays['point_deltas'])} points"
+            )
+    return arrays
 
 
 def _pen_line(line_id: str, line: PenText) -> PenLine:

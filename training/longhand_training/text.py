@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import lzma
+import unicodedata
 from calendar import month_name
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -54,6 +55,14 @@ def read_characters(path: Path) -> str:
 def shown(characters: Iterable[str]) -> str:
     """Some of the characters for a message; one that nobody would see by its number."""
     return " ".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in itertools.islice(characters, 20))
+
+
+def escaped(name: str) -> str:
+    """A file's name for tables and JSON; what they cannot hold, as tabs and odd bytes, is as Python writes it."""
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
+        for c in name
+    )
 
 
 def default_corpora(folder: Path) -> list[Path]:

@@ -99,6 +99,12 @@ def test_a_bundle_without_a_card_gets_a_short_one(
     accuracy.write_text(json.dumps({"sets": figures()["sets"]}))
     assert card.main() == 2
     assert capsys.readouterr().err == f"card: {accuracy}: holds no figure 'model'\n"
+    for other in ("set\tfile\n", "[]", json.dumps({**figures(), "version": version, "sets": []})):
+        accuracy.write_text(other)
+        assert card.main() == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"card: {accuracy}: is no accuracy.txt")
+        assert said.count("\n") == 1
     monkeypatch.setattr(sys, "argv", ["card", str(tmp_path / "none"), str(accuracy)])
     assert card.main() == 2
     assert "none/bundle.json: No such file" in capsys.readouterr().err

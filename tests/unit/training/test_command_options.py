@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 
@@ -207,6 +208,16 @@ def test_a_command_ends_with_a_line_or_with_none(
     assert capsys.readouterr().err == said
 
 
+def test_names_that_a_terminal_cannot_write_end_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    @exit_status("name", OSError)
+    def main() -> None:
+        print("caf\udce9")
+        raise OSError("caf\udce9")
+
+    assert main() == 2
+    assert capsys.readouterr() == ("caf\\udce9\n", "name: caf\\udce9\n")
+
+
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_lines_are_counted_on_a_terminal(
     is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -222,8 +233,19 @@ def test_lines_are_counted_on_a_terminal(
 def test_what_cannot_be_had_or_written_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(monkeypatch, sample, "Hello", "--font", tmp_path / "no.ttf", "--out", tmp_path / "a.png") == 2
-    assert capsys.readouterr().err.startswith("sample: [Errno 2]")
+    out = tmp_path / "a.png"
+    (tmp_path / "text.otf").write_text("no font")
+    for font in (tmp_path / "none.ttf", tmp_path / "text.otf"):
+        assert call(monkeypatch, sample, "Hello", "--font", font, "--out", out) == 2
+        assert capsys.readouterr().err.startswith(f"sample: {font}: ")
+    font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    (tmp_path / "good.otf").write_bytes(font.read_bytes())
+    assert call(monkeypatch, sample, "\u05e9", "--font", font, "--out", out) == 2
+    assert capsys.readouterr().err == f"sample: {font}: has none of the characters of '\u05e9'\n"
+    assert not out.exists()
+    assert call(monkeypatch, sample, "Hello", "--font", tmp_path / "good.otf", "--out", out) == 0
+    assert out.is_file()
+    capsys.readouterr()
 
     def missing() -> None:
         raise kenlm_tools.KenlmToolsError("no Boost")
@@ -246,6 +268,12 @@ def test_runs_of_another_length_are_no_ablation(
     (tmp_path / "strokes").mkdir()
     (tmp_path / "strokes" / "log.csv").write_text("minutes,step,lines,cer_pen\n1,10,16002,0.5\n")
     arguments = ["--out", tmp_path, "--variants", "strokes", "--lines"]
+    assert call(monkeypatch, ablate, *arguments, 16000) == 0
+    assert capsys.readouterr().out == "variant strokes  lines 16002  minutes 1.0  pen 50.00\n"
+    # Cells of sets that one validation lacks are empty.
+    (tmp_path / "strokes" / "log.csv").write_text(
+        "lines,minutes,cer_pen,cer_ink\n9,1,0.5,0.5\n16002,1,0.5,\n"
+    )
     assert call(monkeypatch, ablate, *arguments, 16000) == 0
     assert capsys.readouterr().out == "variant strokes  lines 16002  minutes 1.0  pen 50.00\n"
     assert call(monkeypatch, ablate, *arguments, 4000) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +103,21 @@ def test_folders_of_one_name_are_measured_both_and_every_line_is_written(
     for _, _, rate, reference, reading in rows:
         assert rate == f"{(reference != reading) / len(reference):.4f}"  # nothing, or one sign, is wrong
         assert reading == TEXT
+
+
+def test_names_that_a_table_cannot_hold_are_written_escaped(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = lines_in(
+        tmp_path / os.fsdecode(b"r\xe9cit"), **{os.fsdecode(b"caf\xe9"): "abc", "a\tb\nc": "abc"}
+    )
+    assert run(monkeypatch, plain, "--folder", folder, "--out", tmp_path) == 0
+    rows = table(tmp_path / "readings.tsv")[1:]
+    assert [row[:2] for row in rows] == [
+        [r"r\udce9cit", r"r\udce9cit/a\tb\nc.png"],
+        [r"r\udce9cit", r"r\udce9cit/caf\udce9.png"],
+    ]
+    assert r"caf\udce9.png)" in (tmp_path / r"worst-r\udce9cit.html").read_text("utf-8")
 
 
 def test_lines_that_were_held_out_are_measured_alone(

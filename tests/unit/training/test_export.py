@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -221,6 +222,27 @@ def test_what_belongs_to_reading_is_taken_from_another_model(
         assert export(monkeypatch, checkpoint, "--out", tmp_path / "bad", "--like", like) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "bad").exists()
+
+
+def test_runs_of_folders_whose_names_are_odd_bytes_are_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = small_checkpoint()
+    name = os.fsdecode(b"r\xe9cit")
+    checkpoint.settings = {"own_lines": [name], "seed": 3, "mixed_with": {"init": f"{name}/last.pt"}}
+    checkpoint.save(tmp_path / "best.pt")
+    assert export(monkeypatch, tmp_path / "best.pt", "--out", tmp_path / "model") == 0
+    assert json.loads((tmp_path / "model" / "bundle.json").read_text("utf-8"))["training"] == {
+        "own_lines": [r"r\udce9cit"],
+        "seed": 3,
+        "mixed_with": {"init": r"r\udce9cit/last.pt"},
+    }
+    # Below such a folder PyTorch writes nothing.
+    assert export(monkeypatch, tmp_path / "best.pt", "--out", tmp_path / name) == 2
+    assert capsys.readouterr().err == (
+        f"export: {tmp_path}/r\\udce9cit: PyTorch takes no path that is not UTF-8\n"
+    )
+    assert not (tmp_path / name).exists()
 
 
 def test_a_manifest_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,19 @@ def test_the_bootstrap_interval_holds_the_rate_and_narrows_with_lines() -> None:
     assert many[1] - many[0] < few[1] - few[0]
 
 
+def test_the_bootstrap_interval_is_that_of_95_percent() -> None:
+    # Half of 400 lines have a quarter of their signs wrong: the rate's standard deviation is 0.125 / 20.
+    low, high = bootstrap_interval(["abcd", "efgh"] * 200, ["abcd", "efgx"] * 200)
+    assert (low, high) == pytest.approx((0.125 - 1.96 * 0.125 / 20, 0.125 + 1.96 * 0.125 / 20), abs=0.002)
+
+
+def test_calibration_error_weighs_each_bin_by_its_lines() -> None:
+    gaps = [0.75 * (0.95 - 2 / 3), 0.25 * 0.15]
+    assert expected_calibration_error([0.95, 0.95, 0.95, 0.15], [True, True, False, False]) == pytest.approx(
+        sum(gaps)
+    )
+
+
 def test_calibration_error_is_zero_for_honest_confidence_and_one_for_sure_and_wrong() -> None:
     assert expected_calibration_error([0.5, 0.5], [True, False]) == pytest.approx(0.0)
     assert expected_calibration_error([1.0, 1.0], [False, False]) == pytest.approx(1.0)

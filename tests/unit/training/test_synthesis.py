@@ -176,6 +176,13 @@ def test_augmentation_survives_the_smallest_images(height: int, width: int) -> N
         assert min(augment_scan(grey, np.random.default_rng(seed)).shape) >= 3
 
 
+@pytest.mark.parametrize("shape", [(60, 60_000), (12_000, 30), (40_000, 30)])
+def test_augmentation_survives_images_that_are_longer_than_opencv_warps(shape: tuple[int, int]) -> None:
+    grey = np.full(shape, 255, np.uint8)
+    for seed in range(8):
+        assert max(augment_scan(grey, np.random.default_rng(seed)).shape) < 2**15
+
+
 def test_batches_stay_within_their_bound_and_carry_their_labels(pen_lines: list[PenLine]) -> None:
     alphabet = Alphabet(DEFAULT_CHARACTERS)
     sources = [("pen", 1.0, PenSource(pen_lines))]

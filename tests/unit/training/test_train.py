@@ -284,6 +284,15 @@ def test_a_schedule_over_lines_does_not_hang_on_the_clock(tmp_path: Path) -> Non
     assert trainer.learning_rate() == pytest.approx(0.01 * TINY.learning_rate)
 
 
+def test_the_learning_rate_rises_to_its_peak_and_falls_by_half_a_cosine(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, lines=1000, warm_up=0.2)
+    trainer = Trainer(config, ALPHABET, torch.device("cpu"), tmp_path)
+    shares = []
+    for trainer.lines in (0, 100, 200, 600, 1000):
+        shares.append(trainer.learning_rate() / config.learning_rate)
+    assert shares == pytest.approx([0.05, 0.525, 1.0, 0.505, 0.01])
+
+
 @pytest.mark.parametrize("variant", list(ablate.VARIANTS))
 def test_every_variant_of_the_ablation_is_a_run_that_training_understands(
     variant: str, tmp_path: Path

@@ -26,7 +26,7 @@ from longhand_server.alphabet import Alphabet
 from longhand_training import piece
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.config import FINE_TUNING_RATE, TrainingConfig
-from longhand_training.curves import RunLog, read_log
+from longhand_training.curves import RunLog, draw_curves, read_log
 from longhand_training.dataset import Batch, Sample, collate
 from longhand_training.loop import run
 from longhand_training.replicas import ProcessLostError, Replicas
@@ -175,6 +175,13 @@ def test_a_log_takes_rows_of_other_validation_sets(tmp_path: Path) -> None:
     assert [row["cer_new"] for row in rows] == ["", "", "0.5", "0.4"]
     assert [row["loss"] for row in rows] == ["", "2.5", "1.5", "1.0"]
     assert (tmp_path / "curves.png").is_file()
+
+
+def test_curves_are_drawn_where_nothing_is_read_wrongly(tmp_path: Path) -> None:
+    for rates in ([0.0, 0.0], [0.5, 0.0]):  # a logarithmic axis of zeros is a warning, which fails here
+        rows = [{"minutes": i, "loss": 1.0, "cer_own": rate} for i, rate in enumerate(rates)]
+        draw_curves(rows, tmp_path / "curves.png")
+    draw_curves([{"minutes": 0.0, "cer_own": 0.0}], tmp_path / "curves.png")  # before a first step
 
 
 def test_a_log_that_an_older_version_left_with_cells_too_many_is_gone_on_with(tmp_path: Path) -> None:
