@@ -32,7 +32,7 @@ class NgramLanguageModel:
     @property
     def path(self) -> str: ...
     def score(self, tokens: Sequence[str], bos: bool = False, eos: bool = False) -> float:
-        """Natural log-probability of the tokens, each given those before it."""
+        """Natural log-probability of the tokens, each given those before it; 0 counts as e^-10000."""
     def __contains__(self, token: str) -> bool: ...
     def __len__(self) -> int: ...
 
@@ -46,7 +46,8 @@ class CharacterSpan:
     def first_frame(self) -> int:
         """On the most probable path through the input that spells the text.
 
-        Whatever thresholds and label priors the search used.
+        Whatever thresholds and label priors the search used. Spread evenly where tens of thousands of frames tell
+        next to nothing.
         """
     @property
     def last_frame(self) -> int:

@@ -279,7 +279,7 @@ def build_ctcdecoder(
     model = NgramLanguageModel(kenlm_model_path) if kenlm_model_path is not None else None
     lexicon = None
     if unigrams is not None and model is not None:
-        lexicon = sorted(word for word in unigrams if word in model)
+        lexicon = sorted(word for word in unigrams if word in model and word.split() == [word])
         if not lexicon:
             raise ValueError(f"unigrams: none of the {len(unigrams)} words is in the model")
     decoder = CtcBeamSearchDecoder(names, word_model=model, lexicon=lexicon, options=options, threads=threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from longhand_decoder import _core
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     _FloatArray = NDArray[np.floating[Any]]
 
 _Result = TypeVar("_Result", str, list[Hypothesis])
+_Item = TypeVar("_Item")
 
 _DEFAULT_OPTIONS = BeamSearchOptions()
+# After so many lines of a batch for each thread Python sees whether Ctrl-C was pressed: few enough for that, and so
+# many that the threads hardly ever wait for each other.
+_LINES_AT_A_TIME = 64
 
 
 class CtcBeamSearchDecoder:
@@ -37,7 +41,8 @@ class CtcBeamSearchDecoder:
 
     Raises:
         ValueError: a label is no single character or stands twice, there is not exactly one blank, the priors
-            are not one number each, the lexicon is empty or a string, or an option is out of range.
+            are not one number each, the lexicon is empty or a string or one of its words has white space in it,
+            or an option is out of range.
         TypeError: an argument, or an entry of one, is of another type than it says.
 
     A. Graves (2012), "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5;
@@ -63,6 +68,7 @@ class CtcBeamSearchDecoder:
             raise ValueError("lexicon is empty; None stands for the word model's vocabulary")
         _require_options(options)
         self._labels = tuple(labels)
+        self._threads = threads
         self._options = options
         self._core = _core.Decoder(
             list(self._labels),
@@ -143,7 +149,7 @@ class CtcBeamSearchDecoder:
             ValueError: as `decode`; the message names the line.
             TypeError: a line is no numpy array.
         """
-        results = self._core.decode_batch(list(log_probs), self._prepare(options))
+        results = self._batch(self._core.decode_batch, log_probs, options)
         return results if return_exceptions else _without_exceptions(results)
 
     def decode_text(self, log_probs: _FloatArray, options: BeamSearchOptions | None = None) -> str:
@@ -175,7 +181,7 @@ class CtcBeamSearchDecoder:
             ValueError: as `decode`; the message names the line.
             TypeError: a line is no numpy array.
         """
-        return _without_exceptions(self._core.decode_text_batch(list(log_probs), self._prepare(options)))
+        return _without_exceptions(self._batch(self._core.decode_text_batch, log_probs, options))
 
     def decode_greedy(self, log_probs: _FloatArray, options: BeamSearchOptions | None = None) -> Hypothesis:
         """Takes the best label of each frame: no search, no language model.
@@ -210,7 +216,7 @@ class CtcBeamSearchDecoder:
             ValueError: as `decode`; the message names the line.
             TypeError: a line is no numpy array.
         """
-        results = self._core.decode_greedy_batch(list(log_probs), self._prepare(options))
+        results = self._batch(self._core.decode_greedy_batch, log_probs, options)
         return [hypotheses[0] for hypotheses in _without_exceptions(results)]
 
     def start(self, options: BeamSearchOptions | None = None) -> DecoderStream:
@@ -224,6 +230,19 @@ class CtcBeamSearchDecoder:
             chunks, the result is the one that `decode` gives for the whole.
         """
         return self._core.start(self._prepare(options))
+
+    def _batch(
+        self,
+        decode: Callable[[list[_FloatArray], _core.PreparedOptions], list[_Item]],
+        log_probs: Iterable[_FloatArray],
+        options: BeamSearchOptions | None,
+    ) -> list[_Item]:
+        lines, prepared = list(log_probs), self._prepare(options)
+        step = _LINES_AT_A_TIME * self._threads
+        results: list[_Item] = []
+        for start in range(0, len(lines), step):
+            results += decode(lines[start : start + step], prepared)
+        return results
 
     def _prepare(self, options: BeamSearchOptions | None) -> _core.PreparedOptions:
         if options is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal
@@ -25,8 +25,9 @@ class BeamSearchOptions:
     may be larger than a million, whatever its sign.
 
     Raises:
-        TypeError: a hotword is neither a string nor a (string, number) pair.
-        ValueError: `hotwords` is a string; and, where a decoder is given the options, one of them is out of range.
+        TypeError: `hotwords` is no iterable, or one of them neither a string nor a (string, number) pair.
+        ValueError: `hotwords` is a string, or a boost larger than any float; and, where a decoder is given the
+            options, one of them is out of range.
     """
 
     beam_width: int = 50
@@ -108,6 +109,8 @@ class BeamSearchOptions:
         hotwords = self.hotwords
         if isinstance(hotwords, str):
             raise ValueError(f"hotwords must be a sequence of words, got the string {hotwords!r}")
+        if not isinstance(hotwords, Iterable):
+            raise TypeError(f"hotwords must be a sequence of words or map them to boosts, got {hotwords!r}")
         pairs = hotwords.items() if isinstance(hotwords, Mapping) else hotwords
         object.__setattr__(self, "hotwords", tuple(_hotword(entry) for entry in pairs))
 
@@ -122,7 +125,10 @@ def _hotword(entry: object) -> str | tuple[str, float]:
         raise TypeError(f"a hotword must be a string, got {text!r}")
     if not isinstance(boost, Real):
         raise TypeError(f"the boost of hotword {text!r} must be a number, got {boost!r}")
-    return text, float(boost)
+    try:
+        return text, float(boost)
+    except OverflowError:
+        raise ValueError(f"the boost of hotword {text!r} is out of range, got {boost!r}") from None
 
 
 UNLIMITED = -math.inf

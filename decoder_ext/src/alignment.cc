@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "frame_math.h"
+
 namespace longhand {
 
 namespace {
@@ -11,6 +13,8 @@ constexpr float kImpossible = -std::numeric_limits<float>::infinity();
 // Beginnings of paths this much less likely than the best one (natural log) are given up, so that time and
 // memory grow with the frames and not with frames times characters.
 constexpr float kFarBehind = 60.0f;
+// Bytes. Only where tens of thousands of frames are next to undecided are there as many paths to follow.
+constexpr std::size_t kLargestTable = std::size_t{1} << 27;
 
 // State 2k is the blank before character k, state 2k + 1 the character itself, state 2L the blank at the end.
 class Aligner {
@@ -23,10 +27,13 @@ class Aligner {
         scores_.assign(end + 1, kImpossible);
         moves_.clear();
         rows_.clear();
+        most_ = 0.0f;
         std::size_t low = 0, high = 0;  // the states that paths worth following have reached
         for (std::size_t frame = 0; frame < line_.frames; ++frame) {
             high = std::min(high + (frame == 0 ? 1 : 2), end);
+            if (moves_.size() + (high - low) >= kLargestTable) return false;
             step(frame, low, high);
+            most_ += summarise(line_.values + frame * line_.labels, line_.labels).maximum;
             const auto first = scores_.begin() + static_cast<std::ptrdiff_t>(low);
             const auto last = scores_.begin() + static_cast<std::ptrdiff_t>(high) + 1;
             const float least = *std::max_element(first, last) - far_behind;
@@ -36,6 +43,9 @@ class Aligner {
         state_ = count_ > 0 && scores_[end - 1] > scores_[end] ? end - 1 : end;
         return scores_[state_] > kImpossible;
     }
+
+    // How far the path that was found is behind the best one that spells anything.
+    float behind() const { return most_ - scores_[state_]; }
 
     std::vector<FrameRange> trace() {
         std::vector<FrameRange> ranges(count_, FrameRange{-1, -1});
@@ -87,6 +97,7 @@ class Aligner {
     std::vector<std::uint8_t> moves_;
     std::vector<Row> rows_;
     std::size_t state_ = 0;
+    float most_ = 0.0f;
 };
 
 }  // namespace
@@ -94,8 +105,16 @@ class Aligner {
 std::vector<FrameRange> align(const LogProbs& line, std::uint32_t blank,
                               const std::vector<std::uint32_t>& labels) {
     Aligner aligner(line, blank, labels);
-    if (aligner.run(kFarBehind) || aligner.run(std::numeric_limits<float>::infinity()))
-        return aligner.trace();
+    bool found = aligner.run(kFarBehind);
+    if (!found) {
+        found = aligner.run(std::numeric_limits<float>::infinity());
+    } else if (aligner.behind() > kFarBehind) {
+        // A better one may have been given up. On its way it was never as far behind as this one is in the
+        // end.
+        constexpr float kRounding = 1.0f;
+        found = aligner.run(aligner.behind() + kRounding) || aligner.run(kFarBehind);
+    }
+    if (found) return aligner.trace();
     std::vector<FrameRange> ranges;
     for (std::size_t i = 0; i < labels.size(); ++i) {
         const int frame = static_cast<int>(i * line.frames / labels.size());

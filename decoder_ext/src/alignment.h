@@ -12,8 +12,8 @@ struct FrameRange {
     int first, last;  // inclusive
 };
 
-// Viterbi alignment. Throws nothing; a text that no path spells in single precision gets its characters
-// spread evenly.
+// Viterbi alignment. A text that no path spells in single precision, or whose paths would take too much
+// memory, gets its characters spread evenly.
 std::vector<FrameRange> align(const LogProbs& line, std::uint32_t blank,
                               const std::vector<std::uint32_t>& labels);
 

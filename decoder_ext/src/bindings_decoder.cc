@@ -57,17 +57,19 @@ template <class T>
     const std::string got = ", got " + py::repr(value).cast<std::string>();
     if (std::is_same_v<T, std::string> && py::isinstance<py::str>(value))
         throw std::invalid_argument(field + " must be text that UTF-8 can write" + got);
-    if (std::is_arithmetic_v<T> && !std::is_same_v<T, bool> && PyIndex_Check(value.ptr()))
+    const auto whole = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+    PyErr_Clear();
+    if (std::is_arithmetic_v<T> && !std::is_same_v<T, bool> && whole)
         throw std::invalid_argument(field + " is out of range" + got);
     throw py::type_error(field + " must be " + kNeeded + got);
 }
 
-// Unlike pybind11's own cast it takes no bytes for a string.
+// Unlike pybind11's own cast it takes no bytes for a string, and no Decimal("2.9") for a 2.
 template <class T>
 bool cast_to(const py::handle& value, T& out) {
     if (std::is_same_v<T, std::string> && !py::isinstance<py::str>(value)) return false;
     py::detail::make_caster<T> caster;
-    if (!caster.load(value, true)) return false;
+    if (!caster.load(value, !std::is_integral_v<T> || std::is_same_v<T, bool>)) return false;
     out = py::detail::cast_op<T>(std::move(caster));
     return true;
 }
@@ -100,7 +102,7 @@ std::shared_ptr<NgramLanguageModel> cast_model(const py::object& model, const ch
 // Runs without the interpreter's lock.
 template <class Work>
 auto unlocked(const Work& work) {
-    const py::gil_scoped_release released;
+    const Unlocked released;
     return work();
 }
 
@@ -200,10 +202,7 @@ py::list decode_items(const py::sequence& log_probs, const Decode& decode, const
     }
     std::vector<LogProbs> lines;
     for (const Array& array : arrays) lines.push_back(view(array));
-    auto items = [&] {
-        const py::gil_scoped_release released;
-        return decode(lines);
-    }();
+    auto items = unlocked([&] { return decode(lines); });
     for (std::size_t i = 0; i < items.size(); ++i) {
         results[places[i]] = items[i].error ? python_error(items[i].error) : convert(std::move(items[i]));
     }
@@ -241,8 +240,7 @@ std::shared_ptr<Decoder> make_decoder(const py::list& labels, const py::object& 
                          cast_list<double>(label_priors, "label_priors"),
                          read_options(options),
                          cast_field<int>(threads, "threads")};
-    const py::gil_scoped_release released;
-    return std::make_shared<Decoder>(std::move(config));
+    return unlocked([&] { return std::make_shared<Decoder>(std::move(config)); });
 }
 
 // The interpreter's lock does not keep threads apart here: it is released while one is at work.
@@ -309,8 +307,7 @@ void register_decoder(py::module_& module) {
             "decode_text",
             [](const Decoder& decoder, const py::object& log_probs, const Options& options) {
                 const Array array = read_array(log_probs);
-                const py::gil_scoped_release released;
-                return decoder.decode_text(view(array), *options.prepared);
+                return unlocked([&] { return decoder.decode_text(view(array), *options.prepared); });
             },
             py::arg("log_probs"), py::arg("options"))
         .def(
@@ -335,12 +332,8 @@ void register_decoder(py::module_& module) {
             "decode_greedy",
             [](const Decoder& decoder, const py::object& log_probs, const Options& options) {
                 const Array array = read_array(log_probs);
-                Hypothesis hypothesis;
-                {
-                    const py::gil_scoped_release released;
-                    hypothesis = decoder.decode_greedy(view(array), *options.prepared);
-                }
-                return to_python(std::move(hypothesis));
+                return to_python(
+                    unlocked([&] { return decoder.decode_greedy(view(array), *options.prepared); }));
             },
             py::arg("log_probs"), py::arg("options"))
         .def(

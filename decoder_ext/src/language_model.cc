@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -22,6 +24,9 @@ namespace longhand {
 namespace {
 
 const float kNaturalOfTen = std::log(10.0f);
+// What a probability of 0 counts as, natural log. Infinities and what comes of them would take all others
+// along in sums and comparisons.
+constexpr float kLeastScore = -1e4f;
 
 class CollectVocabulary : public lm::EnumerateVocab {
   public:
@@ -48,6 +53,29 @@ std::string plain_message(std::string text) {
     }
     while (!text.empty() && text.back() == ' ') text.pop_back();
     return text;
+}
+
+// KenLM makes room for as many n-grams as the head of a text promises before it reads one, and takes -1 for
+// 2^64 - 1. This refuses more than there can be; whatever else is wrong KenLM says itself.
+void check_text_header(const std::string& path) {
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    const auto size = static_cast<std::uint64_t>(std::max<std::streamoff>(file.tellg(), 0));
+    file.seekg(0);
+    std::string start(std::min(size, std::uint64_t{1} << 16), '\0');
+    file.read(start.data(), static_cast<std::streamsize>(start.size()));
+    std::istringstream lines(start);
+    std::string line;
+    while (std::getline(lines, line) && line.rfind("\\data\\", 0) != 0) {
+        if (line.find_first_not_of(" \t\r") != std::string::npos && line.front() != '#') return;
+    }
+    while (std::getline(lines, line) && line.rfind("ngram ", 0) == 0) {
+        const std::size_t equals = line.find('=');
+        if (equals == std::string::npos) return;
+        const std::string count = line.substr(equals + 1);
+        if (count.find('-') != std::string::npos || std::strtoull(count.c_str(), nullptr, 10) > size)
+            throw std::runtime_error("'" + line + "' cannot be: the file has " + std::to_string(size) +
+                                     " bytes");
+    }
 }
 
 // KenLM maps a binary file and believes what stands in it. This refuses numbers in its header that cannot be
@@ -149,6 +177,7 @@ NgramLanguageModel::Implementation::Implementation(const std::string& path, bool
         std::error_code unknown;
         if (std::filesystem::exists(path, unknown) && !std::filesystem::is_regular_file(path, unknown))
             throw std::runtime_error("it is no regular file");
+        check_text_header(path);
         check_binary_header(path);
         model_.reset(lm::ngram::LoadVirtual(path.c_str(), config));
     } catch (const std::exception& problem) {
@@ -184,7 +213,8 @@ const Lexicon& NgramLanguageModel::Implementation::lexicon() const {
 
 float NgramLanguageModel::Implementation::score(const lm::ngram::State& in, std::uint32_t word,
                                                 lm::ngram::State& out) const {
-    return kNaturalOfTen * model_->BaseScore(&in, word, &out);
+    const float score = kNaturalOfTen * model_->BaseScore(&in, word, &out);
+    return score > kLeastScore ? std::min(score, -kLeastScore) : kLeastScore;
 }
 
 lm::ngram::State NgramLanguageModel::Implementation::start(bool bos) const {

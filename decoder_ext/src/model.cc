@@ -131,9 +131,18 @@ DecoderModel::DecoderModel(DecoderConfig given, LetterCase wanted)
     const auto* words = word_model();
     if (!config.lexicon.empty()) {
         WordList entries;
-        for (const std::string& word : config.lexicon) {
+        for (std::size_t i = 0; i < config.lexicon.size(); ++i) {
+            const std::string& word = config.lexicon[i];
+            const std::u32string text = decode_utf8(word, "a word of the lexicon");
+            const bool has_space = std::any_of(text.begin(), text.end(), [](char32_t code) {
+                return longhand::character_class(code) == CharacterClass::kSpace;
+            });
+            if (text.empty() || has_space) {
+                throw std::invalid_argument("lexicon[" + std::to_string(i) + "] '" + word +
+                                            "' is empty or has white space in it; each entry is one word");
+            }
             if (split_word == nullptr && tokenize_words(word).size() != 1) split_word = &word;
-            entries.add(decode_utf8(word, "a word of the lexicon"), words ? words->index(word) : 0);
+            entries.add(text, words ? words->index(word) : 0);
         }
         own_lexicon_ = Lexicon(std::move(entries));
         lexicon = &own_lexicon_;

@@ -107,7 +107,9 @@ def try_call(rng: random.Random) -> None:
             closed_lexicon=rng.random() < 0.3,
             context=text,
         )
-        decoder = CtcBeamSearchDecoder(LABELS, lexicon=rng.choice([None, ["a", text, "é'b"]]), threads=2)
+        decoder = CtcBeamSearchDecoder(
+            LABELS, lexicon=rng.choice([None, ["a", "".join(text.split()) or text, "é'b"]]), threads=2
+        )
         decoder.decode(array, options)
         decoder.decode_batch([array, array], options, return_exceptions=True)
         stream = decoder.start(options)

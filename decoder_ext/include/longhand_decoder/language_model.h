@@ -25,7 +25,7 @@ class NgramLanguageModel {
     NgramLanguageModel(const NgramLanguageModel&) = delete;
     NgramLanguageModel& operator=(const NgramLanguageModel&) = delete;
 
-    // Natural log-probability of the tokens (UTF-8), each given those before it.
+    // Natural log-probability of the tokens (UTF-8), each given those before it; 0 counts as e^-10000.
     double score(const std::vector<std::string>& tokens, bool bos, bool eos) const;
     bool contains(const std::string& token) const;
     int order() const;

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -57,6 +60,7 @@ def noisy_line(seed: int) -> NDArray[np.float32]:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**31))
+@example(20618755)  # the best path is more than Aligner's kFarBehind behind on its way
 def test_places_are_those_of_the_best_path(seed: int) -> None:
     line = noisy_line(seed)
     options = BeamSearchOptions(alternatives=5, character_bonus=1.0)
@@ -88,3 +92,22 @@ def test_a_path_that_is_too_unlikely_for_single_precision() -> None:
         frames = [(span.first_frame, span.last_frame) for span in hypothesis.characters]
         assert all(0 <= first <= last < len(line) for first, last in frames)
         assert frames == sorted(frames)
+
+
+def test_frames_that_tell_nothing_take_no_memory_by_the_square() -> None:
+    frames = 40_000
+    program = f"""
+import resource, numpy as np
+from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder
+line = np.full(({frames}, 3), np.log(1 / 3), np.float32)
+decoder = CtcBeamSearchDecoder(["", "a", "b"], options=BeamSearchOptions(beam_width=2, character_bonus=2.0))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+best = decoder.decode(line)[0]
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(len(best.text), best.characters[0].first_frame, best.characters[-1].last_frame, grown // 1024)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    length, first, last, megabytes = map(int, ran.stdout.split())
+    assert length > frames / 3
+    assert 0 <= first <= last < frames
+    assert megabytes < 500

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +17,13 @@ from hypothesis import strategies as st
 from helpers.ctc_oracle import word_tokens
 from helpers.kenlm_binaries import BINARY_KINDS, build_binary
 from helpers.tiny_ngram import random_ngram
-from longhand_decoder import CtcBeamSearchDecoder, LanguageModelError, NgramLanguageModel, tokenize_words
+from longhand_decoder import (
+    BeamSearchOptions,
+    CtcBeamSearchDecoder,
+    LanguageModelError,
+    NgramLanguageModel,
+    tokenize_words,
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -114,6 +122,8 @@ def test_a_file_that_is_not_there() -> None:
         b"\\data\\\nngram 1=3\n\n\\1-grams:\n-1\t<unk>\n-1\t<s>\t-1\n\n\\end\\\n",
         b"\\data\\\nngram 1=1\nngram 2=1\n\n\\1-grams:\nx\ta\t0\n\n\\2-grams:\n-1\ta a\n\n\\end\\\n",
         b"\\data\\\nngram 1=99999999999999\nngram 2=1\n\n\\1-grams:\n",
+        b"\\data\\\nngram 1=3\nngram 2=-3\n\n\\1-grams:\n-1\t<unk>\n-1\t<s>\t-1\n-1\ta\t0\n\n\\end\\\n",
+        b"\\data\\\nngram 1=3\nngram 2=18446744073709551615\n\n\\1-grams:\n-1\t<unk>\n",
         b"\\data\\\nngram 2=1\nngram 1=1\n\n",
         b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(200),
         bytes(range(256)) * 40,
@@ -160,3 +170,38 @@ def test_lines_end_as_on_windows_and_special_words_may_lack(tmp_path: Path) -> N
     path.write_text(text)
     model = NgramLanguageModel(path)
     assert model.score(["a", "b"]) == pytest.approx(-1.25 * math.log(10), abs=1e-5)
+
+
+def test_more_n_grams_than_the_file_can_hold_are_refused_before_room_is_made(tmp_path: Path) -> None:
+    good = random_ngram(["a"], 2, 1).write_arpa(tmp_path / "good.arpa").read_text()
+    bad = tmp_path / "bad.arpa"
+    for count in ("-3", "400000000", "18446744073709551613"):
+        bad.write_text("# a comment\n\n" + re.sub("ngram 2=.*", f"ngram 2={count}", good))
+        with pytest.raises(
+            LanguageModelError, match=f"'ngram 2={count}' cannot be: the file has [0-9]+ bytes"
+        ):
+            NgramLanguageModel(bad)
+
+
+@pytest.mark.parametrize("probability", ["-inf", "-1e300"])
+def test_a_probability_of_zero_leaves_numbers_behind(probability: str, tmp_path: Path) -> None:
+    path = random_ngram(["a", "b"], 2, 1).write_arpa(tmp_path / "zero.arpa")
+    path.write_text(re.sub("[^\\t\\n]+\\ta\\t", f"{probability}\ta\t", path.read_text()))
+    model = NgramLanguageModel(path)
+    assert model.score(["a", "a"]) < -9e3
+    assert math.isfinite(model.score(["a", "a"]))
+    decoder = CtcBeamSearchDecoder(["", "a", "b", "1", " "], word_model=model, character_model=model)
+    line = np.log(np.random.default_rng(0).dirichlet(np.ones(5), size=9)).astype(np.float32)
+    for figures_weight in (0.0, 1.0):
+        found = decoder.decode(line, BeamSearchOptions(alternatives=50, figures_weight=figures_weight))
+        numbers = [(h.score, h.confidence, *(c.confidence for c in h.characters)) for h in found]
+        assert all(math.isfinite(number) for row in numbers for number in row)
+        assert sum(h.confidence for h in found) == pytest.approx(1.0)
+
+
+def test_a_path_need_not_be_utf8(word_arpa: Path, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.arpa")
+    shutil.copy(word_arpa, path)
+    model = NgramLanguageModel(path)
+    assert model.path == path
+    assert path in repr(model)

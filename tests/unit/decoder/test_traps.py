@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -227,6 +228,7 @@ def test_bad_options_are_named(change: dict[str, Any], message: str) -> None:
     ("change", "message"),
     [
         ({"beam_width": 2.9}, r"beam_width must be a whole number, got 2\.9"),
+        ({"beam_width": Decimal("2.9")}, r"beam_width must be a whole number, got Decimal\('2\.9'\)"),
         ({"word_weight": None}, "word_weight must be a number, got None"),
         ({"open_unknown_penalty": "2"}, "open_unknown_penalty must be a number, got '2'"),
         ({"merge_histories": "no"}, "merge_histories must be True or False, got 'no'"),
@@ -247,12 +249,19 @@ def test_options_of_the_wrong_type_are_named(change: dict[str, Any], message: st
         ([None], r"\(string, number\) pair, got None"),
         ([(1, "a")], "a hotword must be a string, got 1"),
         ({"Anna": None}, "the boost of hotword 'Anna' must be a number, got None"),
+        (None, "hotwords must be a sequence of words or map them to boosts, got None"),
+        (3, "hotwords must be a sequence of words or map them to boosts, got 3"),
         ([("Anna", "3")], "the boost of hotword 'Anna' must be a number, got '3'"),
     ],
 )
 def test_hotwords_of_the_wrong_type_are_named(hotwords: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         BeamSearchOptions(hotwords=hotwords)
+
+
+def test_a_boost_that_no_float_holds_is_named() -> None:
+    with pytest.raises(ValueError, match="the boost of hotword 'a' is out of range, got 1000"):
+        BeamSearchOptions(hotwords={"a": 10**400})
 
 
 def test_boosts_may_be_any_numbers() -> None:
@@ -272,6 +281,10 @@ def test_boosts_may_be_any_numbers() -> None:
         ({"lexicon": "hello"}, ValueError, "lexicon must be a sequence of words, got the string 'hello'"),
         ({"lexicon": []}, ValueError, "lexicon is empty"),
         ({"lexicon": ["a", None]}, TypeError, r"lexicon\[1\] must be a string, got None"),
+        ({"lexicon": ["a", "b\n"]}, ValueError, r"lexicon\[1\] 'b\n' is empty or has white space in it"),
+        ({"lexicon": ["a b"]}, ValueError, r"lexicon\[0\] 'a b' is empty or has white space in it"),
+        ({"lexicon": ["a", ""]}, ValueError, r"lexicon\[1\] '' is empty or has white space in it"),
+        ({"label_priors": np.ones((4, 1))}, TypeError, r"label_priors\[0\] must be a number, got array"),
         ({"label_priors": [1.0, "a", 1.0, 1.0]}, TypeError, r"label_priors\[1\] must be a number, got 'a'"),
         ({"threads": 0}, ValueError, "threads must be at least 1, got 0$"),
         ({"threads": 2.5}, TypeError, r"threads must be a whole number, got 2\.5"),
