@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import textwrap
-import threading
-import time
-from types import FrameType
 
-import numpy as np
 import pytest
-
-from longhand_decoder import CtcBeamSearchDecoder
 
 READER = """
     import sys, threading, time
@@ -59,24 +52,32 @@ def test_the_interpreter_may_end_while_threads_read(call: str) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_a_batch_can_be_interrupted() -> None:
+INTERRUPTED = """
+    import os, signal, sys, threading, time
+    import numpy as np
+    from longhand_decoder import CtcBeamSearchDecoder
+
     decoder = CtcBeamSearchDecoder(["", "a", "b", " "])
     line = np.log(np.random.default_rng(0).dirichlet(np.ones(4), size=40)).astype(np.float32)
     started = time.process_time()
-    decoder.decode_batch([line] * 100)
-    a_line = (time.process_time() - started) / 100
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    timer = threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+    decoder.decode_batch([line] * 500)
+    a_line = (time.process_time() - started) / 500
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.process_time()
     try:
-        timer.start()
-        started = time.process_time()
-        with pytest.raises(KeyboardInterrupt):
-            decoder.decode_batch([line] * 20_000)
-        assert time.process_time() - started < 5_000 * a_line
-    finally:
-        timer.join()
-        signal.signal(signal.SIGUSR1, before)
+        decoder.decode_batch([line] * 20_000)
+    except KeyboardInterrupt:
+        print((time.process_time() - started) / a_line)
+"""
+
+
+def test_a_batch_can_be_interrupted() -> None:
+    # In a process of its own: hooks of the test runner could swallow the exception.
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert float(ended.stdout) < 10_000
