@@ -3,8 +3,8 @@
 Everything else about the distribution stands in pyproject.toml.
 
 Environment:
-    LONGHAND_CLIENT_ONLY: where it is set to 1, only the client and the protocol are built and installed: no decoder, so
-        that no compiler is needed, and no model.
+    LONGHAND_CLIENT_ONLY: where it is set to 1, only the client and the protocol are built and installed: no decoder,
+        so that no compiler is needed, and no model.
     KENLM_SOURCE_DIR: see decoder_ext/kenlm_build.py.
 """
 

@@ -31,9 +31,9 @@ sanitize: $(DEV) ## the decoder's tests and a fuzzer under AddressSanitizer and 
 	$(PY) tests/fuzz/fuzz_decoder.py --seconds $(FUZZ_SECONDS)
 
 .PHONY: decoder-example
-decoder-example: $(PY) ## build the C++ library and its example with CMake
+decoder-example: $(RUNTIME) ## build the C++ library and its example with CMake
 	@mkdir -p build
-	@.venv/bin/python -c "import sys; sys.path.insert(0, 'decoder_ext'); import kenlm_build; print(kenlm_build.kenlm_source())" \
+	@$(PY) -c "import sys; sys.path.insert(0, 'decoder_ext'); import kenlm_build; print(kenlm_build.kenlm_source())" \
 	    > build/kenlm-path
 	@cmake -S decoder_ext -B build/cmake -DCMAKE_BUILD_TYPE=Release -DKENLM_SOURCE_DIR="$$(cat build/kenlm-path)" > build/cmake.log
 	@cmake --build build/cmake -j2 && build/cmake/longhand_decoder_example

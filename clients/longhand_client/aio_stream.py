@@ -134,9 +134,8 @@ class AsyncRecognitionStream:
                         yield outcome_from_proto(pending.index, answer, pending.source)
             finally:
                 await _stop(call, tasks)
-            # What a server that is stopping says behind the last answer is of no interest; that this client was
-            # closed is.
-            if self._outbox.complete() and (event is None or not (len(self._outbox) or self._failure)):
+            # What a server that is stopping says behind the last answer is of no interest.
+            if self._outbox.complete() and (event is None or not len(self._outbox)):
                 break
             if isinstance(event, _LostStatusError) and self._heard.is_set():
                 # With nothing to write while the server ends the call, its status arrives: worth one more try.

@@ -33,7 +33,7 @@ from longhand_client.command.arguments import (
     positive,
 )
 from longhand_client.command.program import EXIT_FAILED, EXIT_OK, errors_of_usage, run_program
-from longhand_client.command.standard_streams import open_closed_streams
+from longhand_client.command.standard_streams import allow_every_character, open_closed_streams
 from longhand_client.connection import DEFAULT_ADDRESS, Connection
 from longhand_client.errors import LonghandError
 from longhand_client.local_server import LocalServer
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 (failed, or nothing was read), 2 (usage), 3 (no server), 130 (stopped by Ctrl-C).
     """
     open_closed_streams()
+    allow_every_character()
     return run_program(
         "benchmark", lambda: _run(_parsed(arguments)), "start one with `make serve`, or measure with --local"
     )

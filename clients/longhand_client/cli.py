@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
-import io
 import sys
 from collections.abc import Sequence
 
 from longhand_client.command.program import run_program
 from longhand_client.command.run import read
 from longhand_client.command.services import COMMANDS
-from longhand_client.command.standard_streams import open_closed_streams
+from longhand_client.command.standard_streams import allow_every_character, open_closed_streams
 
 _HOW_TO_START = "start one with `make serve` or `python -m longhand_server`, or read with --local"
 
@@ -26,11 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        # File names need not be text in the terminal's encoding: better odd characters than no output.
-        if isinstance(stream, io.TextIOWrapper):
-            is_utf_8 = codecs.lookup(stream.encoding).name == "utf-8"
-            stream.reconfigure(errors="surrogateescape" if is_utf_8 else "backslashreplace")
+    allow_every_character()
     command = COMMANDS.get(arguments[0]) if arguments else None
     return run_program(
         "longhand", lambda: command(arguments[1:]) if command else read(arguments), _HOW_TO_START

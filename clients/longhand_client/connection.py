@@ -16,6 +16,7 @@ from longhand_client.checks import seconds, whole_number
 DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:")
+_LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
 _TOKEN = re.compile("[!-~]+")
 _SERVICE = "longhand.v1.RecognitionService"
 # Requests up to this are kept for being sent again, which is what the server takes unless it is told otherwise.
@@ -148,9 +149,19 @@ class Connection:
             ("grpc.per_rpc_retry_buffer_size", min(self.max_message_bytes, _RETRY_BUFFER_BYTES)),
             ("grpc.service_config", json.dumps(self._service_config())),
         ]
+        if self._on_this_machine():
+            # gRPC would ask the proxy that http_proxy names, which knows another machine by these addresses.
+            options.append(("grpc.enable_http_proxy", 0))
         if self.tls is not None and self.tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options
+
+    def _on_this_machine(self) -> bool:
+        addresses = [self.address] if isinstance(self.address, str) else self.address
+        return all(
+            not address.startswith(_SCHEMES) and _LOOPBACK.fullmatch(_split(address)[0])
+            for address in addresses
+        )
 
     def _service_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from longhand_client.client import RecognizerClient
+from longhand_client.command.standard_streams import allow_every_character
 from longhand_client.errors import LonghandError
 from longhand_client.local_server import LocalServer
 
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(paths) != 1:
         print("usage: python -m longhand_client.demo IMAGE", file=sys.stderr)
         return 2
+    allow_every_character()
     image = Path(paths[0])
     if not image.is_file():
         print(f"demo: {image}: no such file", file=sys.stderr)

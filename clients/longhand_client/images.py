@@ -33,6 +33,7 @@ _Images = TypeVar("_Images")
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 # What Pillow writes into no PNG, and the mode that loses nothing that one can see.
 _CLOSEST_MODES = {"I": "I;16", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+# Half of the message that a server takes unless it is told otherwise.
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
 
 

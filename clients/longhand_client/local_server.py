@@ -35,13 +35,17 @@ class LocalServer:
         start_timeout_s: how long the model may take to load.
 
     Raises:
-        LonghandError: on entering: the server is not installed, or did not start (with its own words).
+        LonghandError: no temporary folder can be made; on entering: the server is not installed, or did not start
+            (with its own words).
     """
 
     def __init__(self, arguments: Sequence[str] = (), *, start_timeout_s: float = 60.0) -> None:
         self._arguments = list(arguments)
         self._start_timeout_s = start_timeout_s
-        self._folder = tempfile.TemporaryDirectory(prefix="longhand-")
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="longhand-")
+        except OSError as error:
+            raise LonghandError(f"no folder for the server's log: {error} (set TMPDIR to another)") from error
         self._log = Path(self._folder.name) / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ""

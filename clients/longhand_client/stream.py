@@ -76,9 +76,8 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Closed:
-    """The call of one generation has ended."""
+    """The call has ended; another is opened only then."""
 
-    generation: int
     error: LonghandError | None
 
 
@@ -208,7 +207,7 @@ class RecognitionStream:
                     yield outcome_from_proto(pending.index, answer, pending.source)
             elif isinstance(event, SourceFailed):
                 source_error = event.error  # what came before it is answered first
-            elif event.generation == self._generation:
+            else:
                 # What a server that is stopping says behind the last answer is of no interest.
                 if self._outbox.complete() and (event.error is None or not len(self._outbox)):
                     for pending in self._outbox.give_up():
@@ -241,9 +240,7 @@ class RecognitionStream:
             self._outbox.restart()
             self._changed.notify_all()
         self._call = self._open_call(self._requests(generation))
-        threading.Thread(
-            target=self._read, args=(self._call, generation), name="longhand-stream", daemon=True
-        ).start()
+        threading.Thread(target=self._read, args=(self._call,), name="longhand-stream", daemon=True).start()
 
     def _end(self) -> None:
         if sys.is_finalizing():
@@ -257,14 +254,14 @@ class RecognitionStream:
         # Wakes the source's thread if it waits for a slot.
         self._slots.release()
 
-    def _read(self, call: StreamCall, generation: int) -> None:
+    def _read(self, call: StreamCall) -> None:
         error: LonghandError | None = None
         try:
             for response in call:
                 self._events.put(response)
         except grpc.RpcError as rpc_error:
             error = from_rpc_error(rpc_error, self._settings.address)
-        self._events.put(_Closed(generation, error))
+        self._events.put(_Closed(error))
 
     def _requests(self, generation: int) -> Iterator[pb.StreamingRecognizeRequest]:
         yield self._settings.config

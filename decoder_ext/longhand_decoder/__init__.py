@@ -1,10 +1,11 @@
-"""CTC beam search with word and character n-gram language models, compiled.
+"""CTC beam search with word and character n-gram language models, in compiled C++.
 
-from longhand_decoder import CtcBeamSearchDecoder, NgramLanguageModel
+Example:
+    from longhand_decoder import CtcBeamSearchDecoder, NgramLanguageModel
 
-decoder = CtcBeamSearchDecoder(labels, word_model=NgramLanguageModel("word.klm"))
-best = decoder.decode(log_probs)[0]
-print(best.text, best.confidence)
+    decoder = CtcBeamSearchDecoder(labels, word_model=NgramLanguageModel("word.klm"))
+    best = decoder.decode(log_probs)[0]
+    print(best.text, best.confidence)
 """
 
 from longhand_decoder._core import (

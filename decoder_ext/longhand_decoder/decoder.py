@@ -228,6 +228,9 @@ class CtcBeamSearchDecoder:
         Returns:
             A stream: `push` the frames, ask for the `best` so far, `finish`. However the frames are cut into
             chunks, the result is the one that `decode` gives for the whole.
+
+        Raises:
+            ValueError: an option is out of range.
         """
         return self._core.start(self._prepare(options))
 

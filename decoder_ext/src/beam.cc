@@ -72,8 +72,8 @@ void Beam::widen() {
     stride_ *= 2;
 }
 
-// The prefixes in the beam that are one label longer than `node` learn of its slot, 0 if it leaves.
-void Beam::adopt_children(PrefixTree& tree, std::uint32_t of, std::uint32_t slot) {
+// The prefixes in the beam that are one label longer than node `of` learn of its slot, 0 if it leaves.
+void Beam::tell_children(PrefixTree& tree, std::uint32_t of, std::uint32_t slot) {
     for (std::uint32_t c = tree[of].first_child; c != PrefixNode::kNone; c = tree[c].next_sibling) {
         if (tree[c].slot != 0) parent[tree[c].slot] = static_cast<std::int32_t>(slot);
     }
@@ -100,7 +100,7 @@ std::uint32_t Beam::enter(PrefixTree& tree, std::uint32_t entering) {
         differs[slot] = above.label == own.label ? 0.0 : 1.0;
         if (above.slot != 0) gain(above.slot, column(own.label)) = kInBeam;
     }
-    adopt_children(tree, entering, slot);
+    tell_children(tree, entering, slot);
     for (std::uint32_t c = own.first_child; c != PrefixNode::kNone; c = tree[c].next_sibling) {
         if (tree[c].slot != 0) gain(slot, column(tree[c].label)) = kInBeam;
     }
@@ -113,13 +113,13 @@ void Beam::leave(PrefixTree& tree, std::uint32_t slot) {
     // It may come back: what the models think of it is known.
     if (above != 0) gain(above, column(own.label)) = static_cast<float>(model[slot] - model[above]);
     own.slot = 0;
-    adopt_children(tree, node[slot], 0);
+    tell_children(tree, node[slot], 0);
     leaving_.push_back(node[slot]);
     free_.push_back(slot);
     clear(slot);
 }
 
-void Beam::part() {
+void Beam::detach_parents() {
     std::fill(parent.begin() + kFirst, parent.begin() + size_, 0);
 }
 
@@ -165,7 +165,7 @@ void Beam::move(PrefixTree& tree, std::uint32_t from, std::uint32_t to) {
     const auto row = gains_.begin() + static_cast<std::ptrdiff_t>(from) * stride_;
     std::copy(row, row + columns_, gains_.begin() + static_cast<std::ptrdiff_t>(to) * stride_);
     tree[node[to]].slot = to;
-    adopt_children(tree, node[to], to);
+    tell_children(tree, node[to], to);
     clear(from);
 }
 

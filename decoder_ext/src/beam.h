@@ -35,8 +35,8 @@ class Beam {
     void leave(PrefixTree& tree, std::uint32_t slot);
     // Makes no prefix in the beam the parent of another: none will be there, nor a longer one by one label,
     // when the change ends.
-    void part();
-    // Puts a node into the place of its parent, behind part(). The parent stays in the tree.
+    void detach_parents();
+    // Puts a node into the place of its parent, behind detach_parents(). The parent stays in the tree.
     void replace(PrefixTree& tree, std::uint32_t slot, std::uint32_t node);
     // Ends a change of the beam: no slot below size() is free, and the tree forgets who left.
     void settle(PrefixTree& tree);
@@ -90,7 +90,7 @@ class Beam {
     void widen();
     void clear(std::uint32_t slot);
     void move(PrefixTree& tree, std::uint32_t from, std::uint32_t to);
-    void adopt_children(PrefixTree& tree, std::uint32_t node, std::uint32_t slot);
+    void tell_children(PrefixTree& tree, std::uint32_t of, std::uint32_t slot);
 
     std::uint32_t labels_ = 0;
     std::uint32_t size_ = kFirst;

@@ -87,6 +87,7 @@ LONGHAND_INLINE Floats larger(Floats a, Floats b) {
     return a > b ? a : b;
 }
 
+// ln(2) in two parts, as in fdlibm's e_exp.c.
 constexpr double kLn2High = 6.93147180369123816490e-01;  // 33 bits: k * kLn2High is exact for the k used here
 constexpr double kLn2Low = 1.90821492927058770002e-10;
 

@@ -37,8 +37,8 @@ FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
       scale_(1.0 / options.options.temperature),
       least_share_(std::exp(options.options.token_threshold)),
       purpose_(purpose),
-      unscaled_(options.options.input == InputKind::kLogits || options.options.temperature != 1.0),
-      normalises_(unscaled_ || !options.shift.empty()),
+      unnormalised_input_(options.options.input == InputKind::kLogits || options.options.temperature != 1.0),
+      normalises_(unnormalised_input_ || !options.shift.empty()),
       changes_(!options.shift.empty() || !options.allowed.empty()) {
     if (!options.allowed.empty()) masked_.resize(labels_);
     shifted_.resize(options.shift.size());
@@ -46,10 +46,10 @@ FrameReader::FrameReader(const PreparedOptions& options, Purpose purpose)
         shares_.resize(labels_);
         return;
     }
-    met_ = {blank_};
-    is_met_.resize(labels_);
-    met_values_.resize(labels_);
-    met_probabilities_.resize((labels_ + 7) / 8 * 8);  // exponentials() writes whole vectors
+    seen_ = {blank_};
+    is_seen_.resize(labels_);
+    seen_values_.resize(labels_);
+    seen_probabilities_.resize((labels_ + 7) / 8 * 8);  // exponentials() writes whole vectors
 }
 
 float FrameReader::checked_maximum(const RowSummary& summary, std::size_t index) const {
@@ -139,18 +139,18 @@ void FrameReader::read(const float* row, std::size_t index, Frame& frame) {
     find_reached(usable, best, frame);
     frame.only = Frame::kSeveral;
     choose_tokens(usable, best, frame);
-    fill_met(usable, best, frame);
+    fill_seen(usable, best, frame);
 }
 
-void FrameReader::fill_met(const float* usable, float best, Frame& frame) {
+void FrameReader::fill_seen(const float* usable, float best, Frame& frame) {
     for (const Token& token : frame.tokens) {
-        if (is_met_[token.label]) continue;
-        is_met_[token.label] = true;
-        met_.push_back(token.label);
+        if (is_seen_[token.label]) continue;
+        is_seen_[token.label] = true;
+        seen_.push_back(token.label);
     }
-    for (std::size_t i = 0; i < met_.size(); ++i) met_values_[i] = usable[met_[i]];
-    exponentials(met_values_.data(), met_.size(), best, scale_, met_probabilities_.data());
-    for (std::size_t i = 0; i < met_.size(); ++i) frame.probabilities[met_[i]] = met_probabilities_[i];
+    for (std::size_t i = 0; i < seen_.size(); ++i) seen_values_[i] = usable[seen_[i]];
+    exponentials(seen_values_.data(), seen_.size(), best, scale_, seen_probabilities_.data());
+    for (std::size_t i = 0; i < seen_.size(); ++i) frame.probabilities[seen_[i]] = seen_probabilities_[i];
 }
 
 // Labels below the threshold are impossible in this frame.
@@ -160,13 +160,13 @@ void FrameReader::read_hard(const float* row, float maximum, const float* usable
     find_reached(usable, best, frame);
     find_shares(usable, best, frame);
     // It cannot be less than the maximum, and a single label counts whatever it is.
-    if (normalises_ && !exact && frame.reached_count > 1 && (usable != row || !settle(frame))) {
+    if (normalises_ && !exact && frame.reached_count > 1 && (usable != row || !drop_below_threshold(frame))) {
         frame.log_normaliser = normaliser(row, maximum);
         find_reached(usable, best, frame);
         find_shares(usable, best, frame);
     }
     if (frame.reached_count == 1) {
-        only(frame.reached[0], best, frame);
+        set_only(frame.reached[0], best, frame);
         return;
     }
     frame.only = Frame::kSeveral;
@@ -185,7 +185,7 @@ void FrameReader::find_shares(const float* usable, float best, const Frame& fram
 // The threshold is a share of what all labels sum up to, and those in `frame` have only been compared with
 // the best one. Mostly it does not matter what the others, which are all below, add to the sum: then those
 // that do not reach it go. Where it does matter this is false, and nothing changes.
-bool FrameReader::settle(Frame& frame) {
+bool FrameReader::drop_below_threshold(Frame& frame) {
     constexpr double kRounding = 1e-5;  // normaliser() adds up in single precision
     constexpr double kBelowOne = 1.0 - std::numeric_limits<double>::epsilon();
     double sum = 0.0;
@@ -208,7 +208,7 @@ bool FrameReader::settle(Frame& frame) {
 }
 
 // The most frequent case by far: one label reaches the threshold, which is the best one.
-void FrameReader::only(std::uint32_t label, float best, Frame& frame) const {
+void FrameReader::set_only(std::uint32_t label, float best, Frame& frame) const {
     frame.only = label;
     frame.probabilities[label] = 1.0;
     frame.log_scale = best * scale_ - frame.log_normaliser;
@@ -218,7 +218,7 @@ void FrameReader::only(std::uint32_t label, float best, Frame& frame) const {
 
 FrameReader::Best FrameReader::read_best(const float* row, std::size_t index) {
     float maximum = checked_maximum(summarise(row, labels_), index);
-    const double log_normaliser = unscaled_ ? normaliser(row, maximum) : 0.0;
+    const double log_normaliser = unnormalised_input_ ? normaliser(row, maximum) : 0.0;
     const float* usable = masked(row, index);
     if (usable != row) maximum = summarise(usable, labels_).maximum;
     const auto label = static_cast<std::uint32_t>(find_value(usable, labels_, maximum));

@@ -65,10 +65,10 @@ class FrameReader {
     void read_hard(const float* row, float maximum, const float* usable, float best, Frame& frame);
     void find_reached(const float* usable, float best, Frame& frame);
     void find_shares(const float* usable, float best, const Frame& frame);
-    bool settle(Frame& frame);
+    bool drop_below_threshold(Frame& frame);
     void choose_tokens(const float* usable, float best, Frame& frame);
-    void only(std::uint32_t label, float best, Frame& frame) const;
-    void fill_met(const float* usable, float best, Frame& frame);
+    void set_only(std::uint32_t label, float best, Frame& frame) const;
+    void fill_seen(const float* usable, float best, Frame& frame);
 
     const PreparedOptions& options_;
     std::size_t labels_;
@@ -76,19 +76,19 @@ class FrameReader {
     double scale_;        // 1 / temperature
     double least_share_;  // the token threshold as a probability
     Purpose purpose_;
-    bool unscaled_;    // the input's labels do not sum up to 1
-    bool normalises_;  // ... nor would they without their priors
-    bool changes_;     // rows lose their priors, or labels that are not allowed
+    bool unnormalised_input_;  // the input's labels do not sum up to 1
+    bool normalises_;          // ... nor would they without their priors
+    bool changes_;             // rows lose their priors, or labels that are not allowed
     // What the frame's labels are looked through for while its maximum is found.
     float guess_ = std::numeric_limits<float>::infinity();
     float complete_from_ = 0.0f;  // every label from here on has been found
     std::vector<float> masked_, shifted_;
     std::vector<double> shares_;  // of Frame::reached; where the threshold is a hard one
-    // The others are for where it is not.
-    std::vector<std::uint32_t> met_;  // the blank, and the tokens so far
-    std::vector<bool> is_met_;        // per label
-    std::vector<float> met_values_;
-    std::vector<double> met_probabilities_;
+    // Those below are for where it is not.
+    std::vector<std::uint32_t> seen_;  // the blank, and the tokens so far
+    std::vector<bool> is_seen_;        // per label
+    std::vector<float> seen_values_;
+    std::vector<double> seen_probabilities_;
 };
 
 }  // namespace longhand

@@ -281,7 +281,7 @@ void ModelAutomaton::trim(std::size_t limit) {
 
 std::size_t ModelAutomaton::hash(const lm::ngram::State& state) {
     std::uint64_t value = state.length;
-    for (unsigned char i = 0; i < state.length; ++i) value = (value ^ state.words[i]) * 0x9E3779B97F4A7C15u;
+    for (unsigned char i = 0; i < state.length; ++i) value = (value ^ state.words[i]) * kHashMultiplier;
     return value >> 24;
 }
 

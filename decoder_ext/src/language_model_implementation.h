@@ -15,6 +15,9 @@
 
 namespace longhand {
 
+// 2^64 / golden ratio: multiplicative hashing (D. Knuth, "The Art of Computer Programming", section 6.4).
+inline constexpr std::uint64_t kHashMultiplier = 0x9E3779B97F4A7C15u;
+
 class NgramLanguageModel::Implementation {
   public:
     Implementation(const std::string& path, bool mapped);
@@ -91,7 +94,7 @@ class ModelAutomaton {
         }
         return arcs_[i];
     }
-    std::size_t slot(std::uint64_t key) const { return (key * 0x9E3779B97F4A7C15u >> 32) & arc_mask_; }
+    std::size_t slot(std::uint64_t key) const { return (key * kHashMultiplier >> 32) & arc_mask_; }
     Arc& add(std::uint64_t key, bool follows);
     Arc& empty_slot(std::uint64_t key);
     void follow(Arc& arc);

@@ -129,7 +129,7 @@ float Scorer::gain(PrefixTree& tree, std::uint32_t parent, std::uint32_t label) 
 std::uint64_t Scorer::history(PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& own) {
     std::uint64_t hash = 0;
     const auto mix = [&hash](std::uint64_t value) {
-        hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
+        hash = (hash ^ value) * kHashMultiplier;
         hash ^= hash >> 29;
     };
     mix(label);  // alone: labels and nodes of the lexicon are small numbers that run in parallel

@@ -60,9 +60,9 @@ void BeamSearch::advance(const Frame& frame) {
         beam_.blank.swap(beam_.new_blank);
         beam_.label_end.swap(beam_.new_label_end);
         stale_ = true;
-    } else if (frame.only != Frame::kSeveral && moves_on(frame.only)) {
+    } else if (frame.only != Frame::kSeveral && can_extend_all(frame.only)) {
         if (stale_) refresh_scores();
-        move_on(frame.only);
+        extend_all(frame.only);
     } else {
         if (stale_) refresh_scores();
         step(frame);
@@ -92,17 +92,17 @@ void BeamSearch::refresh_scores() {
 }
 
 // Whether a frame that can only be this label makes each prefix in the beam longer by it.
-bool BeamSearch::moves_on(std::uint32_t label) const {
+bool BeamSearch::can_extend_all(std::uint32_t label) const {
     const auto begin = beam_.label.begin() + Beam::kFirst, end = beam_.label.begin() + beam_.size();
     return std::find(begin, end, static_cast<std::int32_t>(label)) == end;
 }
 
 // Where expand() and select() would let every prefix leave and a longer one enter, each takes its place.
-void BeamSearch::move_on(std::uint32_t label) {
+void BeamSearch::extend_all(std::uint32_t label) {
     const double threshold = options_.options.beam_threshold;
     const double start = scorer_.hotword_start(label);
     best_ = -kInfinity;
-    beam_.part();
+    beam_.detach_parents();
     for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
         const double probability = joined(beam_.blank[slot], beam_.label_end[slot]);
         const double least = std::max(best_ + threshold, std::numeric_limits<double>::lowest());

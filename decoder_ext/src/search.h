@@ -79,8 +79,8 @@ class BeamSearch {
   private:
     void step(const Frame& frame);
     void refresh_scores();
-    bool moves_on(std::uint32_t label) const;
-    void move_on(std::uint32_t label);
+    bool can_extend_all(std::uint32_t label) const;
+    void extend_all(std::uint32_t label);
     void expand(const Frame& frame);
     void set_headroom(std::uint32_t slot, const ModelState& state);
     void propose(const Frame& frame, const Token& token);

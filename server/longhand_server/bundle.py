@@ -34,7 +34,7 @@ class ModelBundle:
         name, version, description: for people and for requests.
         alphabet: labels of the network; 0 is the blank.
         line: shape of the images that the network reads.
-        network: fields of :class:`longhand_server.config.NetworkConfig`.
+        network: its size.
         decoder: fields of ``longhand_decoder.BeamSearchOptions``, tuned for this model.
         label_priors: how often the network says each label, on average over frames, the blank first; or None.
         directory: the folder.
@@ -49,7 +49,7 @@ class ModelBundle:
     description: str
     alphabet: Alphabet
     line: LineFormat
-    network: Mapping[str, Any]
+    network: NetworkConfig
     decoder: Mapping[str, Any]
     label_priors: tuple[float, ...] | None
     directory: Path
@@ -81,13 +81,12 @@ def load_bundle(directory: Path | str) -> ModelBundle:
     try:
         alphabet = Alphabet(list(_get(content, "alphabet", str, where)))
         line = LineFormat(**_get(content, "line", dict, where))
-        network = _get(content, "network", dict, where)
-        labels = NetworkConfig(**network).labels
+        network = NetworkConfig(**_get(content, "network", dict, where))
     except (TypeError, ValueError) as error:
         raise InvalidModelError(f"{where}: {error}") from error
-    if labels != len(alphabet):
+    if network.labels != len(alphabet):
         raise InvalidModelError(
-            f"{where}: the network has {labels} labels, the alphabet with the blank {len(alphabet)}"
+            f"{where}: the network has {network.labels} labels, the alphabet with the blank {len(alphabet)}"
         )
     files = _get(content, "files", dict, where)
     return ModelBundle(
@@ -98,7 +97,7 @@ def load_bundle(directory: Path | str) -> ModelBundle:
         line=line,
         network=network,
         decoder=_get(content, "decoder", dict, where),
-        label_priors=_label_priors(content, labels, where),
+        label_priors=_label_priors(content, network.labels, where),
         directory=directory,
         digest=digest,
         onnx_path=_required_file(files, "onnx", where),

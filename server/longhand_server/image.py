@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from longhand_server.config import DEFAULT_IMAGE_LIMITS, ImageLimits, LineFormat
 from longhand_server.errors import InvalidImageError
-from longhand_server.image_file import MIN_SIDE as MIN_SIDE  # for training, too
-from longhand_server.image_file import decode_grey
+from longhand_server.image_file import MIN_SIDE, decode_grey
 
 # Rows that a scan is brought to: few, which do for a crop that the text fills; where it turns out to fill less of
 # them than the network's lines have rows, more.

@@ -44,6 +44,16 @@ def _shorten_undecodable(record: logging.LogRecord) -> bool:
     return True
 
 
+def _shorten_unsent(record: logging.LogRecord) -> bool:
+    """Leaves one line of what gRPC says of an answer whose client left before it was sent."""
+    error = record.exc_info[1] if record.exc_info else None
+    if type(error).__name__ == "ExecuteBatchError" and "SendMessage" in str(error):
+        record.msg, record.args = "an answer could not be sent: its client is gone", ()
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
+
+
 def set_up_logging(config: ObserveConfig) -> None:
     """Sends all log lines of the process to standard error."""
     # A disk that is full must not stop the service, nor fill what is left with complaints about it.
@@ -51,4 +61,5 @@ def set_up_logging(config: ObserveConfig) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if config.log_format == "json" else _TextFormatter())
     handler.addFilter(_shorten_undecodable)
+    handler.addFilter(_shorten_unsent)
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)

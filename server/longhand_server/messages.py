@@ -122,6 +122,8 @@ def write_model(model: ServedModel, *, is_default: bool) -> pb.Model:
         has_character_model=bundle.character_model_path is not None,
         line_height_px=bundle.line.height,
     )
+    if model.loading:
+        message.state = pb.MODEL_STATE_LOADING
     loaded = model.loaded
     if loaded is not None:
         message.state = pb.MODEL_STATE_READY

@@ -24,6 +24,9 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _STAGES = ("queue", "decode_image", "infer", "beam")
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+# Counted at 0 from the start, so that the first fault is a rise.
+_READING = ("Recognize", "BatchRecognize", "StreamingRecognize", "ModelInfer", "ModelStreamInfer")
+_FAULTS = ("INTERNAL", "RECOGNITION_FAILED")
 
 
 class _Distribution:
@@ -48,11 +51,6 @@ class _Distribution:
     @property
     def sum(self) -> float:
         return self._sum
-
-
-# Counted at 0 from the start, so that the first fault is a rise.
-_READING = ("Recognize", "BatchRecognize", "StreamingRecognize", "ModelInfer", "ModelStreamInfer")
-_FAULTS = ("INTERNAL", "RECOGNITION_FAILED")
 
 
 class _ModelCounts:

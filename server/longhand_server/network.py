@@ -8,6 +8,8 @@ System" (DAS 2022).
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,10 +19,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from longhand_server.config import NetworkConfig
 
 FRAME_STRIDE = 4
+Widths = TypeVar("Widths", int, Tensor)
 
 
-def frame_count(width: int) -> int:
-    """Frames T of an image of the given width, px."""
+def frame_count(width: Widths) -> Widths:
+    """Frames T of an image of the given width, px; of several, (N,) for (N,)."""
     return -(-width // FRAME_STRIDE)
 
 
@@ -140,7 +143,7 @@ class LineNetwork(nn.Module):
         if widths is None:
             hidden, _ = self.rnn(sequence)
         else:
-            frames = torch.div(widths + FRAME_STRIDE - 1, FRAME_STRIDE, rounding_mode="floor").cpu()
+            frames = frame_count(widths).cpu()
             # Sorting makes a GPU wait for the host; lines that come widest first need none.
             in_order = bool((frames[1:] <= frames[:-1]).all())
             packed = pack_padded_sequence(sequence, frames, batch_first=True, enforce_sorted=in_order)

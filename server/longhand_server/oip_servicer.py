@@ -148,7 +148,7 @@ class InferenceServicer(RefusingServicer):
             async def infer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
                 return await self._infer_one(request, call, turn, strict)
 
-            ordered = OrderedInference(infer, limits.max_stream_in_flight, limits.max_batch_items)
+            ordered = OrderedInference(infer, limits.max_stream_in_flight)
             stream = AnswerStream(
                 ordered.paced(aiter(request_iterator)), ordered.answer, limits.max_stream_in_flight
             )

@@ -21,13 +21,11 @@ class OrderedInference:
         infer: Answers one request.
         most_in_flight: Images that are worked on at a time. No request is read while there are so many; the last
             one read may go beyond it.
-        most_in_request: Images that one request may hold.
     """
 
-    def __init__(self, infer: Infer, most_in_flight: int, most_in_request: int) -> None:
+    def __init__(self, infer: Infer, most_in_flight: int) -> None:
         self._infer = infer
         self._most_in_flight = most_in_flight
-        self._most_in_request = most_in_request
         self._in_flight = 0
         self._room = asyncio.Event()
         self._last = asyncio.Event()
@@ -70,4 +68,4 @@ class OrderedInference:
     def _size(self, request: oip.ModelInferRequest) -> int:
         """The images that a request claims to hold; where that is not true it is refused at once."""
         claimed = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
-        return max(1, min(claimed, self._most_in_request))
+        return max(1, claimed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from dataclasses import dataclass
 
 from longhand_server.alphabet import Alphabet
@@ -39,7 +40,7 @@ class RecognitionOptions:
         character_bonus: Added for each character, -20 to 20.
         unknown_word_penalty: Subtracted for each word that the word model does not know, 0 to 100.
         temperature: Divisor of the network's log-probabilities, 0.1 to 10.
-        hotwords: Words to favour, each with what it adds to a hypothesis that holds it, 0 to 20.
+        hotwords: Words to favour, each with what it adds to a hypothesis that holds it, 0 to 20; kept in NFC.
         alternatives: Readings to give, 1 to 100.
         allowed_characters: The only characters that may be read; empty = all.
         include_words: Whether to place each word.
@@ -84,6 +85,9 @@ class RecognitionOptions:
                 )
             if not (math.isfinite(boost) and 0 <= boost <= 20):
                 _refuse(f"{where}.boost", boost, "0 to 20")
+        # Clients may send letters and their accents apart, as macOS does in file names; a model has them in one.
+        composed = tuple((unicodedata.normalize("NFC", word), boost) for word, boost in self.hotwords)
+        object.__setattr__(self, "hotwords", composed)
 
     def beam_settings(self) -> dict[str, object]:
         """The beam search settings that differ from the model's own, by the decoder's names."""

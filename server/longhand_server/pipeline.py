@@ -189,9 +189,10 @@ class RecognitionPipeline:
             job.reading = None  # a circle, as in _read of a staged pipeline
 
     def _load(self, job: Job) -> LineImage:
+        job.check_wanted()  # it may have waited for its thread
         begun = time.perf_counter()
         job.queue_ms = (begun - job.arrived) * 1000
-        data, job.data = job.data, b""
+        data = job.data
         line = data if isinstance(data, LineImage) else load_line_image(data, self._line, self._limits)
         job.line = line
         job.decoded = time.perf_counter()
@@ -244,7 +245,6 @@ class SerialPipeline(LocalPipeline):
         return self._workers.submit(self._run_now, jobs[0])
 
     def _run_now(self, job: Job) -> list[Transcription]:
-        job.check_wanted()
         line = self._load(job)
         if line.is_blank:
             return [blank_transcription(line)]
@@ -308,7 +308,6 @@ class StagedPipeline(LocalPipeline):
         # A function of its own: an exception knows the variables of the functions that it went through, and among
         # those may not be the list that it is in, or image and lines stay until a full garbage collection.
         try:
-            job.check_wanted()  # the others before it took their time
             return self._load(job)
         except Exception as error:
             return error

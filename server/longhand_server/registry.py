@@ -78,6 +78,11 @@ class ServedModel:
         """Version, such as ``"1.0.0"``."""
         return self.bundle.version
 
+    @property
+    def loading(self) -> bool:
+        """Whether it is on its way into memory."""
+        return self._loading is not None
+
     async def pipeline(self) -> RecognitionPipeline:
         """The model's queue and workers; loads the model if need be.
 

@@ -57,6 +57,7 @@ class RemotePipeline(RecognitionPipeline):
         line = await self._workers.submit(self._load, job)
         if line.is_blank:
             return [blank_transcription(line)]
+        job.check_wanted()
         result = await self._reader.read(
             self._name, self._version, line, job.options, job.priority, job.caller
         )

@@ -112,14 +112,13 @@ class TorchLineModel:
     def __init__(self, bundle: ModelBundle, device: str, precision: str = "auto") -> None:
         import torch
 
-        from longhand_server.config import NetworkConfig
         from longhand_server.network import LineNetwork
 
         self.device = device
         self._device = torch.device(device)
         self._stride = bundle.line.frame_stride
         try:
-            network = LineNetwork(NetworkConfig(**bundle.network))
+            network = LineNetwork(bundle.network)
             # numpy leaves a path's file open where it cannot read it.
             with bundle.weights_path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays}

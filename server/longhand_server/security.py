@@ -59,12 +59,11 @@ class Caller:
         """
         if self.lines_per_s == math.inf:
             return
-        burst = max(1.0, self.lines_per_s)
         grown = self._allowance + max(0.0, now - self._counted_at) * self.lines_per_s
-        self._allowance = min(burst, grown)
+        self._allowance = min(self.lines_per_s, grown)
         self._counted_at = now
-        # A batch larger than the burst may pass when the allowance is full, and is paid for afterwards.
-        needed = min(float(images + leave), burst)
+        # What is more than the allowance can be may pass when that is full, and is paid for afterwards.
+        needed = min(float(images + leave), self.lines_per_s)
         if self._allowance < needed - _ROUNDING:
             wait_ms = math.ceil((needed - self._allowance) / self.lines_per_s * 1000)
             raise RateLimitedError(

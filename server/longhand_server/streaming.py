@@ -36,6 +36,7 @@ class AnswerStream(Generic[RequestT, ResponseT]):
         self._answers: asyncio.Queue[ResponseT | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
+        self._has_begun = False
         self._reading = True
         self._error: Exception | None = None
 
@@ -88,18 +89,16 @@ class AnswerStream(Generic[RequestT, ResponseT]):
 
     async def _read(self) -> None:
         """Reads requests until their end, then waits for the answers and marks the end."""
+        self._has_begun = True
         try:
-            while True:
+            while self._error is None:
                 await self._slots.acquire()
                 request = await anext(self._requests)
                 task = asyncio.get_running_loop().create_task(self._answer(request))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-        except StopAsyncIteration:
-            pass
-        except asyncio.CancelledError:
-            if self._error is None:  # cancel(), not _stop_reading()
-                raise
+        except (StopAsyncIteration, asyncio.CancelledError):
+            pass  # the latter by cancel() or _stop_reading()
         except Exception as error:
             self._error = self._error or error
         self._reading = False
@@ -115,5 +114,6 @@ class AnswerStream(Generic[RequestT, ResponseT]):
 
     def _stop_reading(self, error: Exception) -> None:
         self._error = self._error or error
-        if self._reading and self._reader is not None:
+        # A reader that is only about to begin sees the error; cancelled before its first step, it would mark no end.
+        if self._has_begun and self._reading and self._reader is not None:
             self._reader.cancel()

@@ -52,7 +52,8 @@ class FakeServicer(rpc.RecognitionServiceServicer):
         if image.startswith(b"text:"):
             text = image[5:].decode()
             result = pb.RecognitionResult(text=text, confidence=0.75, model="en", model_version="1.0.0")
-            result.alternatives.add(text=text, confidence=0.75, total_log_probability=-1.5)
+            best = result.alternatives.add(text=text, confidence=0.75, total_log_probability=-1.5)
+            best.acoustic_log_probability, best.language_model_log_probability = -1.0, -0.5
             result.words.add(text=text, confidence=0.5, x_start_px=3.0, x_end_px=40.0)
             result.characters.add(text=text[:1], confidence=0.5, x_start_px=3.0, x_end_px=8.0)
             result.timings.infer_ms = 12.0
@@ -105,6 +106,7 @@ class FakeServicer(rpc.RecognitionServiceServicer):
         assert first.WhichOneof("message") == "config"
         with self.lock:
             self.requests.append(first)
+            self.metadata.append(dict(context.invocation_metadata()))
             refused = len(self.requests) - 1 in self.stream_refused
         if refused:
             context.abort(grpc.StatusCode.UNAVAILABLE, "starting")

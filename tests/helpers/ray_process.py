@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from helpers.process_tree import process_tree, title
+from helpers.web_process import free_port
 
 CONFIG = Path(__file__).parents[2] / "server" / "deploy" / "ray" / "longhand.yaml"
 _START_SECONDS = 300.0
@@ -34,14 +34,6 @@ for attempt in range(3):  # a busy machine may take longer than the 30 s that Ra
         ray.shutdown()
 cli(["run", sys.argv[1]])
 """
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def ray_config(model: Path, port: int, replicas: int = 1, **arguments: Mapping[str, Any]) -> dict[str, Any]:

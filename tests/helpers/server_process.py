@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from helpers.process_tree import cpu_seconds
+
 _START_SECONDS = 30.0
 
 
@@ -73,8 +75,7 @@ class ServerProcess:
 
     def cpu_seconds(self) -> float:
         """The CPU time that it has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds([self.process.pid])
 
     def thread_seconds(self) -> float:
         """The CPU time that the threads which live now have used, to the microsecond."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from longhand_client import AsyncRecognizerClient, Outcome, RecognizerClient
@@ -18,10 +18,11 @@ def read_all_sync(
     take: int | None = None,
     timeout_s: float = 30.0,
     retries: int = 3,
+    token: str | None = None,
     **keywords: Any,
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    with RecognizerClient(address, timeout_s=timeout_s, retries=retries) as client:
+    with RecognizerClient(address, timeout_s=timeout_s, retries=retries, token=token) as client:
         for outcome in client.recognize_stream(images, **keywords):
             outcomes.append(outcome)
             if len(outcomes) == take:
@@ -36,11 +37,14 @@ def read_all_async(
     take: int | None = None,
     timeout_s: float = 30.0,
     retries: int = 3,
+    token: str | None = None,
     **keywords: Any,
 ) -> list[Outcome]:
     async def read() -> list[Outcome]:
         outcomes: list[Outcome] = []
-        async with AsyncRecognizerClient(address, timeout_s=timeout_s, retries=retries) as client:
+        async with AsyncRecognizerClient(
+            address, timeout_s=timeout_s, retries=retries, token=token
+        ) as client:
             async for outcome in client.recognize_stream(images, **keywords):
                 outcomes.append(outcome)
                 if len(outcomes) == take:
@@ -56,3 +60,9 @@ def lines(count: int) -> list[bytes]:
 
 def texts(outcomes: list[Outcome]) -> list[str]:
     return [outcome.result().text for outcome in outcomes]
+
+
+def endless_after(images: Iterator[bytes]) -> Iterator[bytes]:
+    yield from images
+    while True:
+        yield b"text:more"

@@ -17,7 +17,7 @@ from longhand_server.alphabet import Alphabet
 from longhand_server.config import NetworkConfig
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint
-from longhand_training.dataset import DEFAULT_CHARACTERS
+from longhand_training.text import DEFAULT_CHARACTERS
 from longhand_training.train import _ENVIRONMENT
 
 # Runs the command on these arguments, to its end.

@@ -11,9 +11,10 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from helpers.ray_process import RayProcess, free_port, ray_config
+from helpers.ray_process import RayProcess, ray_config
 from helpers.server_process import ServerProcess
 from helpers.toy_model import write_bundle
+from helpers.web_process import free_port
 from longhand.v1 import recognition_pb2_grpc
 
 Engine: TypeAlias = ServerProcess | RayProcess

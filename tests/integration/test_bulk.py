@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from helpers.process_tree import process_tree, title
-from helpers.ray_process import free_port
 from helpers.toy_model import ALPHABET, draw_image
+from helpers.web_process import free_port
 from longhand_server import bulk
 
 CLI = [sys.executable, str(Path(__file__).parents[2] / "clients" / "cli.py"), "batch"]

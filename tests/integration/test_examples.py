@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.rpc import status_pb2
 
 import longhand_client
 from helpers.server_process import ServerProcess
@@ -148,6 +149,25 @@ def test_calls_from_a_shell(server: ServerProcess, scans: Path) -> None:
     outcome = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
     assert '"name": "toy"' in outcome.stdout
     assert '"text": "abc"' in outcome.stdout
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None or not (ROOT / "node_modules" / "@grpc" / "grpc-js").exists(),
+    reason="needs node and grpc-js: npm install --no-save @grpc/grpc-js @grpc/proto-loader",
+)
+def test_read_lines_from_node(server: ServerProcess, scans: Path) -> None:
+    (scans / "bad.png").write_bytes(b"no image")
+    names = ("1.png", "bad.png", "missing.png", "2.png")
+    command = ["node", str(EXAMPLES / "read_lines.mjs"), server.address, *names]
+    environment = {**os.environ, "GOOGLE_PROTOS": str(Path(status_pb2.__file__).parents[2])}
+    outcome = subprocess.run(
+        command, cwd=scans, capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+    assert sorted(outcome.stdout.splitlines()) == ["1.png\tabc", "2.png\tde ab"]
+    bad, missing = sorted(outcome.stderr.splitlines())
+    assert bad.startswith("bad.png: INVALID_IMAGE: ")
+    assert missing.startswith("missing.png: ENOENT")
+    assert outcome.returncode == 1
 
 
 @pytest.mark.slow

@@ -137,6 +137,24 @@ def test_leaving_a_stream_ends_its_threads(local: RecognizerClient) -> None:
     assert threading.active_count() <= before
 
 
+def test_a_source_that_runs_ahead_does_not_outlive_its_call(channel: InProcessChannel) -> None:
+    image, before = draw_image("a"), threading.active_count()
+
+    def endless() -> Iterator[pb.StreamingRecognizeRequest]:
+        yield pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig())
+        while True:
+            yield pb.StreamingRecognizeRequest(image=pb.StreamingRecognizeImage(image=image))
+
+    for _ in range(20):  # at some of the ends a request lies there that nobody has taken
+        call = rpc.RecognitionServiceStub(channel).StreamingRecognize(endless())
+        assert next(call).result.text == "a"
+        call.cancel()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
 def test_a_source_that_fails_gives_its_own_error(local: RecognizerClient) -> None:
     def images() -> Iterator[bytes]:
         yield draw_image("a")

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+import longhand_server
 from helpers.server_process import ServerProcess, run_server, server_command
 from helpers.toy_model import draw_image, write_bundle
 from longhand.v1 import recognition_pb2 as pb
@@ -146,7 +147,11 @@ def _heeds_or_ignores(pid: int, number: signal.Signals) -> bool:
 
 
 def test_a_model_that_is_written_over_goes_on_reading(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle")
+    # A language model on top, since a mapped one that shrinks would kill the server.
+    shipped = Path(longhand_server.__file__).parent / "models" / "en" / "char.klm"
+    files = {"char.klm": shipped.read_bytes()} if shipped.exists() else {}
+    decoder = {"beam_width": 20, "character_weight": 0.01}
+    bundle = write_bundle(tmp_path / "bundle", files=files, decoder=decoder)
     with (
         ServerProcess(bundle, tmp_path / "run") as server,
         RecognizerClient(server.address) as client,

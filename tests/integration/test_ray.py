@@ -19,8 +19,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from helpers.ray_process import RayProcess, free_port, ray_config
+from helpers.ray_process import RayProcess, ray_config
 from helpers.toy_model import ALPHABET, draw_image
+from helpers.web_process import free_port
 from longhand_client import AuthenticationError, InvalidImageError, InvalidRequestError, RecognizerClient
 
 pytestmark = pytest.mark.scale

@@ -141,8 +141,9 @@ def test_there_is_nothing_else(web: WebProcess, path: str) -> None:
     assert web.ask("/api/recognize").status == 405
 
 
-def test_other_sites_may_not_use_it(web: WebProcess) -> None:
-    headers = {"sec-fetch-site": "cross-site"}
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_other_sites_may_not_use_it(web: WebProcess, site: str) -> None:
+    headers = {"sec-fetch-site": site}
     answer = web.ask("/api/recognize", method="POST", body=draw_image("ab"), headers=headers)
     assert (answer.status, reason(answer.body)) == (403, "OTHER_SITE")
 

@@ -37,7 +37,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
     assert (bundle.name, bundle.version, bundle.description) == ("tiny", "7", "for tests")
     assert bundle.alphabet.characters == ("a", "b", "c")
     assert bundle.line == LineFormat()
-    assert NetworkConfig(**bundle.network) == NetworkConfig(labels=4)
+    assert bundle.network == NetworkConfig(labels=4)
     assert bundle.decoder == {"beam_width": 9}
     assert bundle.word_model_path == folder / "word.klm"
     assert bundle.character_model_path is None
@@ -83,6 +83,7 @@ def _edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
         (_edit(lambda c: c["files"].pop("onnx")), "files.onnx is missing"),
         (_edit(lambda c: c["files"]["onnx"].update(path="../model.onnx")), "leaves the folder"),
         (lambda f: (f / "model.onnx").write_bytes(b"other"), "model.onnx: damaged or exchanged"),
+        (lambda f: (f / "word.klm").write_bytes((f / "word.klm").read_bytes()[::-1]), "damaged or exchanged"),
         (lambda f: (f / "word.klm").unlink(), "word.klm: No such file"),
     ],
 )

@@ -95,7 +95,7 @@ def test_the_exported_onnx_and_the_weights_agree_with_each_other(
     export_bundle(saved, tmp_path, name="tiny", version="1", description="random weights")
     bundle = load_bundle(tmp_path)
     onnx_model = load_line_model(bundle, "cpu")
-    rounded = LineNetwork(NetworkConfig(**bundle.network)).eval()
+    rounded = LineNetwork(bundle.network).eval()
     with np.load(bundle.weights_path, allow_pickle=False) as arrays:
         weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays}
     missing, unexpected = rounded.load_state_dict(weights, strict=False)

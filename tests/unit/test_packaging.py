@@ -86,6 +86,16 @@ def test_make_help_lists_every_command() -> None:
     assert sorted(listed) == sorted(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_example_in_cpp_installs_what_it_needs(tmp_path: Path) -> None:
+    # A new environment of Python 3.12 or later has no setuptools, which kenlm_build imports.
+    command = ["make", "--dry-run", f"VENV={tmp_path / 'venv'}", "decoder-example"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    commands = done.stdout
+    assert 0 < commands.find(".ci/install package") < commands.find("import kenlm_build")
+    assert f"{tmp_path}/venv/bin/python -c" in commands
+
+
 def test_documents_name_commands_and_files_that_exist() -> None:
     commands = set(re.findall(r"^\.PHONY: (\S+)$", "".join(p.read_text() for p in MAKEFILES), re.MULTILINE))
     for path in DOCUMENTS:

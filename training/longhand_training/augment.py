@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from longhand_server.image import MIN_SIDE
+from longhand_server.image_file import MIN_SIDE
 from longhand_training.ink import Grey, smooth_noise
 
 # OpenCV warps nothing of more than 32,767 px on a side; no slant, stretch and tilt make more than that of these.

@@ -81,15 +81,14 @@ class Checkpoint:
             ValueError: its weights do not fit its network.
         """
         bundle = load_bundle(directory)
-        config = NetworkConfig(**bundle.network)
-        network = LineNetwork(config)
+        network = LineNetwork(bundle.network)
         with np.load(bundle.weights_path, allow_pickle=False) as arrays:
             weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays}
         try:
             network.load_state_dict(weights, strict=False)
         except RuntimeError as error:
             raise ValueError(f"{bundle.weights_path}: {error}") from error
-        return cls(config, "".join(bundle.alphabet.characters), network.state_dict(), {}, {})
+        return cls(bundle.network, "".join(bundle.alphabet.characters), network.state_dict(), {}, {})
 
     def restore(self) -> LineNetwork:
         """The network with the averaged weights, in evaluation mode."""
@@ -127,7 +126,7 @@ def mixed(first: Checkpoint, other: Checkpoint, share: float) -> Checkpoint:
     return Checkpoint(first.network, first.characters, weights, {}, settings)
 
 
-def averaged(average: Weights, current: Weights, decay: float) -> None:
+def update_average(average: Weights, current: Weights, decay: float) -> None:
     """Moves the exponential moving average towards the current weights, in place."""
     whole = [name for name, tensor in current.items() if not tensor.dtype.is_floating_point]
     moving = [name for name in current if name not in whole]

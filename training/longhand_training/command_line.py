@@ -67,13 +67,17 @@ def add_own_lines(group: argparse._ActionsContainer, part: str, *, hold_out: boo
     group.set_defaults(iam_part=part, hold_out=0.0)
 
 
-def refuse_parts_of_nothing(options: argparse.Namespace) -> None:
+def refuse_parts_of_nothing(options: argparse.Namespace, hold_out: float = 0.0) -> None:
     """A part of lines that are not named would go unnoticed.
 
+    Args:
+        options: of :func:`add_own_lines`.
+        hold_out: what ``--hold-out`` is where it is not named.
+
     Raises:
-        ValueError: options of :func:`add_own_lines` that say which part, without what it is of.
+        ValueError: one says which part, without what it is of.
     """
-    if options.hold_out and not options.folder:
+    if options.hold_out != hold_out and not options.folder:
         raise ValueError("--hold-out needs --folder (its lines)")
     if options.iam is None and options.iam_ids != options.iam_part:
         raise ValueError("--iam-ids needs --iam (the database)")

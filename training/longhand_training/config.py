@@ -5,34 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from longhand_server.config import NetworkConfig
-from longhand_training.iam import IAM_TRAINING
 
 # Where the packs are looked for.
 DATA = Path("../shared/data")
 # The peak of a whole run would damage weights that read well already.
 FINE_TUNING_RATE = 3e-4
-
-
-# Default shares of what the data folder holds.
-_PACK_SHARES = {"pen": 0.52, "font": 0.13, "copiste": 0.22, "historical": 0.13}
-
-# Values of the options of :func:`add_source_options` that mean nothing without other ones, where they are not named.
-_ABSENT: Mapping[str, Any] = {
-    "iam_ids": IAM_TRAINING,
-    "validate_iam_ids": None,
-    "hold_out": 0.1,
-    "folder_share": 1.0,
-    "fonts": None,
-    "no_recompose": False,
-    "no_other_hands": False,
-    **{f"{name}_share": share for name, share in _PACK_SHARES.items()},
-}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -153,7 +136,7 @@ def sized_like(config: TrainingConfig, network: NetworkConfig) -> TrainingConfig
     """The configuration with the size of a given network, which is to be trained further.
 
     Raises:
-        ValueError: another size was asked for in so many words.
+        ValueError: a size is named that is not the network's.
     """
     sizes: dict[str, Any] = {}
     for item in dataclasses.fields(config):
@@ -163,103 +146,3 @@ def sized_like(config: TrainingConfig, network: NetworkConfig) -> TrainingConfig
                 raise ValueError(f"--{item.name}: got {wanted}, but the network that is to go on has {there}")
             sizes[item.name] = there
     return dataclasses.replace(config, **sizes)
-
-
-def source_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of :func:`add_source_options` as plain values: shares, and which sources there were."""
-    return {
-        **{name: value for name, value in vars(options).items() if name.endswith("_share")},
-        "recompose": not options.no_recompose,
-        "other_hands": not options.no_other_hands,
-        "word_cuts": options.word_cuts is not None,
-        "fonts": options.fonts is not None,
-        "own_lines": [str(path) for path in options.folder],
-        "own_validation_lines": [str(path) for path in options.validate],
-        "hold_out": hold_out(options),
-        "validate_iam_ids": options.validate_iam_ids,
-        "iam": options.iam is not None,
-        "iam_ids": options.iam_ids,
-    }
-
-
-def hold_out(options: argparse.Namespace) -> float:
-    """The share of own lines that is kept back for validation: none where ``--validate`` names others."""
-    return 0.0 if options.validate else float(options.hold_out)
-
-
-def refuse_unused(options: argparse.Namespace) -> None:
-    """Options that mean nothing without the data they are of would go unnoticed, and into the record.
-
-    Raises:
-        ValueError: one is named without that data (it is in the message).
-    """
-    named = {name: getattr(options, name) != absent for name, absent in _ABSENT.items()}
-    if options.iam is None:
-        for name in ("iam_ids", "validate_iam_ids"):
-            if named[name]:
-                raise ValueError(f"--{name.replace('_', '-')} needs --iam (the database)")
-    if not options.folder and named["hold_out"]:
-        raise ValueError("--hold-out needs --folder (its lines)")
-    if not options.folder and options.iam is None and named["folder_share"]:
-        raise ValueError("--folder-share needs --folder or --iam (own lines)")
-    if options.data is not None:
-        return
-    for name, what in (
-        ("fonts", "text"),
-        ("no_recompose", "pen lines"),
-        ("no_other_hands", "pen lines"),
-        *((f"{pack}_share", "lines") for pack in _PACK_SHARES),
-    ):
-        if named[name]:
-            raise ValueError(f"--{name.replace('_', '-')} needs --data (its {what})")
-
-
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say where training lines come from."""
-    group = parser.add_argument_group("training lines")
-    group.add_argument("--data", type=Path, help="folder with the packs (see training/README.md)")
-    group.add_argument("--fonts", type=Path, help="folder made by python -m longhand_training.fonts")
-    group.add_argument("--folder", type=Path, action="append", default=[], help="own lines: folder or TSV")
-    group.add_argument("--iam", type=Path, help="root of the IAM database (lines.txt, lines/)")
-    group.add_argument(
-        "--iam-ids",
-        default=_ABSENT["iam_ids"],
-        help="its lines: aachen_train (validates on aachen_validation), all, or a file of ids (default: %(default)s)",
-    )
-    group.add_argument(
-        "--validate-iam-ids",
-        help="its lines to validate on, which are not trained on: a part or a file of ids",
-    )
-    kept_back = group.add_mutually_exclusive_group()
-    kept_back.add_argument(
-        "--hold-out",
-        type=number(float, 0, 0.5),
-        default=_ABSENT["hold_out"],
-        help="share of the lines of each --folder to validate on, 0 to 0.5 (default: %(default)s)",
-    )
-    kept_back.add_argument(
-        "--validate",
-        type=Path,
-        action="append",
-        default=[],
-        help="own lines to validate on instead, folder or TSV; every other line of each --folder is trained on",
-    )
-    group.add_argument("--no-recompose", action="store_true", help="take pen lines only as written")
-    group.add_argument(
-        "--no-other-hands", action="store_true", help="do not change pen lines as if others had written them"
-    )
-    group.add_argument(
-        "--word-cuts",
-        type=Path,
-        help="file of longhand_training.word_cuts: every second scan is made anew from words of its page",
-    )
-    for name, share in _PACK_SHARES.items():
-        group.add_argument(
-            f"--{name}-share", type=number(float, 0), default=share, help=f"(default: {share})"
-        )
-    group.add_argument(
-        "--folder-share",
-        type=number(float, 0),
-        default=_ABSENT["folder_share"],
-        help="share of own lines (default: 1)",
-    )

@@ -21,12 +21,6 @@ from longhand_training.augment import augment_pixels, warp_pixels
 from longhand_training.sources import Maker, ScanSource
 from longhand_training.text import shown
 
-# Printable ASCII, then the accented letters and signs of the data.
-DEFAULT_CHARACTERS = (
-    "".join(chr(i) for i in range(32, 127)) + "£€§°½àáâäæçèéêëìíîïñóôöùúûüœÀÁÂÄÇÈÉÊËÎÏÑÓÔÖÙÛÜŒ"
-)
-
-
 # Widths of a batch are rounded up to a multiple of this: a GPU looks for its way of computing anew for every shape.
 _WIDTH_STEP = 64
 # So many lines in a row that cannot be used mean that hardly any can.
@@ -70,7 +64,7 @@ class LineDataset(IterableDataset[Batch]):
     """Endless batches, drawn and augmented as they are asked for; one random stream per loader worker.
 
     Attributes:
-        sources: what :func:`make_sources` gave.
+        sources: what :func:`longhand_training.line_sets.make_sources` gave.
         alphabet: characters. Own lines with others are left out from the start, which is said on stderr; any other
             such line is drawn again.
         line: normalised shape.

@@ -26,8 +26,8 @@ from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint, mixed
 from longhand_training.command_line import add_own_lines, exit_status, refuse_parts_of_nothing
 from longhand_training.iam import IAM_TRAINING
-from longhand_training.line_sets import SourceConfig
 from longhand_training.quantise import calibration_lines, quantise_onnx
+from longhand_training.source_config import SourceConfig
 from longhand_training.text import escaped
 
 # Settings of a bundle that was never tuned; ``longhand_training.tune`` replaces them.

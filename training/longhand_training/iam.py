@@ -11,7 +11,8 @@ from longhand_server.alphabet import fold_text
 from longhand_training.packs import LabelledImage, Skipped, report_skipped, table_rows
 
 # The RWTH (Aachen) partition that most papers report: 6,482, 976 and 2,915 lines; no writer is in two parts.
-IAM_PARTITIONS = IAM_TRAINING, IAM_VALIDATION, IAM_TEST = "aachen_train", "aachen_validation", "aachen_test"
+IAM_TRAINING, IAM_VALIDATION, IAM_TEST = "aachen_train", "aachen_validation", "aachen_test"
+IAM_PARTITIONS = (IAM_TRAINING, IAM_VALIDATION, IAM_TEST)
 EVERY_LINE = "all"
 _STATUSES = ("ok", "err")
 

@@ -26,11 +26,16 @@ import numpy as np
 from longhand_decoder import NgramLanguageModel, tokenize_words
 from longhand_training.command_line import exit_status
 from longhand_training.config import DATA, number
-from longhand_training.dataset import DEFAULT_CHARACTERS
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
-from longhand_training.line_sets import SCAN_PACKS
-from longhand_training.packs import read_tar
-from longhand_training.text import PhraseSource, default_corpora, read_characters, read_sentences, shown
+from longhand_training.packs import SCAN_PACKS, read_tar
+from longhand_training.text import (
+    DEFAULT_CHARACTERS,
+    PhraseSource,
+    default_corpora,
+    read_characters,
+    read_sentences,
+    shown,
+)
 from longhand_training.word_lists import listed_words, word_lines
 
 SPACE = "\u2581"
@@ -53,6 +58,8 @@ _FEW_FOREIGN = 0.001
 _MOST_FOREIGN = 0.2
 # Of a quantised probability and of a back-off weight.
 _BITS = "8"
+# Of a trie's pointer, those that go into an array of offsets, at most.
+_POINTER_BITS = "22"
 # KenLM is built for no higher order, and its tries start at two.
 _ORDERS = range(2, 7)
 
@@ -184,7 +191,8 @@ def estimate(
         vocabulary.write_text(" ".join(sorted(common.union(kept))), encoding="utf-8")
         command += ["--limit_vocab_file", str(vocabulary)]
     _run(command)
-    _run([str(tools.build_binary), "-q", _BITS, "-b", _BITS, "-a", "22", "trie", str(arpa), str(out)])
+    packing = ["-q", _BITS, "-b", _BITS, "-a", _POINTER_BITS]
+    _run([str(tools.build_binary), *packing, "trie", str(arpa), str(out)])
 
 
 def _run(command: list[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,12 +17,12 @@ from longhand_server.errors import InvalidImageError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.network import frame_count
 from longhand_training.command_line import refuse_parts_of_nothing
-from longhand_training.config import hold_out
 from longhand_training.dataset import Sample, fits, frames_needed
 from longhand_training.fonts import FontBank
 from longhand_training.iam import EVERY_LINE, IAM_TRAINING, IAM_VALIDATION, iam_ids, read_iam
 from longhand_training.ink import draw_ink, draw_plain, on_paper
 from longhand_training.packs import (
+    SCAN_PACKS,
     LabelledImage,
     Skipped,
     held_out,
@@ -35,79 +34,17 @@ from longhand_training.packs import (
 )
 from longhand_training.progress import counted
 from longhand_training.scan_words import read_cuts
+from longhand_training.source_config import SourceConfig
 from longhand_training.sources import FontSource, Maker, PenSource, ScanSource, writable
 from longhand_training.strokes import PenLine, load_pen_lines
 from longhand_training.text import PhraseSource
 
-# The packs of scanned lines in the data folder.
-SCAN_PACKS = ("copiste_lines.tar", "historical_lines.tar")
 # The sets of validation lines: of the data folder, and of the IAM database.
 VALIDATION_SETS = ("pen", "ink", "copiste", "hooker")
 IAM_SET = "iam"
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """Where training lines come from; a weight of 0, or a path that is None, leaves a source out.
-
-    Attributes:
-        data: folder with the packs (``iamondb_strokes.npz``, ``copiste_lines.tar``,
-            ``historical_lines.tar``, ``text/``).
-        fonts: folder of handwriting fonts.
-        folders: a user's own folders or TSV files of line images.
-        iam: root of the IAM database in its own layout.
-        iam_ids: its lines to train on (:func:`longhand_training.iam.iam_ids`).
-        hold_out: share of the lines of each folder that are not trained on, but validated on.
-        validate: folders or TSV files of own lines to validate on.
-        validate_iam_ids: IAM's lines to validate on; None for its validation part beside its training part.
-        pen, font, copiste, historical, folder: share of each kind, relative to their sum.
-        recompose: whether pen lines are joined and recomposed, or taken as written only.
-        other_hands: whether pen lines are changed as if others had written them (:mod:`longhand_training.hands`).
-        cuts: file of word places (:mod:`longhand_training.word_cuts`): scans are recomposed, too, and those
-            whose label does not fit are left out.
-    """
-
-    data: Path | None = None
-    fonts: Path | None = None
-    folders: tuple[Path, ...] = ()
-    iam: Path | None = None
-    iam_ids: str = IAM_TRAINING
-    hold_out: float = 0.0
-    validate: tuple[Path, ...] = ()
-    validate_iam_ids: str | None = None
-    pen: float = 0.52
-    font: float = 0.13
-    copiste: float = 0.22
-    historical: float = 0.13
-    folder: float = 1.0
-    recompose: bool = True
-    other_hands: bool = True
-    cuts: Path | None = None
-
-    @classmethod
-    def from_options(cls, options: argparse.Namespace) -> SourceConfig:
-        """The options of :func:`longhand_training.config.add_source_options`."""
-        return cls(
-            data=options.data,
-            fonts=options.fonts,
-            folders=tuple(options.folder),
-            iam=options.iam,
-            iam_ids=options.iam_ids,
-            hold_out=hold_out(options),
-            validate=tuple(options.validate),
-            validate_iam_ids=options.validate_iam_ids,
-            pen=options.pen_share,
-            font=options.font_share,
-            copiste=options.copiste_share,
-            historical=options.historical_share,
-            folder=options.folder_share,
-            recompose=not options.no_recompose,
-            other_hands=not options.no_other_hands,
-            cuts=options.word_cuts,
-        )
 
 
 def make_sources(config: SourceConfig) -> list[tuple[str, float, Maker]]:

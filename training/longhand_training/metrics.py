@@ -135,7 +135,11 @@ def bootstrap_interval(
 def expected_calibration_error(
     confidences: Sequence[float], correct: Sequence[bool], bins: int = 10
 ) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins (Guo et al., 2017)."""
+    """Mean gap between confidence and accuracy over equal-width bins (Guo et al., 2017).
+
+    Raises:
+        ValueError: there is no line.
+    """
     confidence, right = np.asarray(confidences, float), np.asarray(correct, float)
     if not len(confidence):
         raise ValueError("calibration of no lines at all")

@@ -20,8 +20,7 @@ import cv2
 from longhand_server.errors import InvalidImageError
 from longhand_training.command_line import exit_status
 from longhand_training.config import DATA
-from longhand_training.line_sets import SCAN_PACKS
-from longhand_training.packs import decode_trusted
+from longhand_training.packs import SCAN_PACKS, decode_trusted
 from longhand_training.text import DEFAULT_CORPORA, read_sentences
 
 _HEIGHT = 64

@@ -21,6 +21,8 @@ from longhand_server.image_file import decode_grey
 from longhand_training.ink import Grey
 from longhand_training.text import escaped
 
+# The packs of scanned lines in the data folder.
+SCAN_PACKS = ("copiste_lines.tar", "historical_lines.tar")
 # Own files come from nobody but the user: as large as the server could be told to read.
 _OWN_LIMITS = ImageLimits(max_bytes=1 << 28, max_pixels=1 << 26, max_side=65_535, max_scans=100)
 

@@ -21,19 +21,14 @@ from torch.utils.data import DataLoader
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_training.checkpoint import Checkpoint
-from longhand_training.config import (
-    FINE_TUNING_RATE,
-    TrainingConfig,
-    refuse_unused,
-    sized_like,
-    source_options,
-)
-from longhand_training.dataset import DEFAULT_CHARACTERS, Batch, LineDataset, Sample
-from longhand_training.line_sets import SourceConfig, make_sources, own_validation_sets, validation_sets
+from longhand_training.config import FINE_TUNING_RATE, TrainingConfig, sized_like
+from longhand_training.dataset import Batch, LineDataset, Sample
+from longhand_training.line_sets import make_sources, own_validation_sets, validation_sets
 from longhand_training.loop import run
 from longhand_training.replicas import ProcessLostError, Replicas, others_started
+from longhand_training.source_config import SourceConfig, refuse_unused
 from longhand_training.stopping import Stopped, StopSignals, heed_parent_only
-from longhand_training.text import read_characters
+from longhand_training.text import DEFAULT_CHARACTERS, read_characters
 from longhand_training.trainer import Trainer
 
 
@@ -49,7 +44,7 @@ def train(options: argparse.Namespace) -> int:
     signals = StopSignals()
     with contextlib.ExitStack() as stack:
         if options.rank == 0:
-            stack.enter_context(_taken(options.out))
+            stack.enter_context(_locked_folder(options.out))
             meeting_point.unlink(missing_ok=True)
         others = others_started(count, "longhand_training.train", sys.argv[1:], os.environ)
         started = stack.enter_context(others)
@@ -69,7 +64,7 @@ def train(options: argparse.Namespace) -> int:
             return 2
 
 
-def _taken(out: Path) -> IO[str]:
+def _locked_folder(out: Path) -> IO[str]:
     """Makes the run's folder and keeps other runs out of it for as long as the file that it gives is open.
 
     Raises:
@@ -228,7 +223,7 @@ def _trainer(options: argparse.Namespace, device: torch.device, replicas: Replic
         if options.characters is None:
             characters = weights.characters
     trainer = Trainer(config, Alphabet(characters), device, options.out, replicas)
-    trainer.sources = {"init": init, **source_options(options)}
+    trainer.sources = {"init": init, **SourceConfig.from_options(options).record()}
     if stopped is not None:
         trainer.resume(stopped)
         print(f"going on at {100 * trainer.progress:.1f} %, step {trainer.step}")

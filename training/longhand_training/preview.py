@@ -20,8 +20,9 @@ from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.augment import augment_pixels
 from longhand_training.command_line import exit_status
-from longhand_training.config import DATA, add_source_options, number, refuse_unused
-from longhand_training.line_sets import SourceConfig, make_sources
+from longhand_training.config import DATA, number
+from longhand_training.line_sets import make_sources
+from longhand_training.source_config import SourceConfig, add_source_options, refuse_unused
 
 
 def contact_sheet(config: SourceConfig, count: int, seed: int, width: int = 700) -> NDArray[np.uint8]:

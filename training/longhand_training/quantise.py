@@ -30,7 +30,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_training.dataset import LineDataset
-from longhand_training.line_sets import SourceConfig, make_sources
+from longhand_training.line_sets import make_sources
+from longhand_training.source_config import SourceConfig
 
 # Weights take 7 bits: with 8, AVX2's sum of two products overflows its 16 bits, and other processors, which have
 # wider sums, would read other text.

@@ -19,9 +19,10 @@ from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.command_line import exit_status
 from longhand_training.config import DATA, TrainingConfig, number
-from longhand_training.dataset import DEFAULT_CHARACTERS, Sample, by_width, collate, fits
+from longhand_training.dataset import Sample, by_width, collate, fits
 from longhand_training.ink import draw_plain
 from longhand_training.strokes import load_pen_lines
+from longhand_training.text import DEFAULT_CHARACTERS
 from longhand_training.trainer import Trainer
 
 LINES = 200
@@ -30,7 +31,11 @@ _GOOD_CER = 0.05
 
 
 def short_lines(data: Path, line: LineFormat) -> list[Sample]:
-    """The first 200 words of at most 12 letters of the pen lines, drawn plainly."""
+    """The first 200 words of at most 12 letters of the pen lines, drawn plainly.
+
+    Raises:
+        ValueError: there are fewer, or the pen lines cannot be read.
+    """
     training, _ = load_pen_lines(data / "iamondb_strokes.npz")
     samples: list[Sample] = []
     for pen in training:

@@ -1,4 +1,4 @@
-"""Text for composed lines: phrases from the language-model corpora, and rare characters on purpose."""
+"""Text: the alphabet, corpora, phrases for composed lines with rare characters on purpose, and names in messages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ import numpy as np
 
 from longhand_server.alphabet import fold_text
 
+# Printable ASCII, then the accented letters and signs of the data.
+DEFAULT_CHARACTERS = (
+    "".join(chr(i) for i in range(32, 127)) + "£€§°½àáâäæçèéêëìíîïñóôöùúûüœÀÁÂÄÇÈÉÊËÎÏÑÓÔÖÙÛÜŒ"
+)
 # Near to everyday prose; the novels would drown it.
 DEFAULT_CORPORA = ("brown", "state_union", "gutenberg", "standardebooks_nonfiction")
 
@@ -72,7 +76,11 @@ def default_corpora(folder: Path) -> list[Path]:
 
 
 class PhraseSource:
-    """Random phrases of line length."""
+    """Random phrases of line length.
+
+    Raises:
+        ValueError: there is no sentence to take them from.
+    """
 
     def __init__(self, sentences: Sequence[str]) -> None:
         if not sentences:

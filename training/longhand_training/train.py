@@ -14,7 +14,8 @@ from pathlib import Path
 
 from longhand_server.errors import InvalidModelError
 from longhand_training.command_line import exit_status
-from longhand_training.config import TrainingConfig, add_source_options, number
+from longhand_training.config import TrainingConfig, number
+from longhand_training.source_config import add_source_options
 
 # glibc gives memory back after every step and takes page faults to get it again; keeping it saves 15 % of
 # a CPU step (measured; see EXPERIMENTS.md). oneDNN and its wrapper remember what they have prepared, buffers and

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import NetworkConfig
-from longhand_server.network import FRAME_STRIDE, LineNetwork
-from longhand_training.checkpoint import Checkpoint, averaged
+from longhand_server.network import LineNetwork, frame_count
+from longhand_training.checkpoint import Checkpoint, update_average
 from longhand_training.config import TrainingConfig
 from longhand_training.dataset import Batch, Sample
 from longhand_training.greedy import greedy_texts
@@ -38,7 +38,15 @@ _COUNTERS = (
 
 
 class Trainer:
-    """One training run: network, averaged weights, optimiser, counters."""
+    """One training run: network, averaged weights, optimiser, counters.
+
+    Args:
+        config: size of the network and how it is trained.
+        alphabet: what it writes.
+        device: where it is trained.
+        out: the run's folder; nothing is written by this class itself.
+        replicas: the processes that train together; None for this one alone.
+    """
 
     def __init__(
         self,
@@ -122,7 +130,7 @@ class Trainer:
         if self.config.shortcut_weight:
             total = total + self.config.shortcut_weight * self._ctc(shortcut.float().log_softmax(-1), batch)
         if self.config.consistency:
-            apart = disagreement(log_probs, _frames(batch), batch.target_lengths)
+            apart = disagreement(log_probs, frame_count(batch.widths), batch.target_lengths)
             total = total + self.config.consistency * apart
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -138,7 +146,7 @@ class Trainer:
         self.step += 1
         self.lines += len(batch.widths) * self.replicas.count
         decay = min(self.config.ema, (1.0 + self.step) / (10.0 + self.step))
-        averaged(self.average, self.network.state_dict(), decay)
+        update_average(self.average, self.network.state_dict(), decay)
         return float(shown)
 
     def agree(self, stop: bool) -> bool:
@@ -153,7 +161,7 @@ class Trainer:
         """The loss of the batch's lines, each of them as often as ``log_probs`` (N x looks, T, V) has it."""
         looks = len(log_probs) // len(batch.widths)
         targets = batch.targets.to(self.device, non_blocking=True).repeat(looks)
-        frames, lengths = _frames(batch).repeat(looks), batch.target_lengths.repeat(looks)
+        frames, lengths = frame_count(batch.widths).repeat(looks), batch.target_lengths.repeat(looks)
         return cast(Tensor, self.ctc(log_probs.transpose(0, 1), targets, frames, lengths))
 
     def validates_on(self, sets: Mapping[str, Sequence[Sample]]) -> None:
@@ -236,11 +244,6 @@ class Trainer:
 
 def _digest(samples: Sequence[Sample]) -> str:
     return hashlib.sha256(repr([(sample.name, sample.text) for sample in samples]).encode()).hexdigest()
-
-
-def _frames(batch: Batch) -> Tensor:
-    """(N,) frames of the network's output that belong to each line."""
-    return torch.div(batch.widths + FRAME_STRIDE - 1, FRAME_STRIDE, rounding_mode="floor")
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

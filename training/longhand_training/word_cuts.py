@@ -26,9 +26,9 @@ from longhand_server.runtime import load_line_model
 from longhand_training.command_line import add_own_lines, exit_status, refuse_parts_of_nothing
 from longhand_training.dataset import fits
 from longhand_training.iam import IAM_TRAINING
-from longhand_training.line_sets import SCAN_PACKS, iam_lines, own_lines
+from longhand_training.line_sets import iam_lines, own_lines
 from longhand_training.metrics import edit_distance
-from longhand_training.packs import LabelledImage, read_tar, refuse_shared_names
+from longhand_training.packs import SCAN_PACKS, LabelledImage, read_tar, refuse_shared_names
 from longhand_training.progress import counted
 
 # A label of which more than this part is read otherwise belongs to another line; short ones may be just hard to read.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import wordfreq
 
-from longhand_training.dataset import DEFAULT_CHARACTERS
+from longhand_training.text import DEFAULT_CHARACTERS
 
 _LINE = 10
 _ELIDED_BEFORE = frozenset("aeiouyhâêîôûéèàœ")

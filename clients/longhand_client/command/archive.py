@@ -164,7 +164,7 @@ def _extent(span: Span, height: str) -> dict[str, str]:
 
 
 def _score(span: Span) -> str:
-    return f"{min(max(span.confidence, 0.0), 1.0):.4f}"
+    return f"{span.confidence:.4f}"
 
 
 def _text(root: ET.Element) -> str:

@@ -172,25 +172,26 @@ def _check_out(usage: argparse.ArgumentParser, options: argparse.Namespace) -> N
 
 
 def _several(options: argparse.Namespace) -> bool:
-    return len(list(itertools.islice(find_names(options), 2))) > 1
-
-
-def find_names(options: argparse.Namespace) -> Iterator[str]:
-    """The names of what the arguments mean, without reading what can be read only once."""
-    arguments = [argument for argument in options.images if argument != STANDARD_INPUT]
-    yield from (argument for argument in options.images if argument == STANDARD_INPUT)
-    manifest = options.manifest
-    if manifest is not None and is_read_once(manifest):
-        yield from ("unknown", "many")
-        manifest = None
-    yield from (item.name for item in find_items(arguments, manifest))
+    """Whether there are several images, or may be."""
+    return _has_unknown_rows(options) or len(list(itertools.islice(_names(options), 2))) > 1
 
 
 def _total(options: argparse.Namespace) -> int | None:
     """How many images there are, where it can be known."""
-    if options.manifest is not None and is_read_once(options.manifest):
-        return None
-    return sum(1 for _ in find_names(options))
+    return None if _has_unknown_rows(options) else sum(1 for _ in _names(options))
+
+
+def _has_unknown_rows(options: argparse.Namespace) -> bool:
+    """Whether there is a manifest whose rows can be read only once."""
+    return options.manifest is not None and is_read_once(options.manifest)
+
+
+def _names(options: argparse.Namespace) -> Iterator[str]:
+    """The names of what the arguments mean, but for unknown rows; nothing is read that can be read only once."""
+    arguments = [argument for argument in options.images if argument != STANDARD_INPUT]
+    yield from (argument for argument in options.images if argument == STANDARD_INPUT)
+    manifest = None if _has_unknown_rows(options) else options.manifest
+    yield from (item.name for item in find_items(arguments, manifest))
 
 
 @contextmanager

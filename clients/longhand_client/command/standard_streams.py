@@ -1,7 +1,9 @@
-"""Standard input, output and error where the shell has closed them."""
+"""Standard input, output and error where the shell has closed them, or where they cannot hold every character."""
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from pathlib import Path
@@ -15,3 +17,14 @@ def open_closed_streams() -> None:
     for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers: the lowest free one is taken
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115 -- stays open
+
+
+def allow_every_character() -> None:
+    """Has odd characters written where the terminal's encoding lacks the right ones, rather than no output.
+
+    File names need not be text at all.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            is_utf_8 = codecs.lookup(stream.encoding).name == "utf-8"
+            stream.reconfigure(errors="surrogateescape" if is_utf_8 else "backslashreplace")

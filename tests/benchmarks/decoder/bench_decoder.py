@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from extremes import calibrate, extremes
-from lines import Lines, character_error_rate
+from lines import Lines
 from peers import (
     Contender,
     Decode,
@@ -32,6 +32,7 @@ from peers import (
 )
 
 from longhand_decoder import CtcBeamSearchDecoder, NgramLanguageModel
+from longhand_training.metrics import character_error_rate
 
 
 @dataclasses.dataclass
@@ -89,7 +90,7 @@ def race(entries: list[Entry], lines: Lines, before: Lines) -> list[Row]:
             entry.name,
             entry.models,
             entry.settings,
-            character_error_rate([entry.texts[i] for i in range(len(lines))], lines.texts),
+            100.0 * character_error_rate(lines.texts, [entry.texts[i] for i in range(len(lines))]),
             1000.0 * entry.spent / len(entry.decoders) / len(lines),
         )
         for entry in entries
@@ -101,7 +102,7 @@ def tune(contender: Contender, lines: Lines, budget: int) -> Settings:
     tried = []
     for i, settings in enumerate(contender.trials(budget)):
         texts = list(map(contender.build(settings), lines.log_probs))
-        tried.append((character_error_rate(texts, lines.texts), i, settings))
+        tried.append((100.0 * character_error_rate(lines.texts, texts), i, settings))
     error_rate, _, best = min(tried)
     log(f"{contender.name}: {error_rate:.2f} % on development lines with {best}")
     return best

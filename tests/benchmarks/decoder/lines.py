@@ -1,16 +1,13 @@
-"""The lines that decoders are compared on, and how errors are counted."""
+"""The lines that decoders are compared on."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-from longhand_training.metrics import edit_distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +40,3 @@ class Lines:
     def mean_frames(self) -> float:
         """Mean number of frames of a line."""
         return float(np.mean([len(line) for line in self.log_probs]))
-
-
-def character_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Edit distance in percent of the characters of the references."""
-    wrong = sum(edit_distance(h, r) for h, r in zip(hypotheses, references, strict=True))
-    return 100.0 * wrong / sum(len(reference) for reference in references)

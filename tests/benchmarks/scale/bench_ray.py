@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # tests/, for helpers and be
 from benchmarks.server.bench_server import pipeline_cpu
 from benchmarks.server.load import Client, make_images
 from helpers.process_tree import cpu_seconds, process_tree
-from helpers.ray_process import RayProcess, free_port, ray_config
+from helpers.ray_process import RayProcess, ray_config
 from helpers.server_process import ServerProcess
+from helpers.web_process import free_port
 from longhand.v1 import recognition_pb2_grpc
 from longhand_server.batching import DynamicBatcher
 from longhand_server.config import BatchingConfig

@@ -13,14 +13,15 @@ import termios
 import time
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from helpers.web_process import free_port
 from longhand.v1 import recognition_pb2 as pb
-from longhand_client import RecognizerClient, cli
-from longhand_client.command.read import ArchiveWriter, Drawings, interrupts_held
+from longhand_client import Outcome, RecognitionOptions, RecognizerClient, Transcription, cli
+from longhand_client.command.inputs import Item
+from longhand_client.command.read import ArchiveWriter, Drawings, ReadJob, Report, _finish, interrupts_held
 from longhand_client.results import transcription_from_proto
 
 if TYPE_CHECKING:
@@ -311,6 +312,21 @@ def test_ctrl_c_takes_effect_behind_what_it_must_not_cut() -> None:
         write()
     assert written == ["whole"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_leaves_no_reading_that_is_written_and_not_counted() -> None:
+    written = []
+
+    class Interrupted:
+        def write(self, name: str, transcription: Transcription, extra: dict[str, Any]) -> None:
+            signal.raise_signal(signal.SIGINT)
+            written.append(name)
+
+    reading = transcription_from_proto(pb.RecognitionResult(text="ab"))
+    job, report = ReadJob(RecognitionOptions(), Interrupted()), Report()
+    with pytest.raises(KeyboardInterrupt):
+        _finish(Item("a.png", b"a"), Outcome(0, reading, None, b"a"), job, report)
+    assert (written, report.read) == (["a.png"], 1)
 
 
 def test_the_script_says_which_environment_is_needed() -> None:

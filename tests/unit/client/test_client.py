@@ -15,6 +15,7 @@ import pytest
 import longhand_client
 from helpers.web_process import free_port
 from longhand.v1 import recognition_pb2 as pb
+from longhand.v1 import recognition_pb2_grpc as rpc
 from longhand_client import AsyncRecognizerClient, RecognitionOptions, RecognizerClient
 from longhand_client.errors import (
     AuthenticationError,
@@ -45,7 +46,9 @@ def test_everything_of_the_answer_arrives(client: RecognizerClient) -> None:
     read = client.recognize(b"text:caf\xc3\xa9")
     assert read.text == "café"
     assert read.confidence == 0.75
-    assert [(one.text, one.total_log_probability) for one in read.alternatives] == [("café", -1.5)]
+    (best,) = read.alternatives
+    assert (best.text, best.total_log_probability) == ("café", -1.5)
+    assert (best.acoustic_log_probability, best.language_model_log_probability) == (-1.0, -0.5)
     assert [(one.text, one.x_start, one.x_end) for one in read.words] == [("café", 3.0, 40.0)]
     assert [(one.text, one.confidence) for one in read.characters] == [("c", 0.5)]
     assert (read.timings.infer_ms, read.timings.batch_size) == (12.0, 4)
@@ -57,6 +60,14 @@ def test_to_dict_is_json(client: RecognizerClient) -> None:
     assert json.loads(json.dumps(record)) == record  # lists, and no tuples
     assert record["text"] == "ab"
     assert record["words"][0] == {"text": "ab", "confidence": 0.5, "x_start": 3.0, "x_end": 40.0}
+
+
+def test_a_channel_of_one_s_own_is_closed_with_the_client(fake: FakeServer) -> None:
+    channel = grpc.insecure_channel(fake.address)
+    with RecognizerClient(channel=channel) as client:
+        assert client.recognize(b"text:ab").text == "ab"
+    with pytest.raises(ValueError, match="closed channel"):
+        rpc.RecognitionServiceStub(channel).ListModels(pb.ListModelsRequest())
 
 
 def test_results_are_frozen(client: RecognizerClient) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +16,9 @@ from longhand_client import demo
 from longhand_client.local_server import LocalServer
 from longhand_server.config import SecurityConfig
 from longhand_server.settings import parse_arguments
+
+if TYPE_CHECKING:
+    from helpers.fake_service import FakeServer
 
 
 def test_its_own_server_is_private_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +45,15 @@ def test_its_own_server_is_private_whatever_the_environment_says(monkeypatch: py
     assert (config.models.model, config.runtime.threads) == ("mine", 1)
 
 
+def test_nowhere_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.png").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert demo.main([str(tmp_path / "x.png")]) == 1
+    assert "TMPDIR" in capsys.readouterr().err
+
+
 def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stopped() -> LocalServer:
         raise KeyboardInterrupt
@@ -45,3 +62,15 @@ def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     (tmp_path / "x.png").touch()
     assert demo.main([str(tmp_path / "x.png")]) == 130
     assert capsys.readouterr().err == "demo: stopped\n"
+
+
+def test_text_that_the_terminal_cannot_show(
+    fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "é.png").write_bytes("text:à".encode())
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii", write_through=True))
+    monkeypatch.setattr(demo, "LocalServer", lambda: contextlib.nullcontext(fake))
+    assert demo.main([str(tmp_path / "é.png")]) == 0
+    assert rb"\xe9.png (" in content.getvalue()
+    assert rb"text        \xe0" in content.getvalue()

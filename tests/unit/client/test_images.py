@@ -95,8 +95,14 @@ def test_damaged_pillow_images_are_named_as_such() -> None:
 
 
 def test_a_path_with_a_zero_byte() -> None:
-    with pytest.raises(InvalidImageError, match="null byte"):
+    with pytest.raises(InvalidImageError, match="embedded null"):
         image_bytes("a\0b.png")
+
+
+def test_an_image_may_be_as_large_as_the_limit() -> None:
+    assert image_bytes(bytes(1000), 1000) == bytes(1000)
+    with pytest.raises(InvalidImageError, match="1001 bytes, at most 1000"):
+        image_bytes(bytes(1001), 1000)
 
 
 def test_what_never_ends_is_read_as_far_as_its_limit() -> None:

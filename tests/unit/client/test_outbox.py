@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from longhand.v1 import recognition_pb2 as pb
 from longhand_client.outbox import Outbox
 
@@ -122,6 +126,44 @@ def test_a_new_call_gets_what_is_unanswered_one_by_one() -> None:
         sent.append(taken(outbox))
     assert sent == [[index] for index in range(20) if index not in (0, 3)]
     assert len(outbox) == 18
+
+
+def test_a_new_call_knows_how_much_is_unsent() -> None:
+    outbox = filled(6, 8, 100 * KIB)
+    while outbox.ready():
+        taken(outbox)
+    outbox.restart()
+    for index in range(5):
+        assert taken(outbox) == [index]
+    outbox.arrived(answer())
+    assert not outbox.ready()  # five are on their way, more than half of eight
+    for index in (6, 7):
+        outbox.add(index, b"", bytes(100 * KIB))
+    assert outbox.ready()
+
+
+def test_silence_is_counted_from_the_last_answer_or_call_while_images_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    outbox = Outbox(8)
+    now += 5
+    outbox.add(0, b"", b"")
+    now += 2
+    outbox.add(1, b"", b"")
+    now += 1
+    assert outbox.silence_s() == 3
+    outbox.arrived(answer(0))
+    assert outbox.silence_s() == 0
+    now += 4
+    assert outbox.silence_s() == 4
+    outbox.restart()
+    now += 1
+    assert outbox.silence_s() == 1
+    outbox.arrived(answer(1))
+    now += 9
+    assert outbox.silence_s() == 0  # none waits
 
 
 def test_strange_answers_are_no_answers() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from helpers.stream_reading import ReadAll, lines, read_all_async, texts
+from helpers.stream_reading import ReadAll, endless_after, lines, read_all_async, texts
 from helpers.web_process import free_port
 from longhand_client import AsyncRecognizerClient, RecognitionOptions, RecognizerClient
 from longhand_client.errors import (
@@ -105,6 +105,12 @@ def test_options_go_first_and_once(fake: FakeServer, read_all: ReadAll) -> None:
     assert config.config.options.alternatives == 4
 
 
+def test_a_token_goes_with_a_stream(fake: FakeServer, read_all: ReadAll) -> None:
+    read_all(fake.address, lines(2), token="s3cret")
+    (metadata,) = fake.servicer.metadata
+    assert metadata["authorization"] == "Bearer s3cret"
+
+
 def test_silence_ends_the_stream(fake: FakeServer, read_all: ReadAll) -> None:
     fake.servicer.stream_group = 1000
 
@@ -115,12 +121,6 @@ def test_silence_ends_the_stream(fake: FakeServer, read_all: ReadAll) -> None:
 
     with pytest.raises(DeadlineExceededError, match=r"within 0\.5 s, images unanswered: 2"):
         read_all(fake.address, endless_after(slow()), look_ahead=2, timeout_s=0.5)
-
-
-def endless_after(images: Iterator[bytes]) -> Iterator[bytes]:
-    yield from images
-    while True:
-        yield b"text:more"
 
 
 def test_the_sources_own_error_arrives(fake: FakeServer, read_all: ReadAll) -> None:
@@ -165,18 +165,6 @@ async def test_asynchronous_source(fake: FakeServer) -> None:
     async with AsyncRecognizerClient(fake.address) as client:
         read = [outcome.result().text async for outcome in client.recognize_stream(images())]
     assert read == ["0", "1", "2", "3", "4"]
-
-
-def test_no_threads_stay_behind(fake: FakeServer) -> None:
-    with RecognizerClient(fake.address) as client:
-        for _ in range(3):
-            stream = client.recognize_stream(endless_after(iter(())), look_ahead=3)
-            next(stream)
-            stream.close()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and any("longhand-stream" in t.name for t in threading.enumerate()):
-        time.sleep(0.02)
-    assert not [thread.name for thread in threading.enumerate() if "longhand-stream" in thread.name]
 
 
 class TrackedImage(bytearray):
@@ -278,8 +266,18 @@ def test_a_slow_source_is_no_silent_server(
     assert texts(read_all(fake.address, source, timeout_s=1.0)) == ["0", "1"]
 
 
-def test_a_caller_that_takes_its_time_is_no_silent_server(fake: FakeServer, read_all: ReadAll) -> None:
+def test_a_caller_that_takes_its_time_is_no_silent_server(
+    fake: FakeServer, read_all: ReadAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
+    awake, at_once = threading.Event(), fake.servicer.answer
+
+    def answer(image: bytes) -> Any:
+        if image == b"text:2":  # nothing is there when the caller asks again
+            awake.wait(30)
+        return at_once(image)
+
+    monkeypatch.setattr(fake.servicer, "answer", answer)
 
     def read_sync() -> None:
         with RecognizerClient(fake.address, timeout_s=1.0) as client:
@@ -287,6 +285,7 @@ def test_a_caller_that_takes_its_time_is_no_silent_server(fake: FakeServer, read
                 seen.append(outcome.result().text)
                 if len(seen) == 2:
                     time.sleep(1.5)
+                    awake.set()
 
     async def read_async() -> None:
         async with AsyncRecognizerClient(fake.address, timeout_s=1.0) as client:
@@ -294,6 +293,7 @@ def test_a_caller_that_takes_its_time_is_no_silent_server(fake: FakeServer, read
                 seen.append(outcome.result().text)
                 if len(seen) == 2:
                     time.sleep(1.5)
+                    awake.set()
 
     asyncio.run(read_async()) if read_all is read_all_async else read_sync()
     assert seen == [str(index) for index in range(20)]
@@ -382,6 +382,7 @@ def test_one_image_is_not_several(fake: FakeServer, read_all: ReadAll, tmp_path:
         tmp_path,
         io.BytesIO(b"text:a\ntext:b\n"),
         np.zeros((30, 100), np.uint8),
+        np.zeros((30, 100, 1), np.uint8),
         np.zeros((30, 100, 3), np.uint8),
     ):
         with pytest.raises(TypeError, match="need several images"):

@@ -16,6 +16,7 @@ from longhand_client import AsyncRecognizerClient
 from longhand_client.errors import (
     ClientClosedError,
     ModelNotFoundError,
+    OverloadedError,
     ServerError,
     ServerUnavailableError,
 )
@@ -150,6 +151,32 @@ def test_any_number_of_tries() -> None:
     pauses = [retries.pause_s(ServerUnavailableError("starting"), None) for _ in range(1100)]
     assert pauses[:6] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0])
     assert max(pauses) == 2.0
+
+
+def test_a_server_that_is_full_is_left_alone_for_as_long_as_it_says() -> None:
+    config = pb.StreamingRecognizeRequest()
+    retries = Retries(StreamSettings(config, "host", 1, True, retries=3, max_image_bytes=1, timeout_s=5))
+    assert retries.pause_s(OverloadedError("full", retry_after_s=7.5), None) == 7.5
+    assert retries.pause_s(OverloadedError("full", retry_after_s=0.01), None) == pytest.approx(0.2)
+
+
+def test_without_retries_a_stream_that_breaks_stays_broken() -> None:
+    config = pb.StreamingRecognizeRequest()
+    retries = Retries(StreamSettings(config, "host", 1, True, retries=0, max_image_bytes=1, timeout_s=5))
+    retries.answered()
+    with pytest.raises(ServerUnavailableError):
+        retries.pause_s(ServerUnavailableError("stopping"), None)
+
+
+def test_each_answer_gives_a_stream_its_tries_and_its_time_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    config = pb.StreamingRecognizeRequest()
+    retries = Retries(StreamSettings(config, "host", 1, True, retries=3, max_image_bytes=1, timeout_s=5))
+    for _ in range(10):
+        retries.answered()
+        now += 2
+        assert retries.pause_s(ServerUnavailableError("restarting"), None) == pytest.approx(0.1)
 
 
 def test_a_stream_without_images_outlives_any_number_of_restarts(monkeypatch: pytest.MonkeyPatch) -> None:

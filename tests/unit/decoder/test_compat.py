@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from longhand_decoder import build_ctcdecoder
+from longhand_decoder import BeamSearchDecoderCTC, build_ctcdecoder
 
 Lines = list[NDArray[np.float32]]
 LABELS = ["", "a", "b", "c", " ", "'", ",", "1", "é"]
@@ -110,6 +111,28 @@ def test_labels_as_networks_have_them(lines: Lines) -> None:
     assert ours.decode(line) == "aa b"
 
 
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (["[PAD]", "[UNK]", "a", "b"], "b"),
+        (["_", "<unk>", "a", "b"], "b"),
+        (["", "_", "a", "b"], "b_"),
+        (["", "|", "a", "b"], "b"),
+        (["", "|", " ", "b"], "b|"),
+    ],
+)
+def test_names_of_blank_unknown_and_space(labels: list[str], text: str) -> None:
+    line = np.full((3, 4), -9.0, np.float32)
+    line[0, 3] = line[1, 0] = line[2, 1] = 0.0
+    found = build_ctcdecoder(labels).decode(line)
+    assert found.replace("\u2047", "") == text
+    assert ("\u2047" in found) == ("unk" in labels[1].lower())
+
+
+def test_logits_may_all_be_positive() -> None:
+    assert build_ctcdecoder(["", "a"]).decode(np.array([[1.0, 9.0], [9.0, 1.0]], np.float32)) == "a"
+
+
 def test_without_a_blank_there_is_one_more_column(lines: Lines, pyctcdecode: Any) -> None:
     labels = ["a", "b", "c", "d", "e", "f", "g", "h"]
     ours, theirs = build_ctcdecoder(labels), pyctcdecode.build_ctcdecoder(labels)
@@ -165,14 +188,52 @@ def test_words_that_the_model_lacks_do_not_become_known(pyctcdecode: Any, word_a
     assert our_score == pytest.approx(their_score, abs=1e-3)
 
 
+def test_the_defaults_are_theirs(pyctcdecode: Any) -> None:
+    theirs = pyctcdecode.BeamSearchDecoderCTC
+    methods = ("decode", "decode_beams", "decode_batch", "decode_beams_batch")
+    pairs = [(getattr(BeamSearchDecoderCTC, name), getattr(theirs, name)) for name in methods]
+    for our_function, their_function in [*pairs, (build_ctcdecoder, pyctcdecode.build_ctcdecoder)]:
+        expected = inspect.signature(their_function).parameters
+        for name, parameter in inspect.signature(our_function).parameters.items():
+            if name in expected:
+                assert parameter.default == expected[name].default, (our_function, name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"beam_width": 2},
+        {"beam_prune_logp": -0.5},
+        {"token_min_logp": -0.5},
+        {"hotwords": ["bé"]},
+        {"hotwords": ["cab"], "hotword_weight": 1.0},
+        {"lm_start_state": "ab"},
+        {"prune_history": True},
+    ],
+)
+def test_each_argument_of_a_call_counts(arguments: dict[str, Any], lines: Lines, word_arpa: Path) -> None:
+    ours, fresh = (build_ctcdecoder(LABELS, word_arpa) for _ in range(2))
+    before = [ours.decode_beams(line, hotwords=["cab"]) for line in lines[:6]]
+    after = [ours.decode_beams(line, **{"hotwords": ["cab"], **arguments}) for line in lines[:6]]
+    assert after == [fresh.decode_beams(line, **{"hotwords": ["cab"], **arguments}) for line in lines[:6]]
+    assert after != before
+
+
 def test_batches_of_beams(lines: Lines) -> None:
     ours = build_ctcdecoder(LABELS)
     assert ours.decode_beams_batch(None, lines[:4]) == [ours.decode_beams(line) for line in lines[:4]]
 
 
+def test_unigrams_that_the_model_lacks_altogether(word_arpa: Path) -> None:
+    with pytest.raises(ValueError, match="unigrams: none of the 2 words is in the model"):
+        build_ctcdecoder(LABELS, word_arpa, ["zebra", "gnu"])
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="BPE"):
         build_ctcdecoder(["", "\u2581the", "a"])
+    with pytest.raises(ValueError, match="BPE"):
+        build_ctcdecoder(["", "the", "##re"])
     with pytest.raises(ValueError, match="'ch'"):
         build_ctcdecoder(["", "ch", "a"])
     with pytest.raises(ValueError, match="probabilities"):

@@ -332,7 +332,8 @@ def test_text_alone_and_warm_caches_change_nothing(
 
     warm = fresh()
     base = BeamSearchOptions(merge_histories=merge, hotwords=hotwords, beam_width=15, alternatives=15)
-    for changes in ({}, {"sentence_end": True}, {"word_bonus": 2.5}, {"open_unknown_penalty": 6.0}):
+    figures = {"word_bonus": -2.5, "figures_weight": 0.2}
+    for changes in ({}, {"sentence_end": True}, {"word_bonus": 2.5}, {"open_unknown_penalty": 6.0}, figures):
         options = dataclasses.replace(base, **changes)
         found = [warm.decode(line, options) for line in lines]
         assert [warm.decode_text(line, options) for line in lines] == [h[0].text for h in found]
@@ -340,16 +341,27 @@ def test_text_alone_and_warm_caches_change_nothing(
         assert fresh().decode(lines[-1], options) == found[-1]
 
 
-def test_histories_of_different_ends_are_not_merged(word_model: NgramLanguageModel) -> None:
-    # Labels in the order of the lexicon's first characters: their numbers run in parallel (an exclusive or of the two
-    # is the same for "a" and "c").
-    labels = [*sorted(",1abc"), "", "'", "é", " "]
-    decoder = CtcBeamSearchDecoder(labels, word_model=word_model)
-    line = np.full((1, len(labels)), -2.2, np.float32)
-    options = BeamSearchOptions(merge_histories=True, alternatives=50, unknown_word_penalty=1.0)
-    plain = decoder.decode(line, dataclasses.replace(options, merge_histories=False))
-    assert {h.text for h in decoder.decode(line, options)} == {h.text for h in plain}
-    assert len(plain) == len(labels)
+@pytest.mark.parametrize(
+    ("frames", "options", "text"),
+    [
+        # The end of the line ends two words.
+        ([{"a": 1.0}, {"": 0.7, "'": 0.3}], {"word_bonus": 3.0}, "a'"),
+        # What the end of a word costs, the end of a number does not.
+        ([{"a": 0.7, "1": 0.3}], {"word_bonus": -3.0, "figures_weight": 0.0}, "1"),
+        # An unknown word gets back what it has paid too much while it was open.
+        ([{"a": 0.1, "b": 0.9}], {"unknown_word_penalty": 1.0, "open_unknown_penalty": 6.0}, "b"),
+    ],
+)
+def test_text_alone_knows_what_the_end_of_the_line_adds(
+    frames: list[dict[str, float]], options: dict[str, Any], text: str
+) -> None:
+    line = np.full((len(frames), len(LABELS)), -np.inf, np.float32)
+    for row, frame in zip(line, frames, strict=True):
+        for label, probability in frame.items():
+            row[LABELS.index(label)] = np.log(probability)
+    decoder = CtcBeamSearchDecoder(LABELS, lexicon=["a", "'"])
+    given = BeamSearchOptions(**{"word_bonus": 0.0, **options})
+    assert decoder.decode_text(line, given) == decoder.decode(line, given)[0].text == text
 
 
 def test_a_label_far_below_changes_nothing(lines: Lines) -> None:

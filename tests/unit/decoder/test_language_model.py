@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,6 +78,32 @@ def test_a_damaged_word_of_a_binary_vocabulary_is_refused(
             damaged.write_bytes(changed)
             with pytest.raises(LanguageModelError, match=r"damaged\.klm"):
                 NgramLanguageModel(damaged)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value", "message"),
+    [
+        # Behind the magic string and the numbers that KenLM compares: order, multiplier, type, vocabulary, counts.
+        ("probing", 88, b"\x01", "order 1, needed 2 to 6"),
+        ("probing", 88, b"\x07", "order 7, needed 2 to 6"),
+        ("probing", 92, struct.pack("f", 0.5), "probing multiplier 0.5"),
+        ("probing", 92, struct.pack("f", 1.4), "the vocabulary is not where it should be"),
+        ("probing", 96, struct.pack("I", 6), "model type 6"),
+        ("probing", 100, b"\x02", "no yes or no about the vocabulary"),
+        ("probing", 116, struct.pack("Q", 10**12), "1000000000000 n-grams in [0-9]+ bytes"),
+        ("trie", 136, struct.pack("Q", 13), "13 words in the vocabulary"),
+    ],
+)
+def test_a_damaged_head_is_refused_before_it_is_believed(
+    kind: str, place: int, value: bytes, message: str, word_arpa: Path, tmp_path: Path
+) -> None:
+    path = build_binary(word_arpa, tmp_path / "model.klm", (kind,))
+    content = bytearray(path.read_bytes())
+    content[place : place + len(value)] = value
+    damaged = tmp_path / "damaged.klm"
+    damaged.write_bytes(content)
+    with pytest.raises(LanguageModelError, match=f"its header is damaged: {message}"):
+        NgramLanguageModel(damaged)
 
 
 def test_threads_that_need_the_vocabulary_at_once(word_arpa: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, Hypothesis, NgramLanguageModel
+from longhand_decoder import (
+    BeamSearchOptions,
+    CharacterSpan,
+    CtcBeamSearchDecoder,
+    Hypothesis,
+    NgramLanguageModel,
+    WordSpan,
+)
 
 Lines = list[NDArray[np.float32]]
 LABELS = ["", "a", "b", "c", " ", "'", ",", "1", "é"]
@@ -104,6 +112,14 @@ def test_a_batch_gives_what_single_lines_give(decoder: CtcBeamSearchDecoder, lin
     assert decoder.decode_batch([]) == []
     assert decoder.decode_batch(iter(lines)) == decoder.decode_batch(lines)
     assert decoder.decode_text_batch(iter(lines)) == [decoder.decode_text(line) for line in lines]
+
+
+def test_a_batch_of_more_lines_than_are_read_at_a_time() -> None:
+    few = CtcBeamSearchDecoder(["", "a"])
+    sure = [np.log(np.array([[0.2, 0.8]] * (i % 2), np.float32).reshape(-1, 2)) for i in range(150)]
+    assert few.decode_text_batch(sure) == ["", "a"] * 75
+    with pytest.raises(ValueError, match="item 149: "):
+        few.decode_text_batch([*sure[:149], np.zeros((1, 3), np.float32)])
 
 
 def test_one_bad_item_leaves_the_others_alone(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
@@ -223,18 +239,6 @@ def test_options_of_a_call_hold_for_that_call(decoder: CtcBeamSearchDecoder, lin
     assert len(decoder.decode(lines[5])) == OPTIONS.alternatives
 
 
-def test_merged_histories_leave_the_best_text_alone(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
-    options = BeamSearchOptions(beam_width=200, beam_threshold=-30.0, temperature=0.2, alternatives=200)
-    merged = dataclasses.replace(options, merge_histories=True)
-    plain = [decoder.decode(line, options) for line in lines]
-    few = [decoder.decode(line, merged) for line in lines]
-    assert sum(map(len, few)) < sum(map(len, plain))
-    # A prefix that is merged away may have ended with a blank more often than the one that stays, so that a doubled
-    # character behind it would have been a little likelier: now and then that decides. (Real lines: 2 %.)
-    same = [a[0].text == b[0].text for a, b in zip(plain, few, strict=True)]
-    assert sum(same) >= 0.85 * len(lines)
-
-
 def test_results_are_values(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
     best = decoder.decode(lines[7])[0]
     assert pickle.loads(pickle.dumps(best)) == best
@@ -256,6 +260,36 @@ def test_results_are_values(decoder: CtcBeamSearchDecoder, lines: Lines) -> None
     assert copy == best
 
 
+def test_results_differ_where_one_field_does() -> None:
+    span: dict[str, Any] = {"text": "a", "first_frame": 1, "last_frame": 2, "confidence": 0.5}
+    character: object = CharacterSpan(**span)
+    assert character != WordSpan(**span)
+    whole: dict[str, Any] = {"text": "a", "score": -1.0, "acoustic_score": -2.0, "confidence": 0.5}
+    whole |= {"word_model_score": -3.0, "character_model_score": -4.0}
+    whole |= {"characters": (CharacterSpan(**span),), "words": (WordSpan(**span),)}
+    kinds: list[tuple[type, dict[str, Any]]] = [(CharacterSpan, span), (WordSpan, span), (Hypothesis, whole)]
+    for kind, fields in kinds:
+        assert kind(**fields) == kind(**fields)
+        assert hash(kind(**fields)) == hash(kind(**fields))
+        for name in fields:
+            other: Any = "b" if name == "text" else () if name in ("characters", "words") else 7
+            assert kind(**fields) != kind(**{**fields, name: other}), name
+
+
+def test_options_are_those_of_one_decoder(lines: Lines) -> None:
+    one, other = CtcBeamSearchDecoder(LABELS), CtcBeamSearchDecoder(LABELS)
+    options = other._core.prepare(OPTIONS)
+    calls: list[Callable[[], object]] = [
+        lambda: one._core.decode(lines[0], options),
+        lambda: one._core.decode_text(lines[0], options),
+        lambda: one._core.decode_greedy(lines[0], options),
+        lambda: one._core.start(options),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="these options were prepared for another decoder"):
+            call()
+
+
 def test_confidences_account_for_the_alternatives(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
     for line in lines:
         hypotheses = decoder.decode(line, BeamSearchOptions(beam_width=12, alternatives=12))
@@ -268,3 +302,11 @@ def test_confidences_account_for_the_alternatives(decoder: CtcBeamSearchDecoder,
             ends = [-1, *(c.last_frame for c in h.characters)]
             assert all(e < c.first_frame <= c.last_frame for e, c in zip(ends, h.characters, strict=False))
             assert all(c.last_frame < len(line) for c in h.characters)
+
+
+def test_confidences_are_shares_of_the_scaled_scores(decoder: CtcBeamSearchDecoder, lines: Lines) -> None:
+    options = BeamSearchOptions(beam_width=6, alternatives=6, confidence_scale=0.3)
+    for line in lines[:10]:
+        hypotheses = decoder.decode(line, options)
+        shares = np.exp([0.3 * h.score for h in hypotheses])
+        assert [h.confidence for h in hypotheses] == pytest.approx(list(shares / shares.sum()))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,22 @@ def test_bad_arrays_are_named(given: NDArray[Any], message: str) -> None:
         decoder.decode_batch([sure("a"), given])
 
 
+def test_half_precision_may_round_above_a_probability_of_one() -> None:
+    decoder = CtcBeamSearchDecoder(LABELS)
+    assert decoder.decode_text(with_value(0.015)) == "ab"
+    with pytest.raises(ValueError, match=r"frame 1 has the value 0\.03"):
+        decoder.decode_text(with_value(0.03))
+
+
+def test_so_many_labels_start_prefixes_in_a_frame() -> None:
+    # The last two are equal: of these the first counts.
+    line = np.log(np.array([[0.1, 0.2, 0.3, 0.2]], np.float32))
+    decoder = CtcBeamSearchDecoder(["", *"abc"])
+    for most, texts in ((0, {"", "a", "b", "c"}), (1, {"", "b"}), (2, {"", "b", "a"}), (9, {"", *"abc"})):
+        found = decoder.decode(line, BeamSearchOptions(max_tokens_per_frame=most, alternatives=9))
+        assert {hypothesis.text for hypothesis in found} == texts
+
+
 def test_what_is_no_array_is_a_type_error() -> None:
     with pytest.raises(TypeError, match=r"numpy array .* got list"):
         CtcBeamSearchDecoder(LABELS).decode([[0.0]])  # type: ignore[arg-type]
@@ -162,6 +180,8 @@ def test_uniform_frames_neither_overflow_nor_hang() -> None:
         (["", "a", ""], r"labels\[2\] is a second blank"),
         (["", "ab"], r"labels\[1\] 'ab' is not one character"),
         (["", "a", "b", "a"], r"labels\[3\] 'a' stands at labels\[1\] already"),
+        (["", "\0"], r"labels\[1\] is the character 0"),
+        (["", *map(chr, range(0x10000, 0x20000))], "labels has 65537 entries, at most 65535 work"),
     ],
 )
 def test_bad_labels_are_named(labels: list[str], message: str) -> None:
@@ -175,6 +195,7 @@ def test_bad_labels_are_named(labels: list[str], message: str) -> None:
         ([0.5, 0.5], r"label_priors has 2 entries, but there are \d+ labels"),
         ([math.nan] + [1.0] * (len(LABELS) - 1), r"label_priors\[0\] must be a finite number"),
         ([1.0] * (len(LABELS) - 1) + [-0.1], rf"label_priors\[{len(LABELS) - 1}\] must be a finite number"),
+        ([1e308] * len(LABELS), "no usable number above 0 besides the blank's"),
         ([float(label == "") for label in LABELS], "no usable number above 0 besides the blank's"),
     ],
 )
@@ -187,6 +208,7 @@ def test_bad_priors_are_named(priors: list[float], message: str) -> None:
     ("change", "message"),
     [
         ({"beam_width": 0}, "beam_width must be at least 1, got 0$"),
+        ({"beam_width": 1_000_001}, "beam_width must be at most 1000000, got 1000001"),
         ({"beam_width": 2**40}, "beam_width is out of range, got 1099511627776"),
         ({"word_bonus": 10**400}, "word_bonus is out of range, got 1000"),
         ({"beam_threshold": 1.0}, "beam_threshold must be 0 or less"),
@@ -202,6 +224,7 @@ def test_bad_priors_are_named(priors: list[float], message: str) -> None:
         ({"open_unknown_penalty": 1e7}, "open_unknown_penalty must be between 0 and 1000000"),
         ({"word_bonus": -1e308}, "word_bonus must be between -1000000 and 1000000"),
         ({"character_bonus": 1e308}, "character_bonus must be between -1000000 and 1000000"),
+        ({"figures_weight": 1.01}, r"figures_weight must be between 0 and 1, got 1\.01"),
         ({"alternatives": 0}, "alternatives must be at least 1"),
         ({"max_tokens_per_frame": -1}, "max_tokens_per_frame"),
         ({"confidence_scale": 0.0}, "confidence_scale must be above 0"),
@@ -287,6 +310,7 @@ def test_boosts_may_be_any_numbers() -> None:
         ({"label_priors": np.ones((4, 1))}, TypeError, r"label_priors\[0\] must be a number, got array"),
         ({"label_priors": [1.0, "a", 1.0, 1.0]}, TypeError, r"label_priors\[1\] must be a number, got 'a'"),
         ({"threads": 0}, ValueError, "threads must be at least 1, got 0$"),
+        ({"threads": 1025}, ValueError, "threads must be at most 1024, got 1025"),
         ({"threads": 2.5}, TypeError, r"threads must be a whole number, got 2\.5"),
         ({"threads": 2**40}, ValueError, "threads is out of range"),
         ({"options": {}}, TypeError, "options must be BeamSearchOptions, got dict"),
@@ -296,6 +320,21 @@ def test_boosts_may_be_any_numbers() -> None:
 def test_bad_arguments_are_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         CtcBeamSearchDecoder(**{"labels": LABELS, **arguments})
+
+
+def test_the_defaults_of_cpp_are_those_of_python() -> None:
+    header = Path(__file__).parents[3] / "decoder_ext" / "include" / "longhand_decoder" / "options.h"
+    fields = re.findall(
+        r"^    (?:int|double|bool|InputKind|PathMerge|WordSplitting) (\w+) =\s+([^;]+);",
+        header.read_text(),
+        re.M,
+    )
+    names = {"true": True, "false": False, "InputKind::kLogProbs": "log_probs", "PathMerge::kSum": "sum"}
+    names["WordSplitting::kLetters"] = "letters"
+    defaults = {name: names[value] if value in names else float(value) for name, value in fields}
+    assert len(defaults) > 20
+    del defaults["restrict_characters"]  # in Python: allowed_characters is not None
+    assert defaults == {name: getattr(BeamSearchOptions(), name) for name in defaults}
 
 
 def test_options_of_a_call_are_no_dictionary() -> None:

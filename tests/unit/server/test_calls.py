@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import logging
 import math
 import time
 from collections.abc import AsyncIterator
@@ -20,9 +21,9 @@ from longhand.oip import inference_pb2 as oip
 from longhand.oip import inference_pb2_grpc
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
-from longhand_server.calls import Call, CallGate, Context, caller_of
+from longhand_server.calls import Call, CallGate, Context, as_known, caller_of
 from longhand_server.config import ListenConfig, ModelsConfig, SecurityConfig, ServerConfig
-from longhand_server.errors import LonghandError, ShuttingDownError
+from longhand_server.errors import LonghandError, RecognitionFailedError, ShuttingDownError
 from longhand_server.metrics import Metrics
 from longhand_server.security import Caller
 from longhand_server.server import LonghandServer, build_server
@@ -102,7 +103,10 @@ class _Context:
 @pytest.mark.parametrize(
     ("remaining", "code"), [(0.15, "DEADLINE_EXCEEDED"), (60.0, "CANCELLED"), (None, "CANCELLED")]
 )
-async def test_a_call_that_its_deadline_ends_is_counted_as_such(remaining: float | None, code: str) -> None:
+async def test_a_call_that_its_deadline_ends_is_counted_as_such(
+    remaining: float | None, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "longhand_server.access")
     metrics = Metrics()
     gate = CallGate(metrics, Tracer())
 
@@ -115,6 +119,31 @@ async def test_a_call_that_its_deadline_ends_is_counted_as_such(remaining: float
         await call()
     labels = {"method": "Recognize", "code": code, "reason": code}
     assert metrics.registry.get_sample_value("longhand_calls_total", labels) == 1
+    # Who leaves does so of their own accord; who waits in vain is a reason to look.
+    assert [record.levelname for record in caplog.records] == ["INFO" if code == "CANCELLED" else "WARNING"]
+
+
+async def test_a_drain_ends_with_the_last_of_the_open_calls() -> None:
+    gate = CallGate(Metrics(), Tracer())
+    context = cast(Context, _Context(None))
+    async with gate.call("Recognize", context):
+        async with gate.call("Recognize", context):
+            draining = asyncio.create_task(gate.drain())
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert not draining.done()
+    async with asyncio.timeout(10):
+        await draining
+
+
+@pytest.mark.parametrize("kind", [RecognitionFailedError, KeyError])
+def test_faults_of_the_server_s_own_are_logged_with_the_call_s_id(
+    kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert as_known(kind("it failed"), "id-7").code == "INTERNAL"
+    assert "id-7" in caplog.text
+    assert "it failed" in caplog.text
+    caplog.clear()  # a record keeps its error, and that is looked for elsewhere
 
 
 def test_faults_are_counted_at_zero_before_the_first() -> None:

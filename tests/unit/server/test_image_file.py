@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -137,6 +139,20 @@ def test_limits_name_what_was_got_and_allowed(limits: ImageLimits, message: str)
     data = samples.encode(Image.fromarray(_GREY), "PNG")
     with pytest.raises(InvalidImageError, match=message):
         decode_grey(data, limits)
+
+
+def test_what_keeps_a_limit_exactly_is_read() -> None:
+    data = samples.encode(Image.fromarray(_GREY), "PNG")
+    limits = ImageLimits(max_bytes=len(data), max_pixels=61 * 37, max_side=61, max_scans=1)
+    assert decode_grey(data, limits).shape == _GREY.shape
+
+
+def test_a_tiff_with_more_sizes_than_strips_is_refused() -> None:
+    data = bytearray(samples.encode(Image.fromarray(_GREY), "TIFF"))
+    at = data.rindex(struct.pack("<HHI", 279, 4, 1))  # one size, written as LONG
+    data[at : at + 12] = struct.pack("<HHII", 279, 4, 2, 8)  # two, which lie at byte 8
+    with pytest.raises(InvalidImageError, match="strips or tiles where 1 are needed"):
+        decode_grey(bytes(data))
 
 
 def test_trailing_bytes_are_harmless() -> None:

@@ -34,7 +34,7 @@ async def test_answers_come_in_the_order_of_the_requests() -> None:
         finished.append(request.id)
         return oip.ModelStreamInferResponse(infer_response=oip.ModelInferResponse(id=request.id))
 
-    ordered = OrderedInference(infer, 8, 4)
+    ordered = OrderedInference(infer, 8)
     stream = AnswerStream(ordered.paced(numbered(24)), ordered.answer, 8)
     answers = [answer.infer_response.id async for answer in stream.answers()]
     assert answers == [str(number) for number in range(24)]
@@ -48,7 +48,7 @@ async def test_nothing_is_answered_behind_a_request_that_failed() -> None:
             raise InvalidRequestError(f"no {request.id}")
         return oip.ModelStreamInferResponse(infer_response=oip.ModelInferResponse(id=request.id))
 
-    ordered = OrderedInference(infer, 8, 4)
+    ordered = OrderedInference(infer, 8)
     stream = AnswerStream(ordered.paced(numbered(6)), ordered.answer, 8)
     answers = stream.answers()
     assert (await anext(answers)).infer_response.id == "0"
@@ -63,7 +63,7 @@ async def test_a_failed_request_is_not_kept_until_a_collection() -> None:
     gc.collect()
     gc.disable()
     try:
-        ordered = OrderedInference(infer, 8, 4)
+        ordered = OrderedInference(infer, 8)
         seen = weakref.ref(ordered)
         with pytest.raises(InvalidRequestError):
             await anext(AnswerStream(ordered.paced(numbered(6)), ordered.answer, 8).answers())
@@ -85,7 +85,7 @@ async def test_no_more_is_read_while_many_images_are_in_flight() -> None:
         in_flight -= 10
         return oip.ModelStreamInferResponse()
 
-    ordered = OrderedInference(infer, 15, 256)
+    ordered = OrderedInference(infer, 20)
     stream = AnswerStream(ordered.paced(numbered(30, 10)), ordered.answer, 64)
     assert len([answer async for answer in stream.answers()]) == 30
     assert most == 20
@@ -95,7 +95,7 @@ async def test_a_request_that_lies_about_its_size_blocks_nothing() -> None:
     async def infer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
         return oip.ModelStreamInferResponse(error_message="no")
 
-    ordered = OrderedInference(infer, 8, 4)
+    ordered = OrderedInference(infer, 8)
     for images in (-(1 << 63), 0, (1 << 63) - 1):
         stream = AnswerStream(ordered.paced(numbered(5, images)), ordered.answer, 2)
         assert len([answer async for answer in stream.answers()]) == 5
@@ -106,7 +106,7 @@ async def test_a_cancelled_stream_leaves_nobody_waiting() -> None:
         await asyncio.Event().wait()
         return oip.ModelStreamInferResponse()
 
-    ordered = OrderedInference(infer, 8, 4)
+    ordered = OrderedInference(infer, 8)
     stream = AnswerStream(ordered.paced(numbered(5)), ordered.answer, 8)
     reading = asyncio.ensure_future(anext(stream.answers()))
     await asyncio.sleep(0.05)

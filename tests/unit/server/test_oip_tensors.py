@@ -7,16 +7,27 @@ import json
 import re
 import struct
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from longhand.oip import inference_pb2 as oip
-from longhand_server.errors import InvalidRequestError, UnsupportedError
+from longhand_server.errors import InvalidRequestError, LonghandError, UnsupportedError
 from longhand_server.oip_parameters import named_as_here, read_parameters
-from longhand_server.oip_tensors import join_elements, read_images, read_outputs, split_elements
+from longhand_server.oip_tensors import (
+    Outcome,
+    join_elements,
+    read_images,
+    read_outputs,
+    split_elements,
+    write_response,
+)
 from longhand_server.options import RecognitionOptions
+from longhand_server.recognizer import Timings, Transcription
+from longhand_server.registry import Reading, ServedModel
 
 MOST = 4
 elements = st.lists(st.binary(max_size=40), min_size=1, max_size=8)
@@ -133,6 +144,17 @@ def test_outputs() -> None:
     request.outputs[0].parameters["classification"].int64_param = 3
     with pytest.raises(InvalidRequestError, match="classification"):
         read_outputs(request)
+
+
+def test_an_answer_names_the_version_that_read_it() -> None:
+    old, new = (cast(ServedModel, SimpleNamespace(name="toy", version=version)) for version in "12")
+    failed = LonghandError("no")
+    read = Reading(Transcription("a", 1.0, (), (), (), 9, 9, Timings()), new)
+    cases: list[tuple[list[Outcome], str]] = [([failed, read], "2"), ([failed, failed], "1")]
+    for outcomes, version in cases:
+        response = oip.ModelInferResponse()
+        write_response(old, ("text",), outcomes, response)
+        assert response.model_version == version
 
 
 def test_parameters_become_options() -> None:

@@ -73,11 +73,15 @@ def test_no_more_cores_than_the_container_s_share(
     assert usable_cores(tmp_path / "cgroup", tmp_path) == expected
 
 
-def test_workers_share_the_cores_that_they_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("workers", "given", "threads"), [(1, 0, 6), (2, 0, 3), (8, 0, 1), (2, 5, 5)])
+def test_workers_share_the_cores_that_they_may_use(
+    monkeypatch: pytest.MonkeyPatch, workers: int, given: int, threads: int
+) -> None:
     monkeypatch.setattr("longhand_server.supervisor.usable_cores", lambda: 6)
-    config = ServerConfig(runtime=RuntimeConfig(device="cpu"))
-    supervisor = Supervisor(config)
-    assert supervisor._worker_config(0, 1).runtime.threads == 6
+    config = ServerConfig(
+        listen=ListenConfig(workers=workers), runtime=RuntimeConfig(device="cpu", threads=given)
+    )
+    assert Supervisor(config)._worker_config(0, 1).runtime.threads == threads
 
 
 def test_why_it_does_not_start_is_json_where_logs_are() -> None:

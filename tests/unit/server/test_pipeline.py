@@ -26,7 +26,7 @@ from longhand_server.errors import (
 )
 from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
-from longhand_server.pipeline import Job, RecognitionPipeline, make_pipeline
+from longhand_server.pipeline import Job, RecognitionPipeline, StagedPipeline, image_queue, make_pipeline
 from longhand_server.recognizer import Recognizer, Timings, Transcription
 
 _OPTIONS = RecognitionOptions()
@@ -98,6 +98,28 @@ async def test_every_image_gets_its_own_answer_and_times(model: SimulatedModel) 
     for result in results:
         assert result.timings.decode_image_ms > 0
         assert result.timings.total_ms > result.timings.queue_ms >= 0
+    await pipeline.close()
+
+
+async def test_closing_ends_every_thread(model: SimulatedModel) -> None:
+    before = threading.active_count()
+    pipeline = build(model)
+    assert threading.active_count() > before
+    await pipeline.close()
+    async with asyncio.timeout(10):
+        while threading.active_count() > before:
+            await asyncio.sleep(0.01)
+
+
+async def test_waiting_and_opening_are_told_apart(model: SimulatedModel) -> None:
+    model.infer_s = 0.05
+    pipeline = build(model, max_batch_size=1 if model.device == "cpu" else 2)
+    calls = (pipeline.recognize(draw_image("a"), _OPTIONS) for _ in range(8))
+    timings = [result.timings for result in await asyncio.gather(*calls)]
+    # Four of them one after the other.
+    assert max(times.queue_ms for times in timings) > 3 * 50 - 5
+    for times in timings:
+        assert times.queue_ms + times.decode_image_ms + 50 - 5 <= times.total_ms
     await pipeline.close()
 
 
@@ -256,7 +278,63 @@ def test_an_image_is_wanted_until_its_deadline(seconds: float) -> None:
     assert job.is_wanted == (seconds > 0)
 
 
-async def test_cancelling_while_lines_wait_for_the_network_frees_their_places() -> None:
+async def test_every_queue_knows_whose_image_it_is_and_how_urgent(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = cast(StagedPipeline, build(SimulatedModel("cuda:0")))
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def note(queue: Any, name: str, label: str) -> None:
+        method = getattr(queue, name)
+
+        def noted(*arguments: Any, **wishes: Any) -> Any:
+            asked.append((label, wishes))
+            return method(*arguments, **wishes)
+
+        monkeypatch.setattr(queue, name, noted)
+
+    note(pipeline._images, "room", "room")
+    note(pipeline._images, "submit", "images")
+    note(pipeline._lines, "submit", "lines")
+    deadline = asyncio.get_running_loop().time() + 60
+    await pipeline.recognize(draw_image("a"), _OPTIONS, deadline=deadline, priority=1, caller="me", wait=True)
+    whose = {"priority": 1, "caller": "me"}
+    assert asked == [
+        ("room", whose),
+        ("images", {**whose, "deadline": deadline}),
+        ("lines", {**whose, "deadline": deadline, "size": 112}),
+    ]
+    await pipeline.close()
+
+
+async def test_lines_given_up_while_they_wait_for_a_gpu_are_not_read() -> None:
+    model = HeldModel("cuda:0")
+    pipeline = build(model, max_batch_size=1)
+    # The beam search is held, and takes two batches; the network does the next one, and then waits as well.
+    calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in range(8)]
+    async with asyncio.timeout(10):
+        while len(model.batches) < 3 or pipeline.waiting < 4:
+            await asyncio.sleep(0.01)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    model.go_on.set()
+    await pipeline.close()
+    assert len(model.batches) == 3
+
+
+async def test_lines_wait_for_a_gpu_that_has_enough_of_them() -> None:
+    model = HeldModel("cuda:0")
+    pipeline = cast(StagedPipeline, build(model, max_batch_size=1))
+    calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in range(16)]
+    async with asyncio.timeout(10):
+        while len(model.batches) < 3 or pipeline._lines.waiting < 4:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    model.go_on.set()
+    assert [result.text for result in await asyncio.gather(*calls)] == [width_of("a")] * 16
+    await pipeline.close()
+
+
+async def test_cancelling_while_lines_wait_frees_their_places() -> None:
     model = SimulatedModel("cpu", infer_s=0.05)
     pipeline = build(model)
     calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in range(30)]
@@ -282,6 +360,39 @@ async def test_a_full_queue_refuses_and_patient_images_wait() -> None:
     await pipeline.close()
     with pytest.raises(ShuttingDownError):
         await pipeline.recognize(draw_image("a"), _OPTIONS)
+
+
+async def test_a_file_that_is_too_large_does_not_wait() -> None:
+    model = HeldModel("cpu")
+    pipeline = build(model, max_queue=1)
+    calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in range(4)]
+    await asyncio.sleep(0)
+    assert pipeline.waiting == 1
+    with pytest.raises(InvalidImageError, match="at most 4194304 are read"):
+        await pipeline.recognize(bytes((4 << 20) + 1), _OPTIONS)
+    model.go_on.set()
+    await asyncio.gather(*calls)
+    await pipeline.close()
+
+
+async def test_streams_and_batches_fill_half_of_the_queue() -> None:
+    go_on = asyncio.Event()
+
+    async def run(jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[None]:
+        await go_on.wait()
+        return [None] * len(jobs)
+
+    queue = image_queue(run, BatchingConfig(max_queue=8), concurrency=1)
+
+    async def patient() -> None:
+        await queue.room()
+        await queue.submit(Job(b"", _OPTIONS, math.inf, 0, ""))
+
+    calls = [asyncio.create_task(patient()) for _ in range(20)]
+    await asyncio.sleep(0.01)
+    assert queue.waiting == 4
+    go_on.set()
+    await asyncio.gather(*calls)
 
 
 async def test_on_a_gpu_the_stages_overlap_and_batches_hold_like_widths() -> None:

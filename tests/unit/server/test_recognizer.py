@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from numpy.typing import NDArray
 
 from helpers.tiny_ngram import random_ngram
 from helpers.toy_model import ALPHABET, write_bundle
+from longhand_decoder import CharacterSpan, Hypothesis, WordSpan
 from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
-from longhand_server.recognizer import Recognizer
+from longhand_server.recognizer import Recognizer, Span, _place_words, _trimmed
 from longhand_server.runtime import load_line_model
 
 
@@ -73,7 +76,58 @@ def test_a_line_of_which_the_model_is_unsure_is_read_again(bundle: ModelBundle) 
     assert (first.second_look, second.second_look) == (True, False)
     assert first.confidence > 0.5
     assert (first.image_width, first.image_height) == (80, 64)
+    # The place of a character is that in the look it was read from: the upright one begins 8 columns further left.
+    assert [span.x_end for span in first.characters] == [0.0, 0.0, 8.0]
+    assert [span.x_end for span in second.characters] == [8.0, 16.0, 24.0]
     assert first.timings.batch_size == 2
+
+
+@pytest.mark.parametrize(("words", "characters"), [(True, False), (False, True), (False, False)])
+def test_words_and_characters_are_told_where_they_are_asked_for(
+    words: bool, characters: bool, bundle: ModelBundle
+) -> None:
+    options = RecognitionOptions(include_words=words, include_characters=characters)
+    found = Recognizer(bundle, ScriptedLineModel([SURE])).recognize([line()], [options])[0]
+    assert [word.text for word in found.words] == ["aba"] * words
+    assert [character.text for character in found.characters] == [*"aba"] * characters
+
+
+def test_a_single_character_is_about_as_wide_as_a_third_of_the_height(bundle: ModelBundle) -> None:
+    found = Recognizer(bundle, ScriptedLineModel([said("a", sure=0.99)])).recognize([line()], [PLAIN])[0]
+    (place,) = found.characters
+    assert (place.x_start, place.x_end) == pytest.approx((0.0, 2 * (2 + 64 / 3)))
+
+
+def test_what_the_network_says_too_often_counts_less(bundle: ModelBundle) -> None:
+    often = (0.1, 0.85, *[0.01] * (len(ALPHABET) - 1))  # the blank, "a", the others
+    probabilities = np.full((1, 1 + len(ALPHABET)), 0.01, np.float32)
+    probabilities[0, 1:3] = 0.6, 0.35
+    options = replace(PLAIN, character_weight=0.5)
+    texts = []
+    for model in (bundle, replace(bundle, label_priors=often)):
+        network = ScriptedLineModel([np.log(probabilities)])
+        recognizer = Recognizer(model, network, second_look=False)
+        texts.append(recognizer.recognize([line()], [options])[0].text)
+    assert texts == ["a", "b"]
+
+
+def test_the_time_of_every_look_counts(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = ScriptedLineModel(*[[UNSURE]] * 3)
+    recognizer = Recognizer(bundle, network)
+    monkeypatch.setattr(network, "log_probs", _slow(network.log_probs))
+    monkeypatch.setattr(recognizer, "_decode_all", _slow(recognizer._decode_all))
+    begun = time.perf_counter()
+    timings = recognizer.recognize([line()], [PLAIN])[0].timings
+    assert min(timings.infer_ms, timings.beam_ms) >= 3 * 10
+    assert timings.infer_ms + timings.beam_ms <= (time.perf_counter() - begun) * 1000
+
+
+def _slow(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        time.sleep(0.011)
+        return function(*arguments)
+
+    return call
 
 
 def test_a_first_reading_stays_where_the_others_are_worse(bundle: ModelBundle) -> None:
@@ -105,17 +159,24 @@ def test_lines_that_nobody_waits_for_any_more_are_not_looked_at_again(bundle: Mo
 
 
 @pytest.mark.parametrize(
-    "why", ["sure", "greedy", "own temperature", "switched off", "no language model", "one without weight"]
+    "why",
+    [
+        *("sure", "greedy", "own temperature", "switched off", "no language model"),
+        *("a character model without weight", "a word model without weight"),
+    ],
 )
 def test_there_is_no_second_look(why: str, bundle: ModelBundle) -> None:
-    network = ScriptedLineModel([SURE if why == "sure" else UNSURE])
+    network = ScriptedLineModel([SURE if why == "sure" else said("a", "b", "a", sure=0.3)])
     if why == "no language model":
         bundle = replace(bundle, character_model_path=None)
+    if why == "a word model without weight":
+        bundle = replace(bundle, character_model_path=None, word_model_path=bundle.character_model_path)
     recognizer = Recognizer(bundle, network, second_look=why != "switched off")
     options = RecognitionOptions(
         greedy=why == "greedy",
         temperature=1.0 if why == "own temperature" else None,
-        character_weight=0.0 if why == "one without weight" else None,
+        word_weight=0.0 if why == "a word model without weight" else None,
+        character_weight=0.0 if why == "a character model without weight" else None,
     )
     recognizer.recognize([line()], [options])
     assert network.asked == [1]
@@ -157,3 +218,41 @@ def test_that_a_frame_begins_no_more_readings_than_ordinary_lines_need(tmp_path:
     options = RecognitionOptions(beam_width=1000, temperature=10.0, alternatives=100)
     (found,) = recognizer.transcribe([line()], [undecided], 0.0, [options])
     assert len(found.alternatives) == 1 + 40
+    own = replace(bundle, decoder={"max_tokens_per_frame": 7})
+    assert Recognizer(own, ScriptedLineModel()).defaults.max_tokens_per_frame == 7
+
+
+def reading(text: str, confidence: float = 0.5) -> Hypothesis:
+    """One frame a character."""
+    return Hypothesis(
+        text=text,
+        score=0.0,
+        acoustic_score=0.0,
+        word_model_score=0.0,
+        character_model_score=0.0,
+        confidence=confidence,
+        characters=[
+            CharacterSpan(text=character, first_frame=frame, last_frame=frame, confidence=0.5)
+            for frame, character in enumerate(text)
+        ],
+        words=[WordSpan(text=word, first_frame=0, last_frame=0, confidence=0.5) for word in text.split()],
+    )
+
+
+def test_readings_that_differ_in_outer_spaces_are_one() -> None:
+    first, second = _trimmed([reading(" ab", 0.25), reading("c", 0.125), reading("ab ", 0.5)])
+    assert (first.text, first.confidence) == ("ab", 0.75)
+    assert [(span.text, span.first_frame) for span in first.characters] == [("a", 1), ("b", 2)]
+    assert (second.text, second.confidence) == ("c", 0.125)
+    assert _trimmed([reading("a", 0.75), reading("a ", 0.5)])[0].confidence == 1.0
+
+
+def test_a_word_reaches_from_its_first_character_to_its_last() -> None:
+    text = "ab  cde f"
+    places = [Span(character, 0.5, float(x), x + 1.0) for x, character in enumerate(text)]
+    words = _place_words(reading(text), places)
+    assert [(word.text, word.x_start, word.x_end) for word in words] == [
+        ("ab", 0.0, 2.0),
+        ("cde", 4.0, 7.0),
+        ("f", 8.0, 9.0),
+    ]

@@ -6,16 +6,19 @@ import asyncio
 import gc
 import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers.toy_model import write_bundle
+from longhand.v1 import recognition_pb2 as pb
 from longhand_decoder import BeamSearchOptions
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.config import ModelsConfig, ServerConfig
 from longhand_server.errors import InvalidModelError, ModelNotFoundError, ShuttingDownError
+from longhand_server.messages import write_model
 from longhand_server.metrics import Metrics
 from longhand_server.registry import LoadedModel, ModelRegistry, ServedModel, find_bundles, version_key
 
@@ -86,7 +89,12 @@ async def test_a_failed_loading_is_tried_again(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(InvalidModelError, match="damaged"):
             await registry.load()
+        assert registry.default.failed
     assert Model.loads == 2
+    registry.default.bundle = replace(registry.default.bundle, version="mended")
+    await registry.load()
+    assert not registry.default.failed
+    await registry.close()
 
 
 async def test_a_model_that_was_replaced_before_it_was_loaded_stays_so(tmp_path: Path) -> None:
@@ -220,3 +228,20 @@ def test_text_that_no_answer_could_hold_is_refused_before_it_is_served(tmp_path:
     manifest.write_text(json.dumps(content))
     with pytest.raises(InvalidModelError, match=r"not valid JSON: 'utf-8' codec can't encode"):
         registry_of(tmp_path, Metrics(), model="toy")
+
+
+async def test_a_model_says_that_it_is_being_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_finish = asyncio.Event()
+    monkeypatch.setattr(Model, "may_finish", may_finish)
+    write_bundle(tmp_path / "a", name="en")
+    registry = registry_of(tmp_path, Metrics(), model="en")
+    model = registry.default
+    states = [write_model(model, is_default=True).state]
+    loading = asyncio.create_task(registry.load())
+    await asyncio.sleep(0)
+    states.append(write_model(model, is_default=True).state)
+    may_finish.set()
+    await loading
+    states.append(write_model(model, is_default=True).state)
+    await registry.close()
+    assert states == [pb.MODEL_STATE_UNLOADED, pb.MODEL_STATE_LOADING, pb.MODEL_STATE_READY]

@@ -6,12 +6,15 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto
 
-from helpers.toy_model import write_bundle
+from helpers.toy_model import write_bundle, write_onnx
 from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import ModelBundle, load_bundle, write_manifest
 from longhand_server.config import LineFormat, NetworkConfig
@@ -31,6 +34,15 @@ def test_onnx_runtime_reads_lines_of_any_width(tmp_path: Path) -> None:
     assert (model.device, model.runtime) == ("cpu", "ONNX Runtime")
 
 
+def test_the_eight_bit_network_is_used_where_there_is_one_and_nobody_wants_full_precision(
+    tmp_path: Path,
+) -> None:
+    bundle = load_bundle(write_bundle(tmp_path))
+    bundle = replace(bundle, onnx_int8_path=bundle.onnx_path)
+    assert load_line_model(bundle, "cpu").runtime == "ONNX Runtime, 8-bit"
+    assert load_line_model(bundle, "cpu", "full").runtime == "ONNX Runtime"
+
+
 def test_a_network_that_does_not_fit_its_bundle_is_refused(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path)
     write_manifest(
@@ -47,6 +59,27 @@ def test_a_network_that_does_not_fit_its_bundle_is_refused(tmp_path: Path) -> No
     )
     with pytest.raises(InvalidModelError, match=r"gives float32 \(64, 7\), need float32 \(64, 4\)"):
         load_line_model(load_bundle(folder), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("end", "message"), [("Identity", "gives no log-probabilities"), ("Cast", "gives float64")]
+)
+def test_a_network_that_gives_something_else_is_refused(tmp_path: Path, end: str, message: str) -> None:
+    write_onnx(tmp_path / "right.onnx")
+    network = onnx.load(tmp_path / "right.onnx")
+    last = network.graph.node[-1]
+    if end == "Cast":
+        network.graph.node.append(
+            onnx.helper.make_node("Cast", ["last"], list(last.output), to=TensorProto.DOUBLE)
+        )
+        network.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+        last.output[0] = "last"
+    else:
+        last.op_type = end
+        del last.attribute[:]
+    files = {"model.onnx": network.SerializeToString()}
+    with pytest.raises(InvalidModelError, match=message):
+        load_line_model(load_bundle(write_bundle(tmp_path / "wrong", files=files)), "cpu")
 
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cpu:1", "cuda:", "cuda:²", "cuda:99999"])

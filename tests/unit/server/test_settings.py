@@ -25,13 +25,18 @@ def test_flags_are_unique_and_described() -> None:
 
 def test_command_line_wins_over_environment_over_file(tmp_path: Path) -> None:
     file = tmp_path / "longhand.toml"
-    file.write_text('[listen]\nport = 1\nhost = "::1"\n[batching]\nmax_queue = 5\nmax_delay_ms = 3\n')
+    file.write_text(
+        '[listen]\nport = 1\nhost = "::1"\n[batching]\nmax_queue = 5\nmax_delay_ms = 3\n'
+        '[security]\ntoken_file = "tokens"\n'
+    )
     environment = {"LONGHAND_PORT": "2", "LONGHAND_MAX_QUEUE": "6", "LONGHAND_CONFIG": str(file)}
+    environment["LONGHAND_TOKEN_FILE"] = ""  # set to nothing is set, too
     config, _ = parse_arguments(["--port", "3"], environment)
     assert config.listen.port == 3
     assert config.batching.max_queue == 6
     assert config.batching.max_delay_ms == 3
     assert config.listen.host == "::1"
+    assert config.security.token_file == ""
 
 
 def test_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
@@ -42,6 +47,10 @@ def test_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
     file.write_text(to_toml(config), encoding="utf-8")
     tomllib.loads(to_toml(config))
     assert parse_arguments(["--config", str(file)], {})[0] == config
+
+
+def test_an_empty_config_on_the_command_line_means_no_file() -> None:
+    assert parse_arguments(["--config="], {"LONGHAND_CONFIG": "/no/such/file"})[0] == ServerConfig()
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,12 @@ async def test_a_slow_reader_of_groups_stops_the_reading_of_requests() -> None:
     taken = [await anext(groups)]
     await asyncio.sleep(0.05)
     assert source.read <= 8 + 5
+    for _ in range(20):
+        for _ in range(50):
+            await asyncio.sleep(0)
+        taken.append(await anext(groups))
+    # Every answer that is sent makes room for another one: five of eight go out, then the other three.
+    assert min(len(group) for group in taken[1:]) >= 3
     taken += [group async for group in groups]
     assert sorted(n for group in taken for n in group) == list(range(1000))
 
@@ -114,6 +120,41 @@ async def test_drain_answers_what_was_read_and_then_says_so() -> None:
     with pytest.raises(ShuttingDownError):
         await asyncio.wait_for(consumer, 1)
     assert sorted(answers) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_drain_ends_a_stream_however_far_its_beginning_has_come(steps: int) -> None:
+    async def answer(n: int) -> int:
+        return n
+
+    stream = AnswerStream(Source(0, endless=True), answer, 4)
+    reading = asyncio.ensure_future(_list(stream.answers()))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    stream.drain()
+    with pytest.raises(ShuttingDownError):
+        await asyncio.wait_for(reading, 5)
+
+
+async def test_a_stream_that_the_client_has_ended_is_drained_without_an_error() -> None:
+    release = asyncio.Event()
+
+    async def answer(n: int) -> int:
+        await release.wait()
+        return n
+
+    source = Source(5)
+    stream = AnswerStream(source, answer, 64)
+    answers = asyncio.ensure_future(_list(stream.answers()))
+    await asyncio.sleep(0.02)
+    assert source.read == 5
+    stream.drain()
+    release.set()
+    assert sorted(await answers) == list(range(5))
+
+
+async def _list(answers: AsyncIterator[int]) -> list[int]:
+    return [answer async for answer in answers]
 
 
 async def test_a_raising_answer_ends_the_stream_after_the_others() -> None:

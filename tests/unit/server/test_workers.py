@@ -7,10 +7,12 @@ import gc
 import threading
 import time
 import weakref
+from collections import deque
+from typing import Any
 
 import pytest
 
-from longhand_server.workers import Workers
+from longhand_server.workers import Workers, call_in_thread
 
 
 async def test_each_future_gets_its_own_outcome() -> None:
@@ -28,6 +30,21 @@ async def test_each_future_gets_its_own_outcome() -> None:
             assert str(outcome) == str(number)
         else:
             assert outcome == number * 2
+    workers.close()
+
+
+async def test_a_thread_outlives_whatever_a_function_raises() -> None:
+    class Odd(BaseException):
+        pass
+
+    def leave() -> None:
+        raise Odd
+
+    workers = Workers(1, "test")
+    async with asyncio.timeout(10):
+        with pytest.raises(Odd):
+            await workers.submit(leave)
+        assert await workers.submit(lambda: "done") == "done"
     workers.close()
 
 
@@ -81,6 +98,15 @@ async def test_close_does_what_was_submitted_and_ends_the_threads() -> None:
         await asyncio.sleep(0.01)
 
 
+async def test_a_thread_for_one_call_ends_with_it() -> None:
+    before = threading.active_count()
+    assert await call_in_thread(len, "ab") == 2
+    end = time.monotonic() + 10
+    while threading.active_count() > before:
+        assert time.monotonic() < end, [thread.name for thread in threading.enumerate()]
+        await asyncio.sleep(0.01)
+
+
 def test_a_loop_that_is_gone_ends_the_thread() -> None:
     async def leave() -> Workers:
         workers = Workers(1, "orphan")
@@ -92,6 +118,27 @@ def test_a_loop_that_is_gone_ends_the_thread() -> None:
     while any(thread.name.startswith("orphan") for thread in threading.enumerate()):
         assert time.monotonic() < end
         time.sleep(0.01)
+    workers.close()
+
+
+async def test_what_comes_after_the_loop_s_last_look_wakes_it_again() -> None:
+    workers = Workers(1, "test")
+    go_on = threading.Event()
+
+    class Outcomes(deque[Any]):
+        """Found empty for the first time, it gets one more before the loop can say so."""
+
+        def __bool__(self) -> bool:
+            there = len(self) > 0
+            if not there and not go_on.is_set():
+                go_on.set()
+                time.sleep(0.05)
+            return there
+
+    workers._outcomes = Outcomes()
+    first, second = workers.submit(lambda: 1), workers.submit(go_on.wait, 10)
+    async with asyncio.timeout(10):
+        assert (await first, await second) == (1, True)
     workers.close()
 
 

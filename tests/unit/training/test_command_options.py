@@ -30,8 +30,9 @@ from longhand_training import (
 )
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.command_line import exit_status
-from longhand_training.config import TrainingConfig, refuse_unused
+from longhand_training.config import TrainingConfig
 from longhand_training.packs import LabelledImage
+from longhand_training.source_config import refuse_unused
 from longhand_training.train import _parser
 from longhand_training.trainer import Trainer
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -21,8 +24,10 @@ from longhand_server.config import LineFormat, NetworkConfig
 from longhand_server.network import LineNetwork
 from longhand_training import evaluate
 from longhand_training.checkpoint import Checkpoint
+from longhand_training.dataset import Sample
 from longhand_training.export import export_bundle
 from longhand_training.line_sets import held_out_samples
+from longhand_training.outputs import LineOutputs
 
 SHIPPED = Path(bundles.__file__).parent / "models/en"
 SAMPLE = Path(__file__).resolve().parents[3] / "examples/sample_line.png"
@@ -78,6 +83,24 @@ def test_settings_follow_from_the_language_models(plain: Path) -> None:
         assert evaluate.possible_settings(one) == ("greedy", kept)
 
 
+@pytest.mark.parametrize(
+    ("setting", "models"),
+    [
+        ("greedy", (False, False)),
+        ("beam", (False, False)),
+        ("word", (True, False)),
+        ("character", (False, True)),
+        ("both", (True, True)),
+    ],
+)
+def test_a_setting_reads_with_its_language_models_alone(
+    setting: str, models: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "Recognizer", lambda bundle, *_, **__: bundle)
+    bundle: Any = evaluate.make_recognizer(load_bundle(SHIPPED), cast(Any, None), setting)
+    assert (bundle.word_model_path is not None, bundle.character_model_path is not None) == models
+
+
 def test_folders_of_one_name_are_measured_both_and_every_line_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +108,9 @@ def test_folders_of_one_name_are_measured_both_and_every_line_is_written(
     second = lines_in(tmp_path / "b" / "lines", other=TEXT)
     out = tmp_path / "out"
     arguments: Sequence[object] = ["--folder", first, "--folder", second, "--decoder", "greedy", "--out", out]
-    assert run(monkeypatch, SHIPPED, *arguments) == 0
+    assert run(monkeypatch, SHIPPED, *arguments, "--dump-log-probs", out / "raw" / "outputs.npz") == 0
+    for name, texts in (("lines", [TEXT, f"{TEXT}!"]), ("lines-2", [TEXT])):
+        assert LineOutputs.load(out / "raw" / f"outputs-{name}.npz").texts == texts
     sets = json.loads((out / "accuracy.txt").read_text())["sets"]
     assert {name: figures["greedy"]["lines"] for name, figures in sets.items()} == {"lines": 2, "lines-2": 1}
     assert {path.name for path in out.glob("worst-*.html")} == {"worst-lines.html", "worst-lines-2.html"}
@@ -103,6 +128,25 @@ def test_folders_of_one_name_are_measured_both_and_every_line_is_written(
     for _, _, rate, reference, reading in rows:
         assert rate == f"{(reference != reading) / len(reference):.4f}"  # nothing, or one sign, is wrong
         assert reading == TEXT
+
+
+def test_lines_get_a_second_look_unless_told_otherwise(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+    make = evaluate.make_recognizer
+
+    def noted(*arguments: Any, second_look: bool, **others: Any) -> Any:
+        looks.append(second_look)
+        return make(*arguments, second_look=second_look, **others)
+
+    monkeypatch.setattr(evaluate, "make_recognizer", noted)
+    folder = lines_in(tmp_path / "lines", one="abc")
+    for option in ((), ("--one-look",)):
+        assert (
+            run(monkeypatch, plain, "--folder", folder, "--decoder", "beam", "--out", tmp_path, *option) == 0
+        )
+    assert looks == [True, False]
 
 
 def test_names_that_a_table_cannot_hold_are_written_escaped(
@@ -132,6 +176,54 @@ def test_lines_that_were_held_out_are_measured_alone(
     single = lines_in(tmp_path / "single", one="abc")
     assert run(monkeypatch, plain, "--folder", single, "--hold-out", "0.1", "--out", tmp_path) == 2
     assert f"evaluate: {single}: none of its lines is held out" in capsys.readouterr().err
+
+
+class Echo:
+    """Reads of each line the number that its pixels hold and the one that its outputs hold."""
+
+    def __init__(self) -> None:
+        self.greedy: set[bool | None] = set()
+
+    def transcribe(
+        self, images: Sequence[Any], log_probs: Sequence[Any], _: float, options: Sequence[Any]
+    ) -> list[SimpleNamespace]:
+        self.greedy |= {option.greedy for option in options}
+        return [
+            SimpleNamespace(text=f"Line {image.pixels[0, 0]:g} {row[0, 0]:g}", confidence=0.9)
+            for image, row in zip(images, log_probs, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("setting", ["greedy", "both"])
+def test_each_line_is_read_from_its_own_outputs_and_counts_as_right_only_if_all_is(setting: str) -> None:
+    count = 150  # more than are read at once
+    samples = [Sample(np.full((64, 8), i, np.float32), f"Line {i} {i}") for i in range(count)]
+    texts = [sample.text if i % 2 else sample.text.lower() for i, sample in enumerate(samples)]
+    outputs = LineOutputs(("", "a"), [np.full((2, 2), i, np.float32) for i in range(count)], texts)
+    recognizer = Echo()
+    reading = evaluate.read_outputs(cast(Any, recognizer), samples, outputs, setting)
+    assert reading.texts == [sample.text for sample in samples]
+    assert recognizer.greedy == {setting == "greedy"}
+    assert reading.rates.line_accuracy == 0.5
+    assert reading.calibration_error == pytest.approx(0.4)
+    figures = reading.figures()
+    assert figures["cer_low"] < figures["cer"] < figures["cer_high"]
+
+
+def test_the_worst_lines_come_first_as_dark_ink_and_none_of_their_text_is_markup() -> None:
+    pixels = np.zeros((64, 16), np.float32)
+    pixels[20:40, 4:8] = 1
+    samples = [Sample(pixels, text, f"{i}.png") for i, text in enumerate(("ab", "a<b>c", "right"))]
+    page = evaluate.worst_sheet(samples, ["ax", "<i>", "right"])
+    first, second = page.split("<p>")[1:]
+    assert "<b>a&lt;b&gt;c</b><br>&lt;i&gt; <small>(3 errors, 1.png)" in first
+    assert "<b>ab</b><br>ax <small>(1 errors, 0.png)" in second
+    picture = cv2.imdecode(
+        np.frombuffer(base64.b64decode(first.split("base64,")[1].split('"')[0]), np.uint8),
+        cv2.IMREAD_GRAYSCALE,
+    )
+    assert picture is not None
+    assert (picture == np.where(pixels > 0, 0, 255)).all()
 
 
 def test_nothing_is_not_written_like_a_hyphen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

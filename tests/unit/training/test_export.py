@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -88,6 +89,20 @@ def test_onnx_and_pytorch_agree(which: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
+def test_onnx_and_pytorch_get_the_same_rounded_weights(tmp_path: Path) -> None:
+    bundle = exported(tmp_path)
+    with np.load(bundle.weights_path) as arrays:
+        weights = dict(arrays)
+    same = []
+    for tensor in onnx.load(bundle.onnx_path).graph.initializer:
+        name = tensor.name.removesuffix(".half")
+        if name in weights:
+            np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), weights[name])
+            same.append(name)
+    assert "output.bias" in same
+    assert any("conv" in name for name in same)
+
+
 def test_fine_tuning_gets_every_weight_back_the_shortcut_heads_too(tmp_path: Path) -> None:
     checkpoint = small_checkpoint()
     export_bundle(checkpoint, tmp_path / "model", name="x", version="1", description="")
@@ -101,7 +116,7 @@ def test_fine_tuning_gets_every_weight_back_the_shortcut_heads_too(tmp_path: Pat
 def test_the_configuration_travels_with_the_weights(tmp_path: Path) -> None:
     bundle = exported(tmp_path)
     assert '"seed": 3' in (tmp_path / "bundle.json").read_text("utf-8")
-    assert bundle.network["hidden"] == 24
+    assert bundle.network.hidden == 24
 
 
 def test_the_8_bit_network_is_served_where_there_is_one_and_follows_the_other(tmp_path: Path) -> None:

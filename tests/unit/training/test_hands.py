@@ -58,6 +58,8 @@ def test_neighbouring_letters_are_joined_and_words_and_dots_are_not() -> None:
     near, far = letters(5, 20.0), letters(5, 200.0)
     assert hands._joined(near.points, near.starts, 1.0, rng).tolist() == [0, 100]  # the arches, and the dot
     assert hands._joined(far.points, far.starts, 1.0, rng).tolist() == far.starts.tolist()
+    stop = written([(0, 0), (10, 50), (20, 80), (30, 100)], [(40, 100), (42, 100)], text="l.")
+    assert hands._joined(stop.points, stop.starts, 1.0, rng).tolist() == [0, 4]
 
 
 def test_long_parts_are_scaled_and_small_letters_are_not() -> None:

@@ -51,6 +51,7 @@ def test_rates_are_summed_over_lines_not_averaged() -> None:
     assert word_error_rate(["one two", "three"], ["one too", "three"]) == pytest.approx(1 / 3)
     rates = error_rates(references, texts)
     assert (rates.line_accuracy, rates.lines) == (0.5, 2)
+    assert error_rates(["ab", "ab", "cd"], ["ab", "ab", "cx"]).lines == 3  # lines of one text count each
 
 
 def test_lines_must_match_in_number() -> None:
@@ -73,11 +74,28 @@ def test_the_bootstrap_interval_is_that_of_95_percent() -> None:
     assert (low, high) == pytest.approx((0.125 - 1.96 * 0.125 / 20, 0.125 + 1.96 * 0.125 / 20), abs=0.002)
 
 
+def test_the_bootstrap_divides_by_the_characters_of_the_lines_drawn() -> None:
+    # One draw in four is the short line twice, of which nothing was right.
+    references, texts = ["a", "b" * 9], ["x", "b" * 9]
+    assert bootstrap_interval(references, texts) == (0.0, 1.0)
+
+
+def test_the_bootstrap_interval_is_always_the_same() -> None:
+    references, texts = ["abcd", "efghi", "jk"] * 20, ["abcd", "efghx", "xx"] * 20
+    assert bootstrap_interval(references, texts) == bootstrap_interval(references, texts)
+
+
 def test_calibration_error_weighs_each_bin_by_its_lines() -> None:
     gaps = [0.75 * (0.95 - 2 / 3), 0.25 * 0.15]
     assert expected_calibration_error([0.95, 0.95, 0.95, 0.15], [True, True, False, False]) == pytest.approx(
         sum(gaps)
     )
+
+
+def test_calibration_bins_are_tenths_from_0_on() -> None:
+    # 0.21 and 0.29 are one bin, half of which is right; 0.19 would be another's.
+    assert expected_calibration_error([0.21, 0.29], [True, False]) == pytest.approx(0.25)
+    assert expected_calibration_error([0.19, 0.21], [True, False]) == pytest.approx(0.5 * 0.81 + 0.5 * 0.21)
 
 
 def test_calibration_error_is_zero_for_honest_confidence_and_one_for_sure_and_wrong() -> None:

@@ -41,6 +41,7 @@ def png() -> bytes:
         ),
         ("b01-1-02 ok 154 19 408 746 1661 89 with spaces in|it", ("b01-1-02", "with spaces in it")),
         ("b01-1-03 ok 154 19 408 746 1661 89 1961", ("b01-1-03", "1961")),
+        ("b01-1-06 err 154 0 -1 -1 -1 -1 no|box", ("b01-1-06", "no box")),
         ("b01-1-04 ok 154 408 746 1661 89 1961", ("b01-1-04", "1961")),
         ('b01-1-05 ok 154 19 408 746 1661 89 "|quoted|"|#', ("b01-1-05", '" quoted " #')),
     ],
@@ -78,6 +79,7 @@ def test_iam_keeps_what_is_good_and_names_what_is_not(
     said = capsys.readouterr().err
     for name in ("a01-000u-01", "a01-000u-02", "row 5"):
         assert name in said
+    assert said.count("\n") == 3  # a comment is no broken row
 
 
 def test_an_iam_partition_is_a_list_of_lines_or_forms(tmp_path: Path) -> None:
@@ -188,6 +190,17 @@ def test_a_file_that_stands_twice_counts_once(tmp_path: Path, capsys: pytest.Cap
     assert "stands further up already" in capsys.readouterr().err
 
 
+def test_of_many_bad_rows_ten_are_named_and_the_others_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "good.png").write_bytes(png())
+    (tmp_path / "labels.tsv").write_text("good.png\tone\n" + "no tab\n" * 12)
+    assert len(read_folder(tmp_path)) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [f"row {number} skipped" in row for number, row in enumerate(said[:-1], 2)] == [True] * 10
+    assert said[-1] == f"{tmp_path}: 2 more skipped"
+
+
 def test_a_folder_with_a_text_beside_each_image(tmp_path: Path) -> None:
     for name, label in (("a", ".txt"), ("b", ".gt.txt")):
         (tmp_path / f"{name}.png").write_bytes(png())
@@ -220,7 +233,7 @@ def test_a_tar_of_lines(tmp_path: Path) -> None:
             info.size = len(data)
             pack.addfile(info, io.BytesIO(data))
     (image,) = read_tar(path, "train")
-    assert (image.name, image.text) == ("x.png", "one")
+    assert (image.name, image.text, image.is_packed) == ("x.png", "one", True)
     with pytest.raises(ValueError, match=r"holds no validation\.tsv"):
         read_tar(path, "validation")
     path.write_bytes(b"no tar at all")

@@ -17,9 +17,10 @@ from longhand_decoder import CtcBeamSearchDecoder
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
-from longhand_training.line_sets import SourceConfig, make_sources
+from longhand_training.line_sets import make_sources
 from longhand_training.packs import LabelledImage, decode_trusted
 from longhand_training.scan_words import ScanWordBank, read_cuts
+from longhand_training.source_config import SourceConfig
 from longhand_training.sources import ScanSource
 from longhand_training.word_cuts import align, cut_line, main
 
@@ -114,8 +115,9 @@ def test_new_lines_have_the_words_of_their_page_with_their_ink() -> None:
 
 def test_words_whose_places_do_not_fit_the_label_are_not_used() -> None:
     images, cuts = _page()
-    bank = ScanWordBank(images, {**cuts, images[1].name: [70, 90]})
-    assert bank.compose(images[0], np.random.default_rng(0)) is None
+    for places in ([70, 90], []):
+        bank = ScanWordBank(images, {**cuts, images[1].name: places})
+        assert bank.compose(images[0], np.random.default_rng(0)) is None
 
 
 def test_marked_lines_are_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,49 +9,16 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
+from helpers.pen_packs import pen_word, write_pack
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.augment import augment_pixels, augment_scan
-from longhand_training.dataset import DEFAULT_CHARACTERS, LineDataset, by_width, fits
+from longhand_training.dataset import LineDataset, by_width, fits
 from longhand_training.ink import draw_ink, draw_plain, on_paper
 from longhand_training.sources import PenSource
 from longhand_training.strokes import PenLine, PenText, WriterBank, load_pen_lines
-from longhand_training.text import PhraseSource, read_sentences
-
-
-def pen_word(text: str, x: float, slope: float = 0.0) -> list[np.ndarray]:
-    """One zigzag stroke a letter, 100 units wide and 100 high."""
-    strokes = []
-    for i in range(len(text)):
-        left = x + 100 * i
-        points = [(left, 0.0), (left + 40, 100.0), (left + 60, 20.0), (left + 85, 90.0)]
-        strokes.append(np.array([(a, b + slope * a, 5.0) for a, b in points], np.float32))
-    return strokes
-
-
-def write_pack(path: Path, lines: list[tuple[str, str]], slope: float = 0.0) -> None:
-    """A stroke pack of lines (id, text); every second one is for validation."""
-    xy, ends, starts = [], [], [0]
-    for _, text in lines:
-        x = 0.0
-        for word in text.split(" "):
-            for stroke in pen_word(word, x, slope):
-                xy += [(a, b) for a, b, _ in stroke]
-                ends += [0] * (len(stroke) - 1) + [1]
-            x += 100 * len(word) + 180
-        starts.append(len(xy))
-    points = np.round(np.array(xy)).astype(np.int32)
-    np.savez(
-        path,
-        point_deltas=np.diff(points, axis=0, prepend=np.zeros((1, 2), np.int32)).astype(np.int16),
-        dt_centiseconds=np.ones(len(points), np.uint8),
-        pen_up=np.array(ends, np.uint8),
-        line_start=np.array(starts),
-        text=np.array([text for _, text in lines]),
-        line_id=np.array([line_id for line_id, _ in lines]),
-        is_validation=np.array([i % 2 == 1 for i in range(len(lines))]),
-    )
+from longhand_training.text import DEFAULT_CHARACTERS, PhraseSource, read_sentences
 
 
 @pytest.fixture
@@ -66,6 +33,7 @@ def pen_lines(tmp_path: Path) -> list[PenLine]:
 def test_words_are_cut_at_the_widest_gaps(pen_lines: list[PenLine]) -> None:
     assert [word.text for word in pen_lines[0].words] == ["one", "two", "three"]
     assert [len(word.starts) for word in pen_lines[0].words] == [3, 3, 5]
+    assert [word.box()[0] for word in pen_lines[0].words] == [0, 0, 0]
     assert pen_lines[0].form == "f-1"
 
 
@@ -285,6 +253,21 @@ def test_phrases_come_from_the_sentences_and_have_line_length() -> None:
     assert any("@" in PhraseSource(["12, 13!"]).phrase(rng) for _ in range(500))
     with pytest.raises(ValueError, match="no sentences"):
         PhraseSource([])
+
+
+def test_a_word_longer_than_a_line_is_cut_and_not_left_out() -> None:
+    source, rng = PhraseSource(["w" * 100]), np.random.default_rng(0)
+    made = [source.phrase(rng, 10, 40) for _ in range(200)]
+    phrases = [phrase for phrase in made if "www" in phrase.lower() and "@" not in phrase]
+    assert len(phrases) > 100
+    assert all(made)
+    assert max(map(len, phrases)) < 60  # and a number, perhaps
+
+
+def test_sentences_are_written_as_labels_are(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("  \u201cIt\u2019s   here\u201d\u2026\n\n\tand there \n", "utf-8")
+    assert list(read_sentences(path)) == ['"It\'s here"...', "and there"]
 
 
 def test_a_text_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from helpers.training_runs import STARTED_ANEW, Train, command, environment, tra
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import NetworkConfig
 from longhand_training import ablate, export
-from longhand_training.checkpoint import Checkpoint, averaged, mixed
+from longhand_training.checkpoint import Checkpoint, mixed, update_average
 from longhand_training.config import TrainingConfig, sized_like
 from longhand_training.dataset import Sample, collate
 from longhand_training.greedy import greedy_texts
@@ -170,7 +170,7 @@ def test_weights_of_two_runs_are_mixed_by_their_shares(tmp_path: Path) -> None:
 
 def test_the_average_moves_by_its_decay() -> None:
     average = {"w": torch.zeros(2), "n": torch.tensor(1)}
-    averaged(average, {"w": torch.ones(2), "n": torch.tensor(5)}, 0.75)
+    update_average(average, {"w": torch.ones(2), "n": torch.tensor(5)}, 0.75)
     assert average["w"].tolist() == [0.25, 0.25]
     assert int(average["n"]) == 5
 

@@ -79,6 +79,7 @@ def test_fine_tuning_keeps_the_weights_that_it_began_from_until_others_read_bett
     ]
     best = Checkpoint.load(tmp_path / "tuned" / "best.pt")
     assert all(torch.equal(tensor, start.weights[name]) for name, tensor in best.weights.items())
+    assert best.training == {}  # nothing goes on from it; it is kept for its weights
     first, *others = read_log(tmp_path / "tuned" / "log.csv")
     assert (first["step"], first["cer_own"], "loss" in first) == ("0", "0.1", False)
     assert [row["step"] for row in others] == ["1", "2", "3"]

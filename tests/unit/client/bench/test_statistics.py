@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 
+from longhand_client.bench import statistics as bench_statistics
 from longhand_client.bench.load import Load, Sample, arrivals
 from longhand_client.bench.report import make_point
 from longhand_client.bench.statistics import bootstrap_ratio, highest_rate, percentile
@@ -49,6 +50,15 @@ def test_bootstrap_interval_agrees_with_resampling_by_hand() -> None:
     assert found.low == pytest.approx(by_hand[25], rel=0.02)
     assert found.high == pytest.approx(by_hand[975], rel=0.02)
     assert found.low < found.value < found.high
+
+
+def test_the_interval_holds_95_percent_of_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    news = iter(random.Random(2).sample(range(1000), 1000))
+    monkeypatch.setattr(
+        bench_statistics, "_resampled", lambda ordered, *_: 1.0 if ordered == [1.0] else next(news)
+    )
+    ratio = bootstrap_ratio([1.0], [500.0], 0.5)
+    assert (ratio.value, ratio.low, ratio.high) == (500.0, 25, 974)
 
 
 def test_the_same_sample_twice_is_no_change() -> None:

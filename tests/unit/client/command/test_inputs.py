@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,12 @@ def test_patterns(scans: Path) -> None:
     assert names("scans/**/*.webp") == ["scans/deep/d.webp"]
 
 
+def test_what_a_pattern_matches_is_sorted(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ["scans/deep/d.webp", "scans/b.png"]  # in the order in which the disk has them
+    monkeypatch.setattr(glob, "glob", lambda *_, **__: found)
+    assert names("scans/**") == sorted(found)
+
+
 def test_a_file_whose_name_looks_like_a_pattern(scans: Path) -> None:
     (scans / "what[1].png").write_bytes(b"x")
     assert names("what[1].png") == ["what[1].png"]
@@ -116,9 +123,9 @@ def test_a_manifest_is_relative_to_its_folder_and_survives_broken_rows(scans: Pa
         b"deep/d.webp\n"
     )
     found = list(find_items([], str(manifest)))
-    assert [item.source for item in found if item.source] == [
-        f"{scans}/scans/b.png",
-        f"{scans}/scans/deep/d.webp",
+    assert [(item.name, item.source) for item in found if item.source] == [
+        ("b.png", f"{scans}/scans/b.png"),
+        ("deep/d.webp", f"{scans}/scans/deep/d.webp"),
     ]
     assert [(item.name.removeprefix(f"{scans}/scans/"), item.problem) for item in found if item.problem] == [
         ("list.tsv line 3", "the row names no file"),
@@ -162,6 +169,7 @@ def test_references(tmp_path: Path) -> None:
     assert reference_of("x/two.png", references) == "second"
     # Two folders have a two.png: without its folder the name says nothing.
     assert reference_of("z/two.png", references) is None
+    assert reference_of("x/one.png", {"one.png": "first", "x/one.png": "its own"}) == "its own"
 
 
 def test_broken_references_are_refused(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from longhand.v1 import recognition_pb2 as pb
-from longhand_client import cli
+from longhand_client import benchmark, cli
 from longhand_client.command.arguments import read_hotwords
 from longhand_client.command.inputs import read_references
 from longhand_client.command.outputs import Details, JsonWriter
@@ -31,6 +33,16 @@ def test_json_is_json_in_every_encoding(encoding: str) -> None:
     record = json.loads(content.getvalue().decode("utf-8"))
     assert (record["file"], record["text"]) == ("odd\udcff.png", "à 漢")
     assert ("à".encode() in content.getvalue()) == (encoding == "utf-8")
+
+
+@pytest.mark.parametrize("program", [cli.main, benchmark.main])
+def test_every_name_can_be_printed(
+    program: Callable[[list[str]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with pytest.raises(SystemExit):
+        program(["--help"])
+    assert sys.stdout.errors == "backslashreplace"
 
 
 def test_a_full_disk_is_named(fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

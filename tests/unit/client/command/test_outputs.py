@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from longhand_client import Alternative, InvalidImageError, LonghandError, Span, Timings, Transcription
-from longhand_client.command.archive import ALTO, PAGE, to_alto, to_page
+from longhand_client.command.archive import ALTO, PAGE, to_alto, to_hocr, to_page
 from longhand_client.command.drawing import draw_reading
 from longhand_client.command.outputs import Details, JsonWriter, TextWriter, TsvWriter, finished_names
 from longhand_client.command.progress import Progress
@@ -85,6 +85,9 @@ def test_tsv_escapes_what_would_break_a_row(tmp_path: Path) -> None:
     assert rows[0] == ["file", "rank", "confidence", "text"]
     assert [row[1:] for row in rows[1:]] == [["1", "0.8750", "à b<"], ["2", "0.1000", "a b"]]
     assert finished_names(path, "tsv") == {name}
+    row = io.StringIO()
+    TsvWriter(row, Details(), header=False).write("x.png", dataclasses.replace(READING, text="a\\n"), {})
+    assert row.getvalue() == "x.png\t1\t0.8750\ta\\\\n\n"
 
 
 def test_finished_names_drops_a_half_written_line(tmp_path: Path) -> None:
@@ -127,7 +130,8 @@ def test_alto() -> None:
 
 
 def test_page() -> None:
-    when = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    two_hours = datetime.timezone(datetime.timedelta(hours=2))
+    when = datetime.datetime(2026, 1, 2, 5, 4, 5, tzinfo=two_hours)
     root = ET.fromstring(to_page("folder/a.png", READING, when))
     names = {"p": PAGE}
     assert root.findtext(".//p:Created", namespaces=names) == "2026-01-02T03:04:05Z"
@@ -143,8 +147,20 @@ def test_page() -> None:
     assert coordinates == ["2,0 12,0 12,20 2,20", "20,0 40,0 40,20 20,20"]
 
 
+def test_hocr() -> None:
+    root = ET.fromstring(to_hocr("a.png", READING))
+    words = [one for one in root.iter() if one.get("class") == "ocrx_word"]
+    assert [(word.text, word.get("title")) for word in words] == [
+        ("à", "bbox 2 0 12 20; x_wconf 90"),
+        ("b<", "bbox 20 0 40 20; x_wconf 50"),
+    ]
+    (page,) = [one for one in root.iter() if one.get("class") == "ocr_page"]
+    assert page.get("title") == 'image "a.png"; bbox 0 0 60 20; ppageno 0'
+
+
 def test_control_characters_in_a_name_do_not_break_the_xml() -> None:
     ET.fromstring(to_alto("a\x01b.png", READING))
+    ET.fromstring(to_hocr("a\x01b.png", READING))
     ET.fromstring(to_page("a\x01b.png", READING, datetime.datetime.now(datetime.UTC)))
 
 

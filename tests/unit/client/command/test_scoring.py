@@ -74,6 +74,7 @@ def test_rates_are_over_all_lines() -> None:
 
 def test_composed_and_decomposed_accents_are_the_same() -> None:
     assert Score().add("cafe\u0301", "caf\u00e9")[1] == 0.0
+    assert Score().add("caf\u00e9", "cafe\u0301")[1] == 0.0
 
 
 def test_no_reference_at_all() -> None:
