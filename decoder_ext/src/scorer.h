@@ -65,6 +65,15 @@ class Scorer {
         return options_.hotwords.credit(
             options_.hotwords.step(HotwordAutomaton::kRoot, 0, code_point(label)));
     }
+    bool has_hotwords() const { return has_hotwords_; }
+    // How much of a prefix's score it has only on credit, for hotwords that have begun; of `parent` made
+    // longer.
+    double credit(const ModelState& state) const {
+        return has_hotwords_ ? options_.hotwords.credit(state.hotword) : 0.0;
+    }
+    double credit(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label) const {
+        return has_hotwords_ ? options_.hotwords.credit(next_hotword(tree[parent], label)) : 0.0;
+    }
     // The end of the line can raise it by no more than this.
     double largest_final_gain(const ModelState& state) const;
 
@@ -88,6 +97,10 @@ class Scorer {
                                   ModelState& state);
     void extend_words(const PrefixTree& tree, std::uint32_t parent, std::uint32_t label, ModelState& state);
     std::uint32_t hotword_step(std::uint32_t node, std::uint32_t label) const;
+    // The automaton's state behind one more label.
+    std::uint32_t next_hotword(const PrefixNode& parent, std::uint32_t label) const {
+        return options_.hotwords.step(parent.state.hotword, code_point(parent.label), code_point(label));
+    }
     // Takes the automaton's state on by one more label; what that adds to the score.
     double move_hotword(const PrefixNode& parent, std::uint32_t label, std::uint32_t& hotword) const;
     void close_token(const PrefixTree& tree, std::uint32_t node, bool digit_follows, ModelState& state);

@@ -69,6 +69,7 @@ void BeamSearch::advance(const Frame& frame) {
         const auto scores = sums_ ? scores_sum : scores_max;
         best_ = scores(beam_.new_blank.data(), beam_.new_label_end.data(), beam_.model.data(), beam_.size(),
                        beam_.new_score.data());
+        if (scorer_.has_hotwords()) best_ = best_without_credit();
         expand(frame);
         select();
     }
@@ -136,7 +137,7 @@ void BeamSearch::extend_all(std::uint32_t label) {
         beam_.score[slot] = score;
         set_headroom(slot, own.state);
         beam_.remember(slot, history);
-        best_ = std::max(best_, score);
+        best_ = std::max(best_, score - scorer_.credit(own.state));
     }
     for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
         if (beam_.node[slot] != PrefixNode::kNone && beam_.score[slot] < best_ + threshold)
@@ -208,13 +209,15 @@ void BeamSearch::consider(const Candidate& candidate) {
     fresh.probability = candidate.probability;
     fresh.parent = candidate.parent;
     fresh.label = candidate.label;
-    raise_bar(candidate.score);
+    raise_bar(candidate);
 }
 
 // `ranking` is a heap of the best `width_` scores, the least on top, as soon as there are as many.
-void BeamSearch::raise_bar(double score) {
+void BeamSearch::raise_bar(const Candidate& candidate) {
     auto& ranking = workspace_.ranking;
-    best_ = std::max(best_, score);
+    const double score = candidate.score;
+    if (score > best_)
+        best_ = std::max(best_, score - scorer_.credit(tree_, candidate.parent, candidate.label));
     bar_ = std::max(bar_, best_ + options_.options.beam_threshold);
     if (!ranking.empty()) {
         replace_least(ranking, score);
@@ -226,6 +229,16 @@ void BeamSearch::raise_bar(double score) {
         return;
     }
     bar_ = std::max(bar_, ranking.front());
+}
+
+// A hotword that has begun may come to nothing. What its prefix has been given for it keeps this one in the
+// beam, but lets no other fall below the threshold.
+double BeamSearch::best_without_credit() const {
+    double best = -kInfinity;
+    for (std::uint32_t slot = Beam::kFirst; slot < beam_.size(); ++slot) {
+        best = std::max(best, beam_.new_score[slot] - scorer_.credit(tree_[beam_.node[slot]].state));
+    }
+    return best;
 }
 
 // The least score that stays in the beam.

@@ -85,7 +85,8 @@ class BeamSearch {
     void set_headroom(std::uint32_t slot, const ModelState& state);
     void propose(const Frame& frame, const Token& token);
     void consider(const Candidate& candidate);
-    void raise_bar(double score);
+    void raise_bar(const Candidate& candidate);
+    double best_without_credit() const;
     double cut() const;
     void select();
     std::uint32_t add(std::uint32_t parent, std::uint32_t label);
@@ -108,7 +109,7 @@ class BeamSearch {
     double log_scale_ = 0.0;                     // what all probabilities of the beam are relative to
     bool stale_ = false;                         // the scores are those of an earlier frame
     std::uint32_t last_only_ = Frame::kSeveral;  // the one label that was possible in the last frame
-    double best_ = 0.0;                          // the best score of this frame so far
+    double best_ = 0.0;                          // the best score of this frame so far, without credit
     double bar_ = 0.0;  // what a prefix needs to have a chance of being in the beam after it
 };
 
