@@ -33,7 +33,8 @@ class BeamSearchOptions:
     beam_width: int = 50
     """Prefixes kept after a frame, at least 1."""
     beam_threshold: float = -10.0
-    """A prefix that scores below the best one plus this is dropped; log, at most 0, -inf for no threshold."""
+    """A prefix that scores below the best one plus this is dropped; log, at most 0, -inf for no threshold. What the
+    best one has for a hotword that has only begun does not count."""
     token_threshold: float = -6.0
     """A label below this log-probability in a frame starts no new prefix there; at most 0, -inf for none."""
     hard_token_threshold: bool = False

@@ -216,7 +216,7 @@ void BeamSearch::consider(const Candidate& candidate) {
 void BeamSearch::raise_bar(const Candidate& candidate) {
     auto& ranking = workspace_.ranking;
     const double score = candidate.score;
-    if (score > best_)
+    if (score > best_)  // mostly not; and credit is never less than 0
         best_ = std::max(best_, score - scorer_.credit(tree_, candidate.parent, candidate.label));
     bar_ = std::max(bar_, best_ + options_.options.beam_threshold);
     if (!ranking.empty()) {

@@ -6,19 +6,29 @@ Matplotlib's imports, which is far more than such a run.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import torch
 
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import NetworkConfig
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint
+from longhand_training.config import TrainingConfig
+from longhand_training.dataset import Sample
 from longhand_training.text import DEFAULT_CHARACTERS
 from longhand_training.train import _ENVIRONMENT
+from longhand_training.trainer import Trainer
+
+ALPHABET = Alphabet("ab ")
 
 # Runs the command on these arguments, to its end.
 Train: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
@@ -57,3 +67,27 @@ def write_small_checkpoint(path: Path) -> Path:
     network = NetworkConfig(labels=labels, channels=(4, 4, 4, 4), blocks=(1, 1, 1), hidden=8, layers=1)
     Checkpoint(network, DEFAULT_CHARACTERS, LineNetwork(network).state_dict(), {}, {}).save(path)
     return path
+
+
+def own_lines(folder: Path, *texts: str) -> Path:
+    """Lines of which no two are the same image, in other folders either."""
+    folder.mkdir(parents=True)
+    for i, text in enumerate(texts):
+        grey = np.full((60, 240), 255, np.uint8)
+        grey[0, :160] -= np.frombuffer(hashlib.sha256(f"{folder}/{i}".encode()).digest() * 5, np.uint8) // 64
+        cv2.putText(grey, "hello", (10, 42), cv2.FONT_HERSHEY_SIMPLEX, 1.4, 0, 3)
+        cv2.imwrite(str(folder / f"{i}.png"), grey)
+        (folder / f"{i}.txt").write_text(text, "utf-8")
+    return folder
+
+
+def bars() -> list[Sample]:
+    pixels = np.zeros((64, 80), np.float32)
+    pixels[10:50, 20:60:8] = 1.0
+    return [Sample(pixels, text) for text in ("ab", "ba")]
+
+
+def tiny_trainer(out: Path, **settings: Any) -> Trainer:
+    size: dict[str, Any] = {"channels": (4, 4, 4, 4), "blocks": (1, 1, 1), "hidden": 8, "layers": 1}
+    out.mkdir(exist_ok=True)
+    return Trainer(TrainingConfig(**size, **settings), ALPHABET, torch.device("cpu"), out)
