@@ -82,8 +82,10 @@ class Transcription:
         timings: where the server's time went.
         model: name of the model.
         model_version: its version.
-        image_width: width of the sent image in pixels.
-        image_height: height of the sent image in pixels.
+        image_width: width in pixels of the image as it was read.
+        image_height: height in pixels of the image as it was read.
+        rotation: degrees, clockwise, by which the sent image was turned to be read: 0, 90, 180 or 270. Sizes and places
+            are those of the turned image; :meth:`box` tells where a place lies in the sent one.
     """
 
     text: str
@@ -96,6 +98,23 @@ class Transcription:
     model_version: str
     image_width: int
     image_height: int
+    rotation: int = 0
+
+    @property
+    def sent_size(self) -> tuple[int, int]:
+        """Width and height in pixels of the sent image, after EXIF rotation."""
+        size = self.image_width, self.image_height
+        return size[::-1] if self.rotation in (90, 270) else size
+
+    def box(self, span: Span) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom edge of a word or character in pixels of the sent image, after EXIF rotation."""
+        start, end, width, height = span.x_start, span.x_end, self.image_width, self.image_height
+        return {
+            0: (start, 0.0, end, float(height)),
+            90: (0.0, width - end, float(height), width - start),
+            180: (width - end, 0.0, width - start, float(height)),
+            270: (0.0, start, float(height), end),
+        }[self.rotation]
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries and lists, ready for `json.dumps`."""
@@ -192,6 +211,7 @@ def transcription_from_proto(result: pb.RecognitionResult) -> Transcription:
         model_version=result.model_version,
         image_width=result.image_width_px,
         image_height=result.image_height_px,
+        rotation=result.rotation_degrees,
     )
 
 

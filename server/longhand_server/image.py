@@ -6,7 +6,6 @@ never asked to read what it was not trained on.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,10 +53,11 @@ _BAND_STROKES = 0.5
 _NEIGHBOUR_GAP = 0.5
 # Strokes are averaged over neighbouring rows, as many as this part of the height, to tell the rows of small letters.
 _SMOOTH_ROWS = 0.05
-# How a line is looked at again: with letters of this part of their size, and with letters that lean this much less to
-# the right (columns a row).
-_SMALLER = 0.75
-_UPRIGHT = 0.25
+# A picture taller than so many times its width is of a line on its side where a column crosses at least so many
+# strokes, and so many times as many as a row does.
+_TALL = 1.5
+_SIDE_STROKES = 6
+_SIDE_SHARE = 2
 # A line is levelled when it rises by more than this part of the height, and is not steeper than 1 in 6.
 _MIN_RISE = 0.1
 _MAX_SLOPE = 1 / 6
@@ -74,6 +74,8 @@ class LineImage:
         source_left: x in the sent image where column 0 lies, px (can be negative: the margin).
         source_scale: px of the sent image per column.
         is_blank: no ink was found; ``pixels`` is all paper.
+        rotation: degrees, clockwise, by which the image as sent was turned; sizes and places are those of the turned
+            image.
     """
 
     pixels: NDArray[np.float32]
@@ -82,6 +84,7 @@ class LineImage:
     source_left: float
     source_scale: float
     is_blank: bool
+    rotation: int = 0
 
     def to_source_x(self, column: float) -> float:
         """X in px of the sent image, within it, for a column of :attr:`pixels`."""
@@ -90,12 +93,17 @@ class LineImage:
 
 
 def load_line_image(data: bytes, line: LineFormat, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> LineImage:
-    """Decodes an encoded image (PNG, JPEG, WebP, TIFF, BMP) and normalises it.
+    """Decodes an encoded image (PNG, JPEG, WebP, TIFF, BMP) and normalises it; a line on its side is laid down.
+
+    Whether it lies upside down then only its reading tells.
 
     Raises:
         InvalidImageError: not an image, damaged, too large, or smaller than 3 px on a side.
     """
-    return normalise_line(decode_grey(data, limits), line)
+    grey = decode_grey(data, limits)
+    if _is_on_its_side(grey, line):
+        return replace(normalise_line(np.ascontiguousarray(np.rot90(grey)), line), rotation=270)
+    return normalise_line(grey, line)
 
 
 def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
@@ -140,45 +148,25 @@ def normalise_line(grey: NDArray[np.uint8], line: LineFormat) -> LineImage:
     method = cv2.INTER_AREA if rows < crop.shape[0] else cv2.INTER_LINEAR
     resized = cv2.resize(crop, (columns, rows), interpolation=method)
 
-    pixels = _placed(resized, line)
+    pixels = place_ink(resized, line)
     source_scale = crop.shape[1] / columns / shrink_x
     source_left = left / shrink_x - line.margin * source_scale
     return LineImage(pixels, width, height, source_left, source_scale, False)
 
 
-def other_looks(image: LineImage, line: LineFormat) -> tuple[LineImage, ...]:
-    """The same line with smaller letters, and with letters that lean less to the right.
-
-    A network that is unsure of a line often reads it better so (see training/EXPERIMENTS.md).
-
-    Args:
-        image: as :func:`normalise_line` made it.
-        line: the shape it was made in.
-    """
-    return _smaller(image, line), _upright(image, line)
-
-
-def _smaller(image: LineImage, line: LineFormat) -> LineImage:
-    ink = image.pixels[:, line.margin : image.pixels.shape[1] - line.margin]
-    columns = max(round(_SMALLER * ink.shape[1]), 1)
-    resized = cv2.resize(ink, (columns, round(_SMALLER * line.height)), interpolation=cv2.INTER_AREA)
-    scale = image.source_scale * ink.shape[1] / columns
-    left = image.source_left + line.margin * (image.source_scale - scale)
-    return replace(image, pixels=_placed(resized, line), source_left=left, source_scale=scale)
+def _is_on_its_side(grey: NDArray[np.uint8], line: LineFormat) -> bool:
+    height, width = grey.shape
+    if height < _TALL * width:
+        return False
+    work, _ = _shrink(np.ascontiguousarray(np.rot90(grey)), line, _SCAN_ROWS[0])
+    ink = _ink(work)
+    if ink is None:
+        return False
+    along, across = (_most_strokes(turned, len(work)) for turned in (ink, np.ascontiguousarray(ink.T)))
+    return along >= max(_SIDE_STROKES, _SIDE_SHARE * across)
 
 
-def _upright(image: LineImage, line: LineFormat) -> LineImage:
-    height, width = image.pixels.shape
-    # What the outermost rows move by, to either side; the middle one stays.
-    reach = math.ceil(_UPRIGHT * height / 2)
-    total = width + 2 * reach
-    total += -total % line.frame_stride
-    matrix = np.array([[1.0, _UPRIGHT, reach - _UPRIGHT * (height - 1) / 2], [0.0, 1.0, 0.0]])
-    pixels = np.asarray(cv2.warpAffine(image.pixels, matrix, (total, height)), np.float32)
-    return replace(image, pixels=pixels, source_left=image.source_left - reach * image.source_scale)
-
-
-def _placed(ink: NDArray[Any], line: LineFormat) -> NDArray[np.float32]:
+def place_ink(ink: NDArray[Any], line: LineFormat) -> NDArray[np.float32]:
     """Ink of at most the line's height, halfway up it and between margins, as wide as whole frames."""
     rows, columns = ink.shape
     total = columns + 2 * line.margin
@@ -346,6 +334,13 @@ def _strokes(ink: NDArray[np.float32]) -> NDArray[Any]:
     )
 
 
+def _most_strokes(ink: NDArray[np.float32], height: int) -> float:
+    """How many strokes the rows cross that cross most, in a line of that height."""
+    by_row = _strokes(ink)
+    rows = min(max(round(_STROKE_ROWS * height), 1), len(by_row))
+    return float(np.convolve(by_row, np.full(rows, 1 / rows), "valid").max())
+
+
 def _letter_band(ink: NDArray[np.float32]) -> tuple[int, int]:
     """The rows (exclusive end) of a level line's small letters."""
     strokes = _strokes(ink)
@@ -373,9 +368,7 @@ def _letter_size(ink: NDArray[np.float32]) -> tuple[float, float]:
     A crop that cuts off the long letters would come out with huge letters, and one with a neighbour's ink with narrow
     ones.
     """
-    by_row = _strokes(ink)
-    rows = max(round(_STROKE_ROWS * len(by_row)), 1)
-    strokes = float(np.convolve(by_row, np.full(rows, 1 / rows), "valid").max())
+    strokes = _most_strokes(ink, len(ink))
     distance = ink.shape[1] / max(strokes, 1.0) / ink.shape[0]
     height_share = min((_FAR_STROKES / distance) ** _PART_OF_THE_WAY, 1.0)
     stretch = max((_CLOSE_STROKES / distance) ** _PART_OF_THE_WAY, 1.0)

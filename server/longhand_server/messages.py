@@ -87,6 +87,7 @@ def write_result(reading: Reading, message: pb.RecognitionResult) -> None:
     message.model_version = model.version
     message.image_width_px = result.image_width
     message.image_height_px = result.image_height
+    message.rotation_degrees = result.rotation
     for other in result.alternatives:
         message.alternatives.add(
             text=other.text,

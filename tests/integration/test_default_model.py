@@ -83,6 +83,23 @@ def test_words_and_characters_lie_in_the_image_from_left_to_right(
     assert edges == sorted(edges)
 
 
+@pytest.mark.parametrize("turned", [90, 180, 270])
+def test_a_turned_line_reads_as_if_it_were_not(
+    turned: int, stub: recognition_pb2_grpc.RecognitionServiceStub
+) -> None:
+    options = pb.RecognitionOptions(include_words=True)
+    upright = stub.Recognize(pb.RecognizeRequest(image=_SAMPLE.read_bytes(), options=options)).result
+    grey = cv2.imread(str(_SAMPLE), cv2.IMREAD_GRAYSCALE)
+    assert grey is not None
+    done, data = cv2.imencode(".png", np.rot90(grey, turned // 90))  # to the left
+    assert done
+    result = stub.Recognize(pb.RecognizeRequest(image=data.tobytes(), options=options)).result
+    assert (result.text, result.rotation_degrees) == (upright.text, turned)
+    assert (result.image_width_px, result.image_height_px) == grey.shape[::-1]
+    places, wanted = ([word.x_start_px for word in one.words] for one in (result, upright))
+    assert places == pytest.approx(wanted, abs=12)
+
+
 def test_the_model_describes_itself(stub: recognition_pb2_grpc.RecognitionServiceStub) -> None:
     model = stub.GetModel(pb.GetModelRequest()).model
     assert model.name == "en"

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from longhand_server import image as image_module
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidImageError
-from longhand_server.image import LineImage, load_line_image, normalise_line, other_looks
+from longhand_server.image import LineImage, load_line_image, normalise_line
+from longhand_server.looks import other_looks, upside_down
 
 LINE = LineFormat()
 
@@ -145,6 +146,48 @@ def test_other_looks_show_the_same_line_smaller_and_more_upright() -> None:
     # What leaned to the right by as much stands upright now: upright strokes lean to the left.
     top, bottom = (np.flatnonzero(upright.pixels[row] > 0.5)[0] for row in (8, LINE.height - 9))
     assert bottom - top == pytest.approx(0.25 * (LINE.height - 17), abs=2)
+
+
+def test_a_line_upside_down_is_the_line_turned() -> None:
+    grey = bars(0.3)
+    grey[40:60, 60:90] = 20  # so that it has a left and a right
+    image = normalise_line(grey, LINE)
+    (turned,) = upside_down(normalise_line(np.ascontiguousarray(grey[::-1, ::-1]), LINE), LINE)
+    assert turned.rotation == 180
+    assert turned.pixels.shape == image.pixels.shape
+    assert middles(turned) == pytest.approx(middles(image), abs=2.0)
+    # But for what the half of a frame's width moves.
+    assert float(np.abs(turned.pixels.sum(axis=1) - image.pixels.sum(axis=1)).max()) < 3
+    (back,) = upside_down(turned, LINE)
+    assert back.rotation == 0
+
+
+def encoded(grey: NDArray[np.uint8]) -> bytes:
+    done, data = cv2.imencode(".png", grey)
+    assert done
+    return data.tobytes()
+
+
+def test_a_line_on_its_side_is_laid_down() -> None:
+    upright = load_line_image(encoded(bars(0.3)), LINE)
+    turned = load_line_image(encoded(np.ascontiguousarray(np.rot90(bars(0.3), -1))), LINE)
+    assert (upright.rotation, turned.rotation) == (0, 270)
+    assert (turned.source_width, turned.source_height) == (upright.source_width, upright.source_height)
+    assert np.array_equal(turned.pixels, upright.pixels)
+
+
+@pytest.mark.parametrize("kind", ["a letter", "a line on a tall page", "a page", "blank"])
+def test_a_tall_picture_of_anything_else_is_taken_as_it_is(kind: str) -> None:
+    if kind == "a letter":
+        grey = np.ascontiguousarray(bars(0.3)[:, 55:85])
+    else:
+        grey = np.full((1300, 640), 230, np.uint8)
+        for top in {"a line on a tall page": [300], "a page": range(0, 1200, 100), "blank": []}[kind]:
+            line = bars(0.3)
+            grey[top : top + len(line), : line.shape[1]] = line[:, :640]
+    image = load_line_image(encoded(grey), LINE)
+    assert image.rotation == 0
+    assert (image.source_width, image.source_height) == (grey.shape[1], grey.shape[0])
 
 
 @pytest.mark.parametrize(

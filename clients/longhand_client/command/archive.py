@@ -23,9 +23,9 @@ def to_alto(name: str, transcription: Transcription) -> str:
         transcription: a reading with words (and characters, which become glyphs).
 
     Returns:
-        The XML text; positions in pixels of the image.
+        The XML text; positions in pixels of the image as it was sent.
     """
-    width, height = str(transcription.image_width), str(transcription.image_height)
+    width, height = (str(side) for side in transcription.sent_size)
     box = {"HPOS": "0", "VPOS": "0", "WIDTH": width, "HEIGHT": height}
     root = ET.Element("alto", {"xmlns": ALTO})
     description = ET.SubElement(root, "Description")
@@ -48,7 +48,12 @@ def to_alto(name: str, transcription: Transcription) -> str:
         string = ET.SubElement(
             line,
             "String",
-            {"ID": f"word_{number}", "CONTENT": word.text, "WC": _score(word), **_extent(word, height)},
+            {
+                "ID": f"word_{number}",
+                "CONTENT": word.text,
+                "WC": _score(word),
+                **_extent(transcription, word),
+            },
         )
         for index, character in enumerate(characters, 1):
             ET.SubElement(
@@ -58,7 +63,7 @@ def to_alto(name: str, transcription: Transcription) -> str:
                     "ID": f"glyph_{number}_{index}",
                     "CONTENT": character.text,
                     "GC": _score(character),
-                    **_extent(character, height),
+                    **_extent(transcription, character),
                 },
             )
     return _text(root)
@@ -72,9 +77,10 @@ def to_hocr(name: str, transcription: Transcription) -> str:
         transcription: a reading with words.
 
     Returns:
-        The XHTML text; positions in pixels of the image.
+        The XHTML text; positions in pixels of the image as it was sent.
     """
-    box = f"bbox 0 0 {transcription.image_width} {transcription.image_height}"
+    width, height = transcription.sent_size
+    box = f"bbox 0 0 {width} {height}"
     root = ET.Element("html", {"xmlns": XHTML})
     head = ET.SubElement(root, "head")
     ET.SubElement(head, "title").text = name.translate(_CONTROL)
@@ -88,9 +94,8 @@ def to_hocr(name: str, transcription: Transcription) -> str:
     )
     line = _hocr(page, "span", "ocr_line", "line_1", box)
     for number, (word, _) in enumerate(_words(transcription), 1):
-        left, right = round(word.x_start), round(word.x_end)
-        place = f"bbox {left} 0 {right} {transcription.image_height}"
-        title = f"{place}; x_wconf {round(100 * word.confidence)}"
+        place = " ".join(str(round(edge)) for edge in transcription.box(word))
+        title = f"bbox {place}; x_wconf {round(100 * word.confidence)}"
         _hocr(line, "span", "ocrx_word", f"word_{number}", title).text = word.text
     return _text(root)
 
@@ -104,9 +109,9 @@ def to_page(name: str, transcription: Transcription, created: datetime.datetime)
         created: when it was read.
 
     Returns:
-        The XML text; positions in pixels of the image.
+        The XML text; positions in pixels of the image as it was sent.
     """
-    width, height = transcription.image_width, transcription.image_height
+    width, height = transcription.sent_size
     root = ET.Element("PcGts", {"xmlns": PAGE})
     metadata = ET.SubElement(root, "Metadata")
     model = f"{transcription.model} {transcription.model_version}"
@@ -116,17 +121,17 @@ def to_page(name: str, transcription: Transcription, created: datetime.datetime)
     ET.SubElement(metadata, "LastChange").text = stamp
     size = {"imageWidth": str(width), "imageHeight": str(height)}
     page = ET.SubElement(root, "Page", {"imageFilename": Path(name).name.translate(_CONTROL), **size})
-    whole = Span(transcription.text, transcription.confidence, 0, width)
+    whole = Span(transcription.text, transcription.confidence, 0, transcription.image_width)
     region = ET.SubElement(page, "TextRegion", id="region_1")
-    _coordinates(region, whole, height)
+    _coordinates(region, transcription, whole)
     line = ET.SubElement(region, "TextLine", id="line_1")
-    _coordinates(line, whole, height)
+    _coordinates(line, transcription, whole)
     for number, (word, characters) in enumerate(_words(transcription), 1):
         element = ET.SubElement(line, "Word", id=f"word_{number}")
-        _coordinates(element, word, height)
+        _coordinates(element, transcription, word)
         for index, character in enumerate(characters, 1):
             glyph = ET.SubElement(element, "Glyph", id=f"glyph_{number}_{index}")
-            _coordinates(glyph, character, height)
+            _coordinates(glyph, transcription, character)
             _equivalent(glyph, character)
         _equivalent(element, word)
     _equivalent(line, whole)
@@ -147,9 +152,9 @@ def _hocr(parent: ET.Element, tag: str, kind: str, name: str, title: str) -> ET.
     return ET.SubElement(parent, tag, {"class": kind, "id": name, "title": title})
 
 
-def _coordinates(parent: ET.Element, span: Span, height: int) -> None:
-    left, right = round(span.x_start), round(span.x_end)
-    points = f"{left},0 {right},0 {right},{height} {left},{height}"
+def _coordinates(parent: ET.Element, transcription: Transcription, span: Span) -> None:
+    left, top, right, bottom = (round(edge) for edge in transcription.box(span))
+    points = f"{left},{top} {right},{top} {right},{bottom} {left},{bottom}"
     ET.SubElement(parent, "Coords", points=points)
 
 
@@ -158,9 +163,10 @@ def _equivalent(parent: ET.Element, span: Span) -> None:
     ET.SubElement(equivalent, "Unicode").text = span.text
 
 
-def _extent(span: Span, height: str) -> dict[str, str]:
-    width = f"{span.x_end - span.x_start:.1f}"
-    return {"HPOS": f"{span.x_start:.1f}", "WIDTH": width, "VPOS": "0", "HEIGHT": height}
+def _extent(transcription: Transcription, span: Span) -> dict[str, str]:
+    left, top, right, bottom = transcription.box(span)
+    sides = {"HPOS": left, "WIDTH": right - left, "VPOS": top, "HEIGHT": bottom - top}
+    return {name: f"{value:.1f}" for name, value in sides.items()}
 
 
 def _score(span: Span) -> str:

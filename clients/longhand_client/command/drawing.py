@@ -27,7 +27,7 @@ def draw_reading(image: bytes, transcription: Transcription) -> bytes:
         transcription: its reading, with characters.
 
     Returns:
-        A PNG file; characters go from red (a guess) to green (certain).
+        A PNG file, the line the right way up; characters go from red (a guess) to green (certain).
 
     Raises:
         LonghandError: Pillow is not installed, or cannot read the image.
@@ -42,7 +42,7 @@ def draw_reading(image: bytes, transcription: Transcription) -> bytes:
             if upright.mode.startswith("I"):  # of 10 to 16 bits, which `convert` would cut off at 255
                 _, lightest = cast("tuple[int, int]", upright.convert("I").getextrema())
                 upright = upright.point(lambda value: value * (255 / max(lightest, 255))).convert("L")
-            line = upright.convert("RGBA")
+            line = upright.convert("RGBA").rotate(-transcription.rotation, expand=True)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise LonghandError(f"cannot draw it: {error}") from error
     height = max(round(line.height * BAND), 16)

@@ -81,6 +81,8 @@ class JsonWriter:
         for part in ("alternatives", "words", "characters"):
             if getattr(self._details, part):
                 record[part] = [asdict(one) for one in getattr(transcription, part)]
+        if self._details.words or self._details.characters:
+            record["rotation"] = transcription.rotation  # which their places are to be understood with
         text = json.dumps(record | extra, ensure_ascii=self._escaped)
         # Bytes of a file name that are not UTF-8 stand for themselves as lone surrogates, which JSON can escape.
         text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -130,6 +130,35 @@ def _slow(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+HOPELESS = said(*"abacabacabacab", sure=0.25)
+
+
+@pytest.mark.parametrize("sure", [0.99, 0.3])
+def test_a_line_that_makes_no_sense_is_looked_at_upside_down(sure: float, bundle: ModelBundle) -> None:
+    once = Recognizer(bundle, ScriptedLineModel([HOPELESS]), second_look=False).recognize([line()], [PLAIN])[
+        0
+    ]
+    # The turned line scores more in either case, but lines are seldom upside down, so that much more is needed.
+    is_turned = sure > 0.5
+    network = ScriptedLineModel(
+        [HOPELESS, SURE], [said(*"cdcdedcdecdede", sure=sure)], [HOPELESS], [HOPELESS]
+    )
+    first, second = Recognizer(bundle, network).recognize([line(), line()], [PLAIN, PLAIN])
+    assert (first.text, first.rotation) == (("cdcdedcdecdede", 180) if is_turned else (once.text, 0))
+    assert (second.text, second.rotation) == ("aba", 0)
+    assert (first.second_look, second.second_look) == (True, False)
+    # What is read well then is not looked at again.
+    assert network.asked == ([2, 1] if is_turned else [2, 1, 1, 1])
+
+
+def test_where_a_turned_line_is_unsure_the_other_looks_are_at_the_turned_one(bundle: ModelBundle) -> None:
+    unsure, best = (said(*"cdcdedcdecdede", sure=sure) for sure in (0.5, 0.99))
+    network = ScriptedLineModel([HOPELESS], [unsure], [HOPELESS], [best])
+    found = Recognizer(bundle, network).recognize([line()], [PLAIN])[0]
+    assert (found.text, found.rotation) == ("cdcdedcdecdede", 180)
+    assert network.asked == [1, 1, 1, 1]
+
+
 def test_a_first_reading_stays_where_the_others_are_worse(bundle: ModelBundle) -> None:
     worse = said("e", "d", "e", sure=0.2)
     network = ScriptedLineModel([UNSURE], [worse], [worse])

@@ -158,6 +158,42 @@ def test_hocr() -> None:
     assert page.get("title") == 'image "a.png"; bbox 0 0 60 20; ppageno 0'
 
 
+@pytest.mark.parametrize(
+    ("rotation", "box"),
+    [(90, (0.0, 47.6, 20.0, 58.0)), (180, (47.6, 0.0, 58.0, 20.0)), (270, (0.0, 2.0, 20.0, 12.4))],
+)
+def test_places_in_archives_are_those_of_the_image_as_it_was_sent(
+    rotation: int, box: tuple[float, float, float, float]
+) -> None:
+    turned = dataclasses.replace(READING, rotation=rotation)
+    assert turned.box(READING.words[0]) == box
+    width, height = turned.sent_size
+    assert (width, height) == ((60, 20) if rotation == 180 else (20, 60))
+    left, top, right, bottom = (round(edge) for edge in box)
+    assert f"bbox {left} {top} {right} {bottom}; x_wconf" in to_hocr("x.png", turned)
+    assert f"bbox 0 0 {width} {height};" in to_hocr("x.png", turned)
+    page = ET.fromstring(to_page("x.png", turned, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)))
+    coordinates = page.find(f".//{{{PAGE}}}Word/{{{PAGE}}}Coords")
+    assert coordinates is not None
+    assert coordinates.get("points") == f"{left},{top} {right},{top} {right},{bottom} {left},{bottom}"
+    string = ET.fromstring(to_alto("x.png", turned)).find(f".//{{{ALTO}}}String")
+    assert string is not None
+    sides = [float(string.get(name, "")) for name in ("HPOS", "VPOS", "WIDTH", "HEIGHT")]
+    assert sides == pytest.approx([box[0], box[1], box[2] - box[0], box[3] - box[1]])
+
+
+def test_a_drawing_shows_a_turned_line_the_right_way_up() -> None:
+    grey = np.full((60, 20), 255, np.uint8)
+    grey[58:, :] = 0  # at the bottom of what was sent: at the left once it is turned clockwise
+    done, data = cv2.imencode(".png", grey)
+    assert done
+    drawn = draw_reading(data.tobytes(), dataclasses.replace(READING, rotation=90))
+    picture = np.asarray(Image.open(io.BytesIO(drawn)).convert("L"))
+    assert picture.shape == (20 + 16, 60)
+    assert picture[:19, :2].max() == 0
+    assert picture[:19, 2:].min() == 255
+
+
 def test_control_characters_in_a_name_do_not_break_the_xml() -> None:
     ET.fromstring(to_alto("a\x01b.png", READING))
     ET.fromstring(to_hocr("a\x01b.png", READING))
