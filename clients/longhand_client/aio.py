@@ -159,7 +159,7 @@ class AsyncRecognizerClient:
         config = pb.StreamingRecognizeConfig(options=options_to_proto(options), group_answers=True)
         settings = StreamSettings(
             config=pb.StreamingRecognizeRequest(config=config),
-            address=self.address,
+            address=self._connection.described,
             look_ahead=look_ahead,
             ordered=ordered,
             retries=self._connection.retries,
@@ -216,7 +216,7 @@ class AsyncRecognizerClient:
             timeout_s = self._timeout_s if timeout_s is None else seconds("timeout_s", timeout_s, LONGEST_S)
             return await method(request, timeout=timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address) from error
+            raise from_rpc_error(error, self._connection.described) from error
         except asyncio.CancelledError:
             # gRPC raises it, too, where the channel is closed; nobody wanted the caller's task to end.
             if is_being_cancelled():

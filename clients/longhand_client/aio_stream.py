@@ -24,6 +24,7 @@ from longhand_client.stream import (
     Retries,
     SourceFailed,
     StreamSettings,
+    Woken,
     ended_early,
     never_answered,
     no_answer,
@@ -59,7 +60,7 @@ class _LostStatusError(LonghandError):
 
 
 # An answer or a local failure; the error that ended the call; or None where the call ended well.
-_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | SourceFailed | LonghandError | None"
+_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | SourceFailed | Woken | LonghandError | None"
 
 
 class AsyncRecognitionStream:
@@ -81,6 +82,7 @@ class AsyncRecognitionStream:
         # Set once the call has brought an answer, or where that need not be waited for.
         self._heard = asyncio.Event()
         self._heard.set()
+        self._dormant = False  # no call is open until there is something to send
         self._failure: LonghandError | None = None
 
     async def outcomes(self) -> AsyncGenerator[Outcome, None]:
@@ -112,14 +114,18 @@ class AsyncRecognitionStream:
     async def _as_they_come(self) -> AsyncGenerator[Outcome, None]:
         retries = Retries(self._settings)
         source_error: BaseException | None = None
-        while True:
+        for generation in itertools.count():
             if self._failure is not None:  # it came between two calls
                 raise self._failure
             self._outbox.restart()
-            call = self._open_call()
-            tasks = [asyncio.create_task(self._send(call)), asyncio.create_task(self._receive(call))]
+            # An open call holds a place at the server, which others may need. The first one is opened in any case.
+            self._dormant = generation > 0 and not self._outbox.ready()
+            call = None if self._dormant else self._open_call()
+            tasks = [
+                asyncio.create_task(way(call)) for way in (self._send, self._receive) if call is not None
+            ]
             try:
-                while not isinstance(event := await self._next_event(), LonghandError | None):
+                while not isinstance(event := await self._next_event(), LonghandError | Woken | None):
                     if isinstance(event, Outcome):
                         yield event
                         continue
@@ -133,7 +139,10 @@ class AsyncRecognitionStream:
                         retries.answered()
                         yield outcome_from_proto(pending.index, answer, pending.source)
             finally:
-                await _stop(call, tasks)
+                if call is not None:
+                    await _stop(call, tasks)
+            if isinstance(event, Woken):
+                continue
             # What a server that is stopping says behind the last answer is of no interest.
             if self._outbox.complete() and (event is None or not len(self._outbox)):
                 break
@@ -177,8 +186,12 @@ class AsyncRecognitionStream:
         self._wake_sender()
 
     def _wake_sender(self) -> None:
-        if self._outbox.ready():
-            self._ready.set()
+        if not self._outbox.ready():
+            return
+        if self._dormant:
+            self._dormant = False
+            self._events.put_nowait(Woken())
+        self._ready.set()
 
     async def _send(self, call: AsyncStreamCall) -> None:
         try:

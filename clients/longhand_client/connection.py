@@ -100,6 +100,11 @@ class Connection:
         return self.address if isinstance(self.address, str) else ", ".join(self.address)
 
     @property
+    def described(self) -> str:
+        """The address as messages about its failures name it: what was spoken there may be what is wrong."""
+        return self.name if self.tls is None else f"{self.name} over TLS"
+
+    @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call."""
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)

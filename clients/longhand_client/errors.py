@@ -34,6 +34,8 @@ _TLS_FAILURES = {
     "WRONG_VERSION_NUMBER": "the server there does not speak TLS",
     "Failed to create security handshaker": "the certificates or the key given here are unusable",
 }
+# What it says where the server hangs up at once.
+_CLOSED = "Socket closed"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -170,8 +172,12 @@ def _from_call(
         if cause is not None:
             message = f"no secure connection to {address}: {cause} ({message})"
             return ServerUnavailableError(message, code=code.name, reason="TLS")
+        if details:  # the word of a Longhand server
+            return _error(code, f"{address}: {message}", details)
         # gRPC names the last address that it tried behind two phrases that only its developers know.
         message = unquote(message.rpartition("last error: ")[2].removeprefix("UNKNOWN: "))
+        if _CLOSED in message:
+            message += ": it may ask for TLS, or for a certificate of this client's"
         message = f"no Longhand server answers at {address} ({message})"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         # gRPC itself refuses a message over the size limit; waiting would not help.

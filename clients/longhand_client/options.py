@@ -40,7 +40,7 @@ class RecognitionOptions:
         words: whether to give each word with its place and confidence.
         characters: whether to give each character with its place and confidence.
         allowed_characters: the only characters that may be read; "" = the whole alphabet.
-        priority: who goes first when images wait.
+        priority: who goes first when images wait; "high" counts as "normal" where the server's tokens say so.
     """
 
     model: str = ""

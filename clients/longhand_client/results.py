@@ -84,8 +84,8 @@ class Transcription:
         model_version: its version.
         image_width: width in pixels of the image as it was read.
         image_height: height in pixels of the image as it was read.
-        rotation: degrees, clockwise, by which the sent image was turned to be read: 0, 90, 180 or 270. Sizes and places
-            are those of the turned image; :meth:`box` tells where a place lies in the sent one.
+        rotation: degrees, clockwise, by which the sent image was turned to be read: 0, 90, 180 or 270. Sizes and
+            places are those of the turned image; :meth:`box` tells where a place lies in the sent one.
     """
 
     text: str
@@ -107,7 +107,7 @@ class Transcription:
         return size[::-1] if self.rotation in (90, 270) else size
 
     def box(self, span: Span) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom edge of a word or character in pixels of the sent image, after EXIF rotation."""
+        """Left, top, right and bottom edge of a word or character in px of the sent image, after EXIF rotation."""
         start, end, width, height = span.x_start, span.x_end, self.image_width, self.image_height
         return {
             0: (start, 0.0, end, float(height)),

@@ -33,6 +33,8 @@ from longhand_client.results import Outcome, outcome_from_proto
 
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 2.0
+# Why a server ends a stream that has had no image for long.
+_IDLE = "IDLE"
 
 
 class StreamCall(Protocol):
@@ -82,13 +84,18 @@ class _Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Woken:
+    """No call is open, and now there is something to send."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFailed:
     """The caller's iterable raised."""
 
     error: BaseException
 
 
-_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | _Closed | SourceFailed"
+_Event: TypeAlias = "pb.StreamingRecognizeResponse | Outcome | _Closed | Woken | SourceFailed"
 
 
 def no_answer(settings: StreamSettings, unanswered: int) -> DeadlineExceededError:
@@ -135,6 +142,8 @@ class Retries:
             LonghandError: The error itself, where trying again would not help or was done often enough.
             BaseException: What the caller's iterable had raised before, if it had, instead.
         """
+        if error.reason == _IDLE:  # nothing was lost by it
+            return 0.0
         now = time.monotonic()
         # A call that stood for so long was a good one, though nobody had an image for it.
         if now - self._opened_at > self._settings.timeout_s:
@@ -167,6 +176,7 @@ class RecognitionStream:
         self._outbox = Outbox(settings.look_ahead)
         self._generation = 0
         self._ended = False
+        self._dormant = False  # no call is open until there is something to send
         self._changed = threading.Condition()  # guards the outbox and the generation
         self._call: StreamCall | None = None
 
@@ -207,6 +217,8 @@ class RecognitionStream:
                     yield outcome_from_proto(pending.index, answer, pending.source)
             elif isinstance(event, SourceFailed):
                 source_error = event.error  # what came before it is answered first
+            elif isinstance(event, Woken):
+                self._start()
             else:
                 # What a server that is stopping says behind the last answer is of no interest.
                 if self._outbox.complete() and (event.error is None or not len(self._outbox)):
@@ -239,6 +251,10 @@ class RecognitionStream:
             generation = self._generation
             self._outbox.restart()
             self._changed.notify_all()
+            # An open call holds a place at the server, which others may need. The first one is opened in any case.
+            self._dormant = generation > 1 and not self._outbox.ready()
+            if self._dormant:
+                return
         self._call = self._open_call(self._requests(generation))
         threading.Thread(target=self._read, args=(self._call,), name="longhand-stream", daemon=True).start()
 
@@ -298,5 +314,9 @@ class RecognitionStream:
             self._wake_sender()
 
     def _wake_sender(self) -> None:
-        if self._outbox.ready():
-            self._changed.notify()
+        if not self._outbox.ready():
+            return
+        if self._dormant:
+            self._dormant = False
+            self._events.put(Woken())
+        self._changed.notify()

@@ -33,6 +33,8 @@ ACCESS_LOG = logging.getLogger("longhand_server.access")
 REQUEST_ID_KEY = "x-request-id"
 # The client's clock runs ahead of ours by the time that the call took to come here.
 _DEADLINE_TOLERANCE_S = 0.1
+# A reload of the tokens may raise the rate for which a stream waits.
+_LONGEST_WAIT_S = 1.0
 # When a place among the open calls may be free again.
 _RETRY_MS = 1000
 # Bytes of a status message.
@@ -100,8 +102,12 @@ class Call:
                 except RateLimitedError as error:
                     seconds = (error.retry_after_ms or 0) / 1000
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._draining.wait(), seconds)
+                    await asyncio.wait_for(self._draining.wait(), min(seconds, _LONGEST_WAIT_S))
                     raise ShuttingDownError("the server is stopping; send the image elsewhere")
+
+    def allowed_priority(self, wanted: int) -> int:
+        """The priority that images get: who has a token goes before others only where its row says so."""
+        return wanted if self._holder is None or self._holder.may_go_first else min(wanted, 0)
 
     @property
     def has_expired(self) -> bool:

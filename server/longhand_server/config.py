@@ -178,6 +178,9 @@ class ListenConfig(Settings):
         low=1,
         high=10_000,
     )
+    stream_idle_s: float = setting(
+        600.0, "seconds without an image after which a stream is ended; 0 = never", low=0, high=86_400
+    )
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ class SecurityConfig(Settings):
     tls_cert: str = setting("", "PEM file with the server's certificate chain; read again when it changes")
     tls_key: str = setting("", "PEM file with its private key")
     tls_client_ca: str = setting("", "PEM file with the authority whose clients alone may connect (mTLS)")
-    token_file: str = setting("", "file with callers: NAME SHA256-OF-TOKEN [IMAGES-PER-SECOND] a line")
+    token_file: str = setting("", "file with callers: NAME SHA256-OF-TOKEN [IMAGES-PER-SECOND] [high] a line")
     insecure: bool = setting(False, "serve other machines without TLS and without tokens")
 
 
@@ -234,8 +237,8 @@ class RuntimeConfig(Settings):
     )
     second_look: bool = setting(
         True,
-        "read lines of which the model is unsure again, smaller and more upright, and keep the likelier text: "
-        "fewer errors for more work",
+        "read lines of which the model is unsure again, smaller and more upright, and those that make no sense "
+        "upside down, and keep the likelier text: fewer errors for more work",
     )
 
 

@@ -86,6 +86,13 @@ class ShuttingDownError(LonghandError):
     reason = "SHUTTING_DOWN"
 
 
+class StreamIdleError(LonghandError):
+    """No image came on a stream for so long that its place is given to others; it may be opened again."""
+
+    code = "UNAVAILABLE"
+    reason = "IDLE"
+
+
 class UnauthenticatedError(LonghandError):
     """No bearer token, or one that the server does not know."""
 

@@ -150,7 +150,10 @@ class InferenceServicer(RefusingServicer):
 
             ordered = OrderedInference(infer, limits.max_stream_in_flight)
             stream = AnswerStream(
-                ordered.paced(aiter(request_iterator)), ordered.answer, limits.max_stream_in_flight
+                ordered.paced(aiter(request_iterator)),
+                ordered.answer,
+                limits.max_stream_in_flight,
+                limits.stream_idle_s,
             )
             with self._gate.stream(stream, context):
                 async for answer in stream.answers():

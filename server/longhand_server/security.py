@@ -24,6 +24,8 @@ _MAX_TOKEN_BYTES = 1024
 _HASH_DIGITS = 64
 # Images a second; one in a thousand seconds.
 _LEAST_RATE = 0.001
+_MAY_GO_FIRST = "high"
+_ROW = f"NAME SHA256 [IMAGES-PER-SECOND] [{_MAY_GO_FIRST}]"
 # Images by which sums of many small shares may be off.
 _ROUNDING = 1e-6
 
@@ -36,11 +38,13 @@ class Caller:
         name: For logs and fairness.
         digest: SHA-256 of the token.
         lines_per_s: Images a second that it may send, inf for any number; bursts of one second's worth.
+        may_go_first: Whether its images may go before those of others.
     """
 
     name: str
     digest: bytes
     lines_per_s: float = math.inf
+    may_go_first: bool = False
     _allowance: float = field(default=0.0, init=False, compare=False)
     _counted_at: float = field(default=-math.inf, init=False, compare=False)
     # Its streams wait for their turns one after the other.
@@ -73,15 +77,16 @@ class Caller:
             )
         self._allowance -= images
 
-    def go_on_from(self, other: Caller) -> None:
-        """Takes over what another caller has left, as where its rate or token has changed."""
-        self._allowance, self._counted_at = other._allowance, other._counted_at
+    def change_to(self, other: Caller) -> None:
+        """Takes over token and rights; what it has left stays, and streams that are open know of it at once."""
+        self.digest, self.lines_per_s, self.may_go_first = other.digest, other.lines_per_s, other.may_go_first
 
 
 class TokenStore:
     """The callers of a token file.
 
-    Each line is ``NAME SHA256-OF-TOKEN-IN-HEX [IMAGES-PER-SECOND]``; empty lines and ``#`` comments are skipped.
+    Each line is ``NAME SHA256-OF-TOKEN-IN-HEX [IMAGES-PER-SECOND] [high]``; empty lines and ``#`` comments are
+    skipped.
 
     Raises:
         ConfigurationError: The file cannot be read, or a line is wrong (named).
@@ -96,10 +101,9 @@ class TokenStore:
         before = {caller.name: caller for caller in self._callers}
         for index, caller in enumerate(callers):
             known = before.get(caller.name)
-            if known == caller:
+            if known is not None:
+                known.change_to(caller)
                 callers[index] = known
-            elif known is not None:
-                caller.go_on_from(known)
         self._callers = callers
 
     def read(self) -> list[Caller]:
@@ -144,15 +148,19 @@ def _parse_callers(text: str, path: Path) -> list[Caller]:
         if not words:
             continue
         where = f"token_file: {path}, line {number}"
-        if len(words) not in (2, 3):
-            raise ConfigurationError(f"{where}: need NAME SHA256 [IMAGES-PER-SECOND], got {len(words)} words")
+        if len(words) not in (2, 3, 4):
+            raise ConfigurationError(f"{where}: need {_ROW}, got {len(words)} words")
         if words[0] in callers:
             raise ConfigurationError(f"{where}: the name {words[0]} stands twice")
+        wishes = words[2:]
+        may_go_first = bool(wishes) and wishes[-1] == _MAY_GO_FIRST
+        if may_go_first:
+            wishes.pop()
         try:
             digest = bytes.fromhex(words[1])
-            rate = float(words[2]) if len(words) == 3 else math.inf
+            (rate,) = [float(word) for word in wishes] or [math.inf]
         except ValueError:
-            raise ConfigurationError(f"{where}: need NAME SHA256 [IMAGES-PER-SECOND]") from None
+            raise ConfigurationError(f"{where}: need {_ROW}") from None
         if len(words[1]) != _HASH_DIGITS or not rate >= _LEAST_RATE:
             raise ConfigurationError(
                 f"{where}: need 64 hexadecimal digits and a rate of at least {_LEAST_RATE:g}"
@@ -160,7 +168,7 @@ def _parse_callers(text: str, path: Path) -> list[Caller]:
         for other in callers.values():
             if other.digest == digest:
                 raise ConfigurationError(f"{where}: the token of {words[0]} is that of {other.name} as well")
-        callers[words[0]] = Caller(words[0], digest, rate)
+        callers[words[0]] = Caller(words[0], digest, rate, may_go_first)
     if not callers:
         raise ConfigurationError(f"token_file: {path} names no caller")
     return list(callers.values())

@@ -97,6 +97,7 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
                 self._images(request_iterator),
                 lambda image: _read_streamed(work, image),
                 self._limits.max_stream_in_flight,
+                self._limits.stream_idle_s,
             )
             with self._gate.stream(stream, context):
                 if first.config.group_answers:

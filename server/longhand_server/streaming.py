@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
-from longhand_server.errors import ShuttingDownError
+from longhand_server.errors import ShuttingDownError, StreamIdleError
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -22,6 +22,7 @@ class AnswerStream(Generic[RequestT, ResponseT]):
         requests: The requests to come.
         answer: Answers one request. If it raises, no more is read and the stream ends with that error.
         in_flight: Most requests that are worked on, or whose answers wait to be sent.
+        idle_s: Seconds without a request, and without one in flight, after which the stream ends; 0 = never.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class AnswerStream(Generic[RequestT, ResponseT]):
         requests: AsyncIterator[RequestT],
         answer: Callable[[RequestT], Awaitable[ResponseT]],
         in_flight: int,
+        idle_s: float = 0.0,
     ) -> None:
         self._requests = requests
         self._answer_one = answer
@@ -39,6 +41,10 @@ class AnswerStream(Generic[RequestT, ResponseT]):
         self._has_begun = False
         self._reading = True
         self._error: Exception | None = None
+        self._in_flight = 0
+        self._idle_s = idle_s
+        self._idle_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     async def answers(self) -> AsyncIterator[ResponseT]:
         """Yields the answers as they come, one by one; see :meth:`groups`."""
@@ -52,10 +58,15 @@ class AnswerStream(Generic[RequestT, ResponseT]):
 
         Raises:
             ShuttingDownError: :meth:`drain` was called; everything read before is answered.
+            StreamIdleError: No request came for too long.
             Exception: What ``answer`` raised, or the end that ``requests`` came to; answers to requests read
                 before come first.
         """
-        self._reader = asyncio.get_running_loop().create_task(self._read())
+        loop = asyncio.get_running_loop()
+        self._reader = loop.create_task(self._read())
+        self._idle_since = loop.time()
+        if self._idle_s:
+            self._end_if_idle(loop)
         try:
             while (answer := await self._answers.get()) is not None:
                 group = [answer]
@@ -67,10 +78,14 @@ class AnswerStream(Generic[RequestT, ResponseT]):
                 yield group
                 for _ in group:
                     self._slots.release()
+                self._in_flight -= len(group)
+                self._idle_since = loop.time()
             if self._error is not None:
                 raise self._error
         finally:
             self.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             # It knows the functions that it went through, and they this stream and the message that was at fault.
             self._error = None
 
@@ -94,6 +109,7 @@ class AnswerStream(Generic[RequestT, ResponseT]):
             while self._error is None:
                 await self._slots.acquire()
                 request = await anext(self._requests)
+                self._in_flight += 1
                 task = asyncio.get_running_loop().create_task(self._answer(request))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -105,6 +121,19 @@ class AnswerStream(Generic[RequestT, ResponseT]):
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._answers.put_nowait(None)
+
+    def _end_if_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ends the stream if nothing has happened for too long, and looks again when that may be so."""
+        # Of one whose requests have all come, or which is being ended, the end is near in any case.
+        if not self._reading or self._error is not None:
+            return
+        left_s = self._idle_s - (0.0 if self._in_flight else loop.time() - self._idle_since)
+        if left_s > 0:
+            self._timer = loop.call_later(left_s, self._end_if_idle, loop)
+            return
+        self._stop_reading(
+            StreamIdleError(f"no image came for {self._idle_s:g} s; open the stream again when there is one")
+        )
 
     async def _answer(self, request: RequestT) -> None:
         try:

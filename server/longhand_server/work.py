@@ -14,7 +14,7 @@ class Work:
 
     Args:
         options: How to read the images.
-        priority: Larger goes first.
+        priority: Larger goes first; the call's token may allow less.
         wanted: The model's name and version; empty = the default, the newest.
         registry: The models served.
         call: The call.
@@ -88,7 +88,7 @@ class Work:
                     image,
                     self.options,
                     deadline=self.deadline,
-                    priority=self.priority,
+                    priority=self.call.allowed_priority(self.priority),
                     caller=self.turn,
                     wait=wait,
                 )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from helpers.bad_images import bad_images
+from helpers.stream_reading import ReadAll, read_all_async, read_all_sync, texts
 from helpers.toy_model import draw_image
 from longhand.v1 import recognition_pb2 as pb
+from longhand_server.config import ListenConfig, ModelsConfig, ServerConfig
+from longhand_server.server import build_server
 
 if TYPE_CHECKING:
     from longhand.v1.recognition_pb2_grpc import RecognitionServiceAsyncStub
@@ -180,3 +185,44 @@ async def test_a_cancelled_stream_harms_nobody(stub: RecognitionServiceAsyncStub
         call.cancel()
     result = (await stub.Recognize(pb.RecognizeRequest(image=draw_image("abc")))).result
     assert result.text == "abc"
+
+
+@pytest.mark.parametrize("read", [read_all_sync, read_all_async], ids=["sync", "async"])
+async def test_the_client_holds_no_place_while_it_has_no_image(toy_bundle: Path, read: ReadAll) -> None:
+    config = ServerConfig(
+        models=ModelsConfig(model=str(toy_bundle)), listen=ListenConfig(port=0, stream_idle_s=0.1)
+    )
+    server = await build_server(config)
+    count = server._metrics.registry.get_sample_value
+    ended = {"method": "StreamingRecognize", "code": "UNAVAILABLE", "reason": "IDLE"}
+    deadline = time.monotonic() + 30
+    opened: list[float | None] = []
+
+    def steps() -> Iterator[bytes | None]:
+        """The images, and None where it is to wait."""
+        yield draw_image("abc")
+        while not count("longhand_calls_total", ended) and time.monotonic() < deadline:
+            yield None
+        yield from [None] * 20
+        opened.append(count("longhand_calls_in_progress"))
+        yield draw_image("bad")
+
+    def slow() -> Iterator[bytes]:
+        for step in steps():
+            if step is None:
+                time.sleep(0.01)
+            else:
+                yield step
+
+    async def slow_async() -> AsyncIterator[bytes]:
+        for step in steps():
+            if step is None:
+                await asyncio.sleep(0.01)
+            else:
+                yield step
+
+    source: Any = slow_async() if read is read_all_async else slow()
+    outcomes = await asyncio.to_thread(read, f"127.0.0.1:{server.port}", source, retries=0)
+    assert texts(outcomes) == ["abc", "bad"]
+    assert opened == [0]
+    await server.drain(1)

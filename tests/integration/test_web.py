@@ -16,6 +16,8 @@ import pytest
 from helpers.server_process import ServerProcess
 from helpers.toy_model import draw_image
 from helpers.web_process import WebProcess, free_port, running_web
+from longhand_client import LonghandError
+from longhand_web.__main__ import _listen
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,25 @@ def test_a_port_that_is_taken(web: WebProcess, arguments: tuple[str, ...]) -> No
     assert (outcome.returncode, outcome.stdout) == (1, "")
     expected = f"longhand_web: cannot listen on 127.0.0.1 port {web.port}: Address already in use\n"
     assert outcome.stderr == expected
+
+
+def test_every_address_of_a_name_is_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    known = ["127.0.0.1", "127.0.0.1", "192.0.2.1", "127.0.0.2"]  # the third is nobody's
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    listeners = _listen("localhost", port)
+    assert [listener.getsockname()[0] for listener in listeners] == ["127.0.0.1", "127.0.0.2"]
+    found.reverse()
+    with pytest.raises(
+        LonghandError, match=f"cannot listen on localhost port {port}: Address already in use"
+    ):
+        _listen("localhost", port)
+    for listener in listeners:
+        listener.close()
+    found[:] = found[1:2]
+    with pytest.raises(LonghandError, match="Cannot assign requested address"):
+        _listen("localhost", port)
 
 
 @pytest.mark.parametrize("size", ["-1", "0", "17", "x"])

@@ -43,7 +43,7 @@ class Wire:
         timeout_s: float,
         seed: int,
     ) -> None:
-        self._address = connection.name
+        self._address = connection.described
         self._metadata = connection.metadata
         self._timeout_s = timeout_s
         self._batch_size = batch_size

@@ -36,8 +36,8 @@ def find_items(arguments: Sequence[str], manifest: str | None = None) -> Iterato
     """Goes through everything that a command line names, in its order, without holding it all in memory.
 
     Args:
-        arguments: files, folders (searched for images, recursively, also where links lead), patterns such as
-            "scans/*.png", or "-".
+        arguments: files, folders (searched for images, recursively, also where links lead, but not for hidden ones),
+            patterns such as "scans/*.png", or "-".
         manifest: a file of `image path TAB anything` rows, relative to its own folder; "-" = standard input, whose
             rows, like those of any pipe, are relative to the current folder.
 
@@ -85,9 +85,10 @@ def _folder(folder: str) -> Iterator[Item]:
             folders.clear()
             continue
         seen.add((place.st_dev, place.st_ino))
-        folders.sort()
+        # Hidden ones are thumbnails, or what macOS adds to each file (`._a.png`), and no scans.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 path = str(Path(parent) / name)
                 yield Item(path, path)
     for error in closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import socket
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ExitStack() as resources:
             # Before anything else starts, and before the page is announced: the port may be taken.
-            listener = resources.enter_context(_listen(options.host, options.port))
+            listeners = [resources.enter_context(one) for one in _listen(options.host, options.port)]
             address = resources.enter_context(LocalServer()).address if options.local else options.address
             config = GatewayConfig(
                 address=address, tls=tls, token=token, max_image_bytes=options.max_image_mib * 1024 * 1024
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             host = f"[{options.host}]" if ":" in options.host else options.host
             print(f"Longhand's page is at http://{host}:{options.port} (server: {address})", flush=True)
-            uvicorn.Server(settings).run(sockets=[listener])
+            uvicorn.Server(settings).run(sockets=listeners)
     except (LonghandError, ValueError) as error:
         print(f"longhand_web: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -67,12 +68,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Listens on every address that the name stands for: a browser may take `localhost` for ::1 or for 127.0.0.1."""
+    listeners: list[socket.socket] = []
+    missing: OSError | None = None
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            try:
+                listeners.append(socket.create_server(address, family=family))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                missing = error  # the name may be known by an address that this machine has not
+        if missing is not None and not listeners:
+            raise missing
     except OSError as error:
+        for listener in listeners:
+            listener.close()
         reason = str(error.strerror).partition(" (")[0]  # Python adds the address again
         raise LonghandError(f"cannot listen on {host} port {port}: {reason}") from error
+    return listeners
 
 
 def _parser() -> argparse.ArgumentParser:

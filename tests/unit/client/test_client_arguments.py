@@ -15,6 +15,7 @@ from longhand_client import (
     Tls,
 )
 from longhand_client.bench.load import Load
+from longhand_client.command.arguments import read_parser
 from longhand_client.connection import Connection
 from longhand_client.errors import InvalidRequestError
 from longhand_client.options import options_to_proto
@@ -97,3 +98,8 @@ def test_damaged_certificates_are_told(fake: FakeServer) -> None:
     ):
         client.health()
     assert caught.value.reason == "TLS"
+
+
+def test_help_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert [line for line in read_parser().format_help().splitlines() if len(line) > 80] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
@@ -60,3 +61,14 @@ def test_details_are_read() -> None:
         request.field_violations.add(field=field)
     status.details.add().Pack(request)
     assert errors.from_status(status).field == "options.beam_width"
+
+
+def test_a_server_that_turns_a_call_away_is_not_said_to_be_away() -> None:
+    status = status_pb2.Status(code=14, message="the server is stopping")
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="SHUTTING_DOWN", domain="longhand"))
+    trailers = grpc.aio.Metadata(("grpc-status-details-bin", status.SerializeToString()))
+    failed = grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), trailers, details=status.message
+    )
+    error = errors.from_rpc_error(failed, "here:1")
+    assert (str(error), error.reason) == ("here:1: the server is stopping", "SHUTTING_DOWN")

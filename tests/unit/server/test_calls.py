@@ -21,6 +21,7 @@ from longhand.oip import inference_pb2 as oip
 from longhand.oip import inference_pb2_grpc
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
+from longhand_server import calls
 from longhand_server.calls import Call, CallGate, Context, as_known, caller_of
 from longhand_server.config import ListenConfig, ModelsConfig, SecurityConfig, ServerConfig
 from longhand_server.errors import LonghandError, RecognitionFailedError, ShuttingDownError
@@ -178,6 +179,25 @@ async def test_streams_of_one_caller_take_turns_and_leave_something_to_single_ca
     ends = await asyncio.gather(*waiting, return_exceptions=True)
     assert any(isinstance(end, ShuttingDownError) for end in ends)
     assert not holder.turn.locked()
+
+
+async def test_a_stream_that_waits_for_its_turn_learns_of_a_higher_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "_LONGEST_WAIT_S", 0.01)
+    holder = Caller("me", b"", 0.001)
+    call = Call("", "me", holder, math.inf, asyncio.Event())
+    await call.await_turn()
+    waiting = asyncio.create_task(call.await_turn())  # for a thousand seconds
+    await asyncio.sleep(0)
+    holder.change_to(Caller("me", b"", 1_000.0))
+    await asyncio.wait_for(waiting, 30)
+
+
+def test_a_token_alone_lets_nobody_go_before_others() -> None:
+    for holder, most in ((None, 1), (Caller("me", b""), 0), (Caller("me", b"", may_go_first=True), 1)):
+        call = Call("", "me", holder, math.inf, asyncio.Event())
+        assert [call.allowed_priority(wanted) for wanted in (-1, 0, 1)] == [-1, 0, most]
 
 
 @pytest_asyncio.fixture

@@ -53,6 +53,25 @@ def test_reload_replaces_and_a_damaged_file_keeps_the_callers(tokens: Path) -> N
     assert store.authenticate("Bearer third").name == "new"
 
 
+def test_a_reload_reaches_who_is_already_in(tokens: Path) -> None:
+    store = TokenStore(tokens)
+    holder = store.authenticate("Bearer second")  # as an open stream keeps it
+    tokens.write_text(f"web {digest('third')} 200 high\n")
+    store.use(store.read())
+    holder.spend(200, 1_000.0)
+    with pytest.raises(RateLimitedError, match="200 images a second"):
+        holder.spend(1, 1_000.0)
+    assert holder.may_go_first
+
+
+def test_who_may_go_first_is_said_in_the_last_word(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(f"high {digest('a')}\nb {digest('b')} high\nc {digest('c')} 5 high\nd {digest('d')} 5\n")
+    callers = TokenStore(path).read()
+    assert [caller.may_go_first for caller in callers] == [False, True, True, False]
+    assert [caller.lines_per_s for caller in callers] == [math.inf, math.inf, 5, 5]
+
+
 @pytest.mark.parametrize("rate", ["5", "6"])
 def test_a_reload_forgives_no_debt(tokens: Path, rate: str) -> None:
     tokens.write_text(f"archive {digest('first')} 5\n")
@@ -78,6 +97,10 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tokens: Path) -> None:
         ("archive 1234\n", "line 1: need 64 hexadecimal digits"),
         (f"a {digest('x')}\na {digest('y')}\n", "line 2: the name a stands twice"),
         (f"a {digest('x')} fast\n", "line 1: need NAME SHA256"),
+        (f"a {digest('x')} high 5\n", "line 1: need NAME SHA256"),
+        (f"a {digest('x')} 5 low\n", "line 1: need NAME SHA256"),
+        (f"a {digest('x')} 5 5 high\n", "line 1: need NAME SHA256"),
+        (f"a {digest('x')} 5 high high high\n", "line 1: need NAME SHA256"),
         (f"a {digest('x')} 0\n", "rate of at least 0.001"),
         (f"a {digest('x')} 1e-310\n", "rate of at least 0.001"),
         (f"a {digest('x')} nan\n", "rate of at least 0.001"),

@@ -276,6 +276,42 @@ async def test_priorities_of_the_open_inference_protocol(given: dict[str, int], 
     assert services.model.asked[0]["priority"] == wanted
 
 
+@pytest.mark.parametrize("may_go_first", [False, True])
+async def test_the_callers_row_decides_who_goes_first(may_go_first: bool) -> None:
+    services = Services(Caller("me", b"", may_go_first=may_go_first))
+    await services.oip.ModelInfer(tensor([b"a"], priority=1), cast(Any, Context()))
+    options = pb.RecognitionOptions(priority=pb.PRIORITY_HIGH)
+    await services.own.Recognize(pb.RecognizeRequest(image=b"a", options=options), cast(Any, Context()))
+    assert [wishes["priority"] for wishes in services.model.asked] == [int(may_go_first)] * 2
+
+
+@pytest.mark.parametrize("way", ["StreamingRecognize", "ModelStreamInfer"])
+async def test_a_stream_without_images_makes_room_for_others(way: str) -> None:
+    services, context = Services(stream_idle_s=0.05), Context()
+
+    async def requests() -> AsyncIterator[Any]:
+        yield pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig())
+        await asyncio.Event().wait()
+
+    async def tensors() -> AsyncIterator[Any]:
+        yield tensor([b"a"])
+        await asyncio.Event().wait()
+
+    stream: Any = services.oip if way == "ModelStreamInfer" else services.own
+
+    async def read() -> None:
+        async for _ in getattr(stream, way)(tensors() if way == "ModelStreamInfer" else requests(), context):
+            pass
+
+    with pytest.raises(grpc.aio.AbortError):
+        await asyncio.wait_for(read(), 30)
+    assert context.code is grpc.StatusCode.UNAVAILABLE
+    information = error_details_pb2.ErrorInfo()
+    details = status_pb2.Status.FromString(context.trailers["grpc-status-details-bin"]).details
+    assert details[0].Unpack(information)
+    assert information.reason == "IDLE"
+
+
 @pytest.mark.parametrize(
     ("remaining", "timeout_s", "wanted"), [(60.0, 5, 5.0), (5.0, 60, 5.0), (None, 5, 5.0)]
 )

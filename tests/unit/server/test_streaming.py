@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from longhand_server.errors import InvalidRequestError, ShuttingDownError
+from longhand_server.errors import InvalidRequestError, ShuttingDownError, StreamIdleError
 from longhand_server.streaming import AnswerStream
 
 
@@ -120,6 +120,39 @@ async def test_drain_answers_what_was_read_and_then_says_so() -> None:
     with pytest.raises(ShuttingDownError):
         await asyncio.wait_for(consumer, 1)
     assert sorted(answers) == [0, 1, 2, 3, 4]
+
+
+async def test_a_stream_on_which_nothing_comes_ends() -> None:
+    async def answer(n: int) -> int:
+        return n
+
+    answers: list[int] = []
+
+    async def consume() -> None:
+        async for n in AnswerStream(Source(3, endless=True), answer, 4, idle_s=0.05).answers():
+            answers.append(n)  # noqa: PERF401 - what came before the error counts
+
+    with pytest.raises(StreamIdleError, match=r"no image came for 0\.05 s"):
+        await asyncio.wait_for(consume(), 30)
+    assert answers == [0, 1, 2]
+
+
+async def test_a_stream_is_not_idle_while_it_answers_or_the_client_reads_slowly() -> None:
+    async def answer(n: int) -> int:
+        await asyncio.sleep(0.15 * n)
+        return n
+
+    loop = asyncio.get_running_loop()
+    answers = AnswerStream(Source(2, endless=True), answer, 4, idle_s=0.1).answers()
+    taken = [await anext(answers)]
+    await asyncio.sleep(0.1)
+    taken.append(await anext(answers))
+    await asyncio.sleep(0.1)
+    assert taken == [0, 1]
+    since = loop.time()
+    with pytest.raises(StreamIdleError):
+        await asyncio.wait_for(anext(answers), 30)
+    assert loop.time() - since >= 0.09  # counted from when the last answer was taken
 
 
 @pytest.mark.parametrize("steps", range(5))

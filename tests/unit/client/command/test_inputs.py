@@ -31,6 +31,14 @@ def test_a_folder_is_searched_for_images_in_order(scans: Path) -> None:
     assert names("scans") == ["scans/a.JPG", "scans/b.png", "scans/deep/d.webp", "scans/deep/er/c.tiff"]
 
 
+def test_what_is_hidden_in_a_folder_is_no_image(scans: Path) -> None:
+    (scans / "scans" / "._a.png").touch()
+    (scans / "scans" / ".thumbnails").mkdir()
+    (scans / "scans" / ".thumbnails" / "b.png").touch()
+    assert names("scans") == ["scans/a.JPG", "scans/b.png", "scans/deep/d.webp", "scans/deep/er/c.tiff"]
+    assert names("scans/._a.png", "scans/.thumbnails") == ["scans/._a.png", "scans/.thumbnails/b.png"]
+
+
 def test_folders_within_are_searched_in_the_order_of_their_names(tmp_path: Path) -> None:
     for number in (5, 2, 7, 0, 3, 6, 1, 4):
         (tmp_path / str(number)).mkdir()
