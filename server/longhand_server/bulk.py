@@ -24,11 +24,14 @@ from longhand_server.standard_streams import open_closed_streams
 from longhand_server.workers import end_process
 
 _EPILOG = """\
-Output is a folder of files part-NNNNNNNN.parquet or .jsonl with one row for every image: number, name, text,
-confidence, error. Each appears whole or not at all, so a run that was killed goes on with --resume where it stopped.
-On a cluster (--address) inputs and output lie on a file system that all its machines share under the same path.
+Output is a folder of files part-NNNNNNNN.parquet or .jsonl with one row for
+every image: number, name, text, confidence, error. Each appears whole or not
+at all, so a run that was killed goes on with --resume where it stopped.
+On a cluster (--address) inputs and output lie on a file system that all its
+machines share under the same path.
 
-exit codes: 0 all read, 1 some image was not (its row says why), 2 usage or settings, 130 stopped by Ctrl-C
+exit codes: 0 all read, 1 some image was not (its row says why), 2 usage or
+settings, 130 stopped by Ctrl-C
 """
 _EXIT_OK, _EXIT_FAILED, _EXIT_USAGE, _EXIT_STOPPED = 0, 1, 2, 130
 

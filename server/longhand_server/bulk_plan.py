@@ -68,13 +68,20 @@ class Plan:
     images: int
 
     def offsets(self) -> Iterator[tuple[int, int, int]]:
-        """Number, place in the file of chunks (bytes) and images of every chunk."""
-        with (self.folder / FOLDER / _CHUNKS).open("rb") as file:
-            offset = 0
+        """Number, place in the file of chunks (bytes) and images of every chunk.
+
+        Raises:
+            ConfigurationError: The file is damaged, or lacks some.
+        """
+        path = self.folder / FOLDER / _CHUNKS
+        with path.open("rb") as file:
+            offset = found = 0
             for line in file:
-                head = _chunk_fields(line, self.folder)
+                head = _chunk_fields(line, path)
                 yield head["number"], offset, head["count"]
-                offset += len(line)
+                offset, found = offset + len(line), found + 1
+        if found != self.chunks:
+            raise _damaged(path, f"{found} chunks of {self.chunks}")
 
     def output(self, number: int) -> Path:
         """The file that holds a chunk's rows."""
@@ -96,20 +103,24 @@ class Plan:
 
 def read_chunk(folder: Path, offset: int) -> Chunk:
     """The chunk at that place in the plan of an output folder."""
-    with (folder / FOLDER / _CHUNKS).open("rb") as file:
+    path = folder / FOLDER / _CHUNKS
+    with path.open("rb") as file:
         file.seek(offset)
-        fields = _chunk_fields(file.readline(), folder)
+        fields = _chunk_fields(file.readline(), path)
     fields["entries"] = tuple(tuple(entry) for entry in fields["entries"])
     return Chunk(**fields)
 
 
-def _chunk_fields(line: bytes, folder: Path) -> dict[str, Any]:
+def _chunk_fields(line: bytes, path: Path) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = json.loads(line)
     except ValueError as error:
-        path = folder / FOLDER / _CHUNKS
-        raise ConfigurationError(f"{path}: damaged ({error}); begin again in another folder") from error
+        raise _damaged(path, error) from error
     return fields
+
+
+def _damaged(path: Path, problem: object) -> ConfigurationError:
+    return ConfigurationError(f"{path}: damaged ({problem}); begin again in another folder")
 
 
 def make_plan(
@@ -155,7 +166,7 @@ def read_plan(folder: Path) -> Plan | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path}: damaged ({error}); begin again in another folder") from error
+        raise _damaged(path, error) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -230,7 +241,7 @@ def _sources(inputs: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _files_below(folder: str) -> Iterator[str]:
-    """The files in a folder and in those below it, also where links lead, by name.
+    """The files in a folder and in those below it, also where links lead, by name; hidden ones are left out.
 
     Raises:
         InvalidRequestError: A folder cannot be read.
@@ -246,9 +257,11 @@ def _files_below(folder: str) -> Iterator[str]:
             folders.clear()
             continue
         seen.add((place.st_dev, place.st_ino))
-        folders.sort()
+        # Hidden ones are thumbnails, or what macOS adds to each file (`._a.png`), and no scans.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            yield str(Path(parent) / name)
+            if not name.startswith("."):
+                yield str(Path(parent) / name)
 
 
 def _warn(text: str) -> None:
@@ -285,10 +298,11 @@ def _parquet(path: str, size: int, column: str) -> Iterator[tuple[int, int, int]
     pyarrow, parquet = import_parquet()
     try:
         metadata = parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        columns = metadata.schema_arrow.names
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise InvalidRequestError(f"{path}: no Parquet file: {error}") from error
-    if column not in metadata.schema_arrow.names:
-        names = ", ".join(metadata.schema_arrow.names)
+    if column not in columns:
+        names = ", ".join(columns)
         raise InvalidRequestError(f"{path}: no column {column!r}; there is: {names} (--column)")
     for group in range(metadata.num_row_groups):
         rows = metadata.metadata.row_group(group).num_rows

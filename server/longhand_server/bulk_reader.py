@@ -89,7 +89,6 @@ class ChunkReader:
 
     async def _load(self) -> ModelRegistry:
         registry = ModelRegistry(self._config, Metrics())
-        self._options.check_characters(registry.default.bundle.alphabet)
         await registry.load()
         return registry
 
@@ -138,7 +137,7 @@ def images_of(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes
             found += 1
             if found == chunk.count:
                 return
-    except (OSError, LonghandError, ValueError) as error:
+    except (OSError, LonghandError, ValueError, NotImplementedError) as error:  # Arrow raises the last two
         problem = str(error)
     # A file that was changed or damaged after the plan was made still gives a row for each of its images.
     for missing in range(found, chunk.count):
@@ -194,6 +193,10 @@ def _from_parquet(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, b
     _, parquet = import_parquet()
     skip, number = chunk.start, 0
     with parquet.ParquetFile(chunk.path) as file:
+        if column not in file.schema_arrow.names:
+            raise InvalidRequestError(f"it had a column {column!r} when the run began")
+        if chunk.row_group >= file.num_row_groups:
+            return
         before = sum(file.metadata.row_group(group).num_rows for group in range(chunk.row_group))
         batches = file.iter_batches(_PARQUET_ROWS, row_groups=[chunk.row_group], columns=[column])
         for batch in batches:

@@ -52,10 +52,12 @@ class InProcessChannel(grpc.Channel):
         )
         self._thread.start()
         self._calls: set[asyncio.Task[Any] | None] = set()
+        # A call begins before the end begins, or not at all: later nobody would end it.
+        self._beginning = threading.Lock()
         self._closed = False
         self._registry: ModelRegistry | None = None
         try:
-            self._handlers = self._begin(self._open(config)).result()
+            self._handlers = self._begin(lambda: self._open(config)).result()
         except BaseException:
             self.close()
             raise
@@ -75,9 +77,10 @@ class InProcessChannel(grpc.Channel):
         """A call of one request and one answer; see :class:`grpc.Channel`."""
 
         def call(request: object, timeout: float | None = None, metadata: Any = None, **_: Any) -> Any:
-            work = self._behaviour(method, "unary_unary")(request, _Context(metadata, timeout))
+            behaviour, context = self._behaviour(method, "unary_unary"), _Context(metadata, timeout)
+            begun = self._begin(lambda: asyncio.wait_for(behaviour(request, context), timeout))
             try:
-                return self._begin(asyncio.wait_for(work, timeout)).result()
+                return begun.result()
             except TimeoutError:
                 raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
             except CancelledError:
@@ -115,9 +118,10 @@ class InProcessChannel(grpc.Channel):
 
     def close(self) -> None:
         """Ends what is still on its way, and the workers."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._beginning:
+            if self._closed:
+                return
+            self._closed = True
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -144,23 +148,28 @@ class InProcessChannel(grpc.Channel):
 
         Raises:
             AioRpcError: UNIMPLEMENTED.
-            ValueError: The channel is closed.
         """
-        if self._closed:
-            raise ValueError("Cannot invoke RPC: Channel closed!")
         behaviour = getattr(self._handlers.get(method), kind, None)
         if behaviour is None:
             raise _error(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         return cast(Callable[..., Any], behaviour)
 
-    def _begin(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
-        return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop)
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, _Result]]) -> Future[_Result]:
+        """Begins something in the loop.
 
-    async def _tracked(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        Raises:
+            ValueError: The channel is closed.
+        """
+        with self._beginning:
+            if self._closed:
+                raise ValueError("Cannot invoke RPC: Channel closed!")
+            return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop)
+
+    async def _tracked(self, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         task = asyncio.current_task()
         self._calls.add(task)
         try:
-            return await work
+            return await work()
         finally:
             self._calls.discard(task)
 
@@ -219,7 +228,7 @@ class _StreamCall:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        begin: Callable[[Coroutine[Any, Any, None]], Future[None]],
+        begin: Callable[[Callable[[], Coroutine[Any, Any, None]]], Future[None]],
         behaviour: Callable[..., AsyncIterator[object]],
         requests: Iterable[object],
         context: _Context,
@@ -231,7 +240,7 @@ class _StreamCall:
         self._over = False
         self._source_error: Exception | None = None
         self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._work = begin(self._answer(behaviour, context.time_remaining()))
+        self._work = begin(lambda: self._answer(behaviour, context.time_remaining()))
         threading.Thread(target=self._pull, args=(requests,), name="longhand-requests", daemon=True).start()
 
     def __iter__(self) -> Self:

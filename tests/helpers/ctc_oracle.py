@@ -38,10 +38,11 @@ def text_log_probabilities(
 ) -> dict[str, float]:
     """log P(text) for every text that some path spells, by going through all paths."""
     frames, count = log_probs.shape
+    rows: list[list[float]] = log_probs.tolist()
     blank = list(labels).index("")
     scores: dict[str, list[float]] = {}
     for path in itertools.product(range(count), repeat=frames):
-        score = sum(float(log_probs[t, label]) for t, label in enumerate(path))
+        score = sum(row[label] for row, label in zip(rows, path, strict=True))
         if score > -math.inf:
             text = "".join(labels[label] for label in collapse(path, blank))
             scores.setdefault(text, []).append(score)
@@ -180,7 +181,7 @@ class Objective:
         """The vocabulary with the hotwords' own words; None if words have no say."""
         if self.lexicon is None and self.word_model is None:
             return None
-        words = set(self.lexicon if self.lexicon is not None else self.word_model.vocabulary())  # type: ignore[union-attr]
+        words = set(self.lexicon if self.lexicon is not None else self.word_model.vocabulary)  # type: ignore[union-attr]
         for hotword in self.hotwords:
             words.update(word_tokens(hotword, spaces_only=self.spaces_only))
         return words
@@ -192,7 +193,7 @@ class Objective:
     def _token_score(self, tokens: Sequence[str], *, end: bool) -> float:
         if self.word_model is None:
             return 0.0
-        known = self.lexicon if self.lexicon is not None else self.word_model.vocabulary()
+        known = self.lexicon if self.lexicon is not None else self.word_model.vocabulary
         tokens = [token if token in known else "<unk>" for token in tokens]
         return self._score(
             self.word_model, word_tokens(self.context, spaces_only=self.spaces_only), tokens, end
@@ -211,10 +212,7 @@ class Objective:
         return model.log_probability(before, tokens + (["</s>"] if self.sentence_end and end else []))
 
 
-def all_scores(
-    log_probs: NDArray[np.float64], labels: Sequence[str], objective: Objective, *, best_path: bool = False
-) -> dict[str, float]:
-    """The total score of every text that is possible."""
-    acoustic = text_log_probabilities(log_probs, labels, best_path=best_path)
+def all_scores(acoustic: Mapping[str, float], objective: Objective) -> dict[str, float]:
+    """The total score of every text that is possible, from its log P(text)."""
     totals = {text: score + objective.models(text) for text, score in acoustic.items()}
     return {text: total for text, total in totals.items() if total > -math.inf}

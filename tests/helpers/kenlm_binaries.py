@@ -7,6 +7,10 @@ import importlib.util
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
+
+from setuptools._distutils.ccompiler import new_compiler
+from setuptools._distutils.sysconfig import customize_compiler
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY_KINDS = (
@@ -20,7 +24,7 @@ BINARY_KINDS = (
 
 @functools.cache
 def build_binary_program() -> Path:
-    """`build_binary`, compiled from the decoder's own copy of KenLM's source (no Boost needed) if need be."""
+    """`build_binary`, linked from the objects that the decoder's build left (no Boost needed) if need be."""
     spec = importlib.util.spec_from_file_location("kenlm_build", ROOT / "decoder_ext" / "kenlm_build.py")
     assert spec is not None
     assert spec.loader is not None
@@ -28,17 +32,10 @@ def build_binary_program() -> Path:
     spec.loader.exec_module(recipe)
     program = ROOT / "build" / "test-tools" / "build_binary"
     if not program.is_file():
+        compiler: Any = new_compiler()
+        customize_compiler(compiler)  # to the command line of the build: KenLM anew would take a minute
         source = recipe.kenlm_source()
-        flags = [
-            "-O2",
-            "-w",
-            "-std=c++17",
-            "-DNDEBUG",
-            f"-DKENLM_MAX_ORDER={recipe.KENLM_MAX_ORDER}",
-            f"-I{source}",
-        ]
-        sources = [*recipe.query_sources(source), source / "lm" / "build_binary_main.cc"]
-        objects = recipe.compile_objects(["g++"], sources, ROOT / "build" / "objects", flags)
+        objects = recipe.kenlm_objects(compiler.compiler_so_cxx, source, "lm/build_binary_main.cc")
         program.parent.mkdir(parents=True, exist_ok=True)
         partial = program.with_suffix(f".{os.getpid()}")
         subprocess.run(["g++", "-pthread", "-o", partial, *objects], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -18,6 +19,7 @@ class TinyNgram:
     log10_probability: dict[tuple[str, ...], float]
     log10_backoff: dict[tuple[str, ...], float]
 
+    @functools.cached_property
     def vocabulary(self) -> set[str]:
         """The words, without the three special ones."""
         return {gram[0] for gram in self.log10_probability if len(gram) == 1} - {"<unk>", "<s>", "</s>"}

@@ -1,39 +1,31 @@
-"""`longhand batch`: every kind of input, one row for every image, killed and resumed."""
+"""`longhand batch`: one row for every image, on one machine and on Ray, killed and resumed."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
-import json
 import os
 import random
 import secrets
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from helpers.bulk_runs import CLI, ENVIRONMENT, check_rows, rows_in, run, run_elsewhere, some_text
 from helpers.process_tree import process_tree, title
-from helpers.toy_model import ALPHABET, draw_image
+from helpers.toy_model import draw_image
 from helpers.web_process import free_port
 from longhand_server import bulk
+from longhand_server.options import RecognitionOptions
 
-CLI = [sys.executable, str(Path(__file__).parents[2] / "clients" / "cli.py"), "batch"]
 ON_RAY = pytest.param(("--address", "local", "--readers", "2"), marks=pytest.mark.scale, id="ray")
 PLACES = pytest.mark.parametrize("place", [pytest.param((), id="process"), ON_RAY])
-_ENVIRONMENT = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-
-
-def some_text(seed: int) -> str:
-    return "".join(random.Random(seed).choices(ALPHABET.replace(" ", ""), k=3 + seed % 9))
 
 
 @pytest.fixture(scope="module")
@@ -49,57 +41,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
     return files
 
 
-def run_elsewhere(
-    *arguments: object, environment: Mapping[str, str] = _ENVIRONMENT
-) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own."""
-    if "--address" in arguments and importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed here: make test-scale brings it")
-    return subprocess.run(
-        [*CLI, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env=environment,
-    )
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the command in this process, which has loaded already what takes a new one most of its time.
-
-    `longhand batch` replaces its own process by the program of which this is the main function.
-    """
-    command = list(map(str, arguments))
-    printed, complaints = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints):
-        try:
-            status = bulk.main(command)
-        except SystemExit as end:  # by argparse
-            status = int(str(end.code))
-    return subprocess.CompletedProcess(command, status, printed.getvalue(), complaints.getvalue())
-
-
-def rows_in(folder: Path) -> list[dict[str, Any]]:
-    """All rows of an output folder in the order of their numbers."""
-    rows: list[dict[str, Any]] = []
-    for path in folder.glob("part-*.jsonl"):
-        rows += map(json.loads, path.read_text().splitlines())
-    for path in folder.glob("part-*.parquet"):
-        parquet = pytest.importorskip("pyarrow.parquet")
-        rows += parquet.read_table(path).to_pylist()
-    return sorted(rows, key=lambda row: int(row["number"]))
-
-
-def check_rows(rows: Sequence[Mapping[str, Any]], expected: Sequence[tuple[str, str | None]]) -> None:
-    """Each row has its number once, the name's end, and either its text or an error."""
-    assert [row["number"] for row in rows] == list(range(len(expected)))
-    for row, (name, text) in zip(rows, expected, strict=True):
-        assert row["name"].endswith(name), row
-        assert row["text"] == text, row
-        assert (row["confidence"] is None) == (row["error"] is not None) == (text is None), row
-
-
 @PLACES
 def test_a_folder(place: tuple[str, ...], toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:
     folder = next(iter(images)).parents[1]
@@ -109,6 +50,7 @@ def test_a_folder(place: tuple[str, ...], toy_bundle: Path, images: dict[Path, s
     )
     assert outcome.returncode == 0, outcome.stderr
     assert "read 24 images in" in outcome.stderr
+    assert "by an earlier run" not in outcome.stderr
     check_rows(rows_in(out), [(path.name, images[path]) for path in sorted(images)])
     assert len(list(out.glob("part-*"))) == 5
 
@@ -136,145 +78,6 @@ def test_a_manifest_with_rows_that_name_nothing(
     assert "No such file" in errors[3]
 
 
-def write_tar(path: Path, samples: Mapping[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, content in samples.items():
-            for member, data in ((f"{name}.png", content), (f"{name}.txt", b"a label")):
-                info = tarfile.TarInfo(member)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-
-
-def test_webdataset_tars(toy_bundle: Path, tmp_path: Path) -> None:
-    texts = [some_text(n) for n in range(11)]
-    # The long names need headers of their own, which is where a chunk may begin.
-    names = [f"{'long' * 40}/{n}" for n in range(11)]
-    write_tar(tmp_path / "a.tar", {n: draw_image(text) for n, text in zip(names, texts, strict=True)})
-    write_tar(tmp_path / "b.tar", {"big": b"\x89PNG" + bytes(1 << 20), "good": draw_image("abc")})
-    out = tmp_path / "out"
-    options = ("--format", "jsonl", "--chunk", 3, "--max-image-bytes", 1 << 20)
-    outcome = run(tmp_path / "a.tar", tmp_path / "b.tar", "--out", out, "--model", toy_bundle, *options)
-    assert outcome.returncode == 1, outcome.stderr
-    rows = rows_in(out)
-    expected = [(f"a.tar/{n}.png", text) for n, text in zip(names, texts, strict=True)]
-    check_rows(rows, [*expected, ("b.tar/big.png", None), ("b.tar/good.png", "abc")])
-    assert "image file of 1048580 bytes, at most 1048576" in rows[11]["error"]
-
-
-@pytest.mark.parametrize("damage", ["header", "zeros", "cut between members", "cut in a header"])
-def test_a_tar_with_a_damaged_middle_is_refused(damage: str, toy_bundle: Path, tmp_path: Path) -> None:
-    path = tmp_path / "a.tar"
-    write_tar(path, {str(n): draw_image(some_text(n)) for n in range(6)})
-    content = bytearray(path.read_bytes())
-    with tarfile.open(path) as tar:
-        middle = tar.getmembers()[6].offset
-    if damage == "header":
-        content[middle : middle + 8] = b"\xff" * 8
-    elif damage == "zeros":
-        content[middle : middle + 512] = bytes(512)
-    else:
-        del content[middle + (100 if damage == "cut in a header" else 0) :]
-    path.write_bytes(content)
-    outcome = run(path, "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle)
-    assert outcome.returncode == 2
-    assert "no webdataset tar, or a damaged one" in outcome.stderr
-
-
-def test_links_in_a_tar_are_told(toy_bundle: Path, tmp_path: Path) -> None:
-    path = tmp_path / "a.tar"
-    with tarfile.open(path, "w") as tar:
-        image = draw_image("abc")
-        info = tarfile.TarInfo("a.png")
-        info.size = len(image)
-        tar.addfile(info, io.BytesIO(image))
-        link = tarfile.TarInfo("b.png")
-        link.type, link.linkname = tarfile.LNKTYPE, "a.png"
-        tar.addfile(link)
-    outcome = run(path, "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle)
-    assert outcome.returncode == 1
-    rows = rows_in(tmp_path / "out")
-    check_rows(rows, [("a.tar/a.png", "abc"), ("a.tar/b.png", None)])
-    assert "a link to a.png, which is not followed" in rows[1]["error"]
-
-
-def test_folders_behind_links_and_odd_files(toy_bundle: Path, tmp_path: Path) -> None:
-    shard = tmp_path / "shard"
-    shard.mkdir()
-    (shard / "a.png").write_bytes(draw_image("abc"))
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "link").symlink_to(shard)
-    (shard / "round").symlink_to(folder)  # and round again
-    os.mkfifo(folder / "pipe.png")
-    (tmp_path / "empty").mkdir()
-    outcome = run(
-        folder, tmp_path / "empty", "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle
-    )
-    assert outcome.returncode == 1
-    assert "empty: holds no image" in outcome.stderr
-    rows = rows_in(tmp_path / "out")
-    check_rows(rows, [("pipe.png", None), ("link/a.png", "abc")])
-    assert "no regular file" in rows[0]["error"]
-
-
-def test_going_on_remembers_what_was_not_read(toy_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no image")
-    (tmp_path / "good.png").write_bytes(draw_image("abc"))
-    images = [tmp_path / "bad.png", tmp_path / "good.png"]
-    command = [*images, "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle, "--chunk", 1]
-    assert run(*command).returncode == 1
-    again = run(*command, "--resume")
-    assert again.returncode == 1
-    assert "2 of 2 images were done by an earlier run, 1 of which could not be read" in again.stderr
-    (tmp_path / "out" / "part-00000000.jsonl").unlink()
-    (tmp_path / "bad.png").write_bytes(draw_image("abc"))
-    assert [run(*command, "--resume").returncode for _ in range(2)] == [0, 0]
-
-
-def test_another_precision_does_not_go_on(toy_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(draw_image("abc"))
-    command = [tmp_path / "a.png", "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle]
-    assert run(*command).returncode == 0
-    outcome = run(*command, "--resume", "--precision", "full")
-    assert outcome.returncode == 2
-    assert 'has precision "auto", this one "full"' in outcome.stderr
-
-
-def test_names_that_are_not_utf_8(toy_bundle: Path, tmp_path: Path) -> None:
-    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
-    Path(path).write_bytes(draw_image("abc"))
-    outcome = run(path, "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle)
-    assert outcome.returncode == 0, outcome.stderr
-    check_rows(rows_in(tmp_path / "out"), [("caf\\udce9.png", "abc")])
-
-
-def test_parquet_in_and_out(toy_bundle: Path, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip(
-        "pyarrow", reason="pyarrow is not installed here: make test-scale brings it"
-    )
-    parquet = pytest.importorskip("pyarrow.parquet")
-    texts = [some_text(n) for n in range(150)]
-    drawn = [draw_image(text) for text in texts]
-    plain = pyarrow.table({"label": texts, "picture": [*drawn[:-1], None]})
-    parquet.write_table(plain, tmp_path / "plain.parquet", row_group_size=80)
-    structs = [{"bytes": image, "path": "x.png"} for image in drawn[:3]]
-    parquet.write_table(pyarrow.table({"picture": structs}), tmp_path / "structs.parquet")
-    inputs = [tmp_path / "plain.parquet", tmp_path / "structs.parquet"]
-    wrong = run(*inputs, "--out", tmp_path / "wrong", "--model", toy_bundle)
-    assert wrong.returncode == 2
-    assert "no column 'image'; there is: label, picture (--column)" in wrong.stderr
-    out = tmp_path / "out"
-    outcome = run(*inputs, "--out", out, "--model", toy_bundle, "--chunk", 70, "--column", "picture")
-    assert outcome.returncode == 1, outcome.stderr
-    expected = [(f"plain.parquet#{n}", text) for n, text in enumerate(texts[:-1])]
-    expected_rows: list[tuple[str, str | None]] = [*expected, ("plain.parquet#149", None)]
-    expected_rows += [(f"structs.parquet#{n}", text) for n, text in enumerate(texts[:3])]
-    rows = rows_in(out)
-    check_rows(rows, expected_rows)
-    assert "column 'picture': got NoneType" in rows[149]["error"]
-    assert sorted(path.suffix for path in out.glob("part-*")) == [".parquet"] * 4
-
-
 @PLACES
 def test_killed_and_resumed_every_row_is_there_once(
     place: tuple[str, ...], toy_bundle: Path, images: dict[Path, str], tmp_path: Path
@@ -292,12 +95,15 @@ def test_killed_and_resumed_every_row_is_there_once(
         process = subprocess.Popen(
             [*CLI[:1], "-m", "longhand_server.bulk", *map(str, command), "--resume"],
             stderr=subprocess.PIPE,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
         )
         wait_for_parts(out, parts, process)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+        by_hand = round_number == 1 and not place  # Ctrl-C
+        process.send_signal(signal.SIGINT if by_hand else signal.SIGKILL)
+        _, message = process.communicate(timeout=60)
+        assert process.returncode == (130 if by_hand else -signal.SIGKILL), "it was done before that"
+        if by_hand:
+            assert message.decode().splitlines()[-1] == "longhand batch: stopped; --resume goes on"
         if place:
             time.sleep(3)  # Ray notices by itself, and ends the readers
         # What an earlier round had finished was not done again.
@@ -326,7 +132,7 @@ def test_a_reader_that_dies_is_started_again(
     with subprocess.Popen(
         [*CLI[:1], "-m", "longhand_server.bulk", *map(str, command)],
         stderr=subprocess.PIPE,
-        env=_ENVIRONMENT,
+        env=ENVIRONMENT,
     ) as process:
         wait_for_parts(out, 3, process)
         readers = [pid for pid in process_tree(process.pid) if "MapWorker" in title(pid)]
@@ -340,7 +146,7 @@ def test_a_reader_that_dies_is_started_again(
 def test_a_cluster_that_is_there_already(toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed here: make test-scale brings it")
     head = f"127.0.0.1:{free_port()}"
-    environment = _ENVIRONMENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = ENVIRONMENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     start = ["-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={head.partition(':')[2]}"]
     start += ["--num-cpus=2", f"--object-store-memory={100 << 20}"]
     start += ["--include-dashboard=false", f"--temp-dir={tempfile.mkdtemp(prefix='ray')}"]
@@ -410,12 +216,10 @@ def test_wrong_arguments_say_what_is_wrong(toy_bundle: Path, images: dict[Path, 
     fresh = ("--out", tmp_path / "fresh", "--format", "jsonl")
     for arguments, message in (
         ((image, *basics), "holds a run already; --resume goes on with it"),
-        ((image, *basics, "--chunk", 7, "--resume"), "has chunk 500, this one 7"),
         ((tmp_path / "gone", *fresh), "gone: there is no such file or folder"),
         ((tmp_path / "notes.doc", *fresh), "unknown kind '.doc', need a folder or one of .bmp,"),
         ((tmp_path / "broken.tar", *fresh), "broken.tar: no webdataset tar, or a damaged one"),
         ((tmp_path / "empty", *fresh), "no image in"),
-        ((image, *fresh, "--model", "none"), "model 'none': neither a folder nor a shipped model"),
         ((image, *fresh, "--beam-width", "2000"), "options.decoder.beam_width: got 2000, need 1 to 1000"),
         ((image, *fresh, "--chunk", "0"), "got '0', need a whole number of at least 1"),
     ):
@@ -450,6 +254,51 @@ def test_a_missing_extra_says_what_to_install(
     )
     assert outcome.returncode == 2
     assert message in outcome.stderr
+    assert missing == "ray" or not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "none"), "model 'none': neither a folder nor a shipped model"),
+        (("--device", "tpu"), "device: got 'tpu', need auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_wrong_model_or_device_is_told_before_anything_is_written(
+    toy_bundle: Path, images: dict[Path, str], tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    command = (next(iter(images)), "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle)
+    outcome = run(*command, *arguments)
+    assert outcome.returncode == 2
+    assert message in outcome.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (("--decoder", "greedy"), RecognitionOptions(greedy=True)),
+        (("--beam-width", "7"), RecognitionOptions(beam_width=7)),
+    ],
+)
+def test_how_to_read_reaches_the_reader(
+    toy_bundle: Path,
+    images: dict[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    options: RecognitionOptions,
+) -> None:
+    seen: list[object] = []
+
+    def read(*given: object) -> Iterator[tuple[int, int]]:
+        seen.append(given[-1])
+        yield from ()
+
+    monkeypatch.setattr(bulk, "_read_here", read)
+    command = (next(iter(images)), "--out", tmp_path / "out", "--format", "jsonl", "--model", toy_bundle)
+    run(*command, *arguments)
+    assert seen == [options]
 
 
 def test_two_runs_do_not_share_a_folder(toy_bundle: Path, images: dict[Path, str], tmp_path: Path) -> None:
@@ -457,7 +306,7 @@ def test_two_runs_do_not_share_a_folder(toy_bundle: Path, images: dict[Path, str
 
     (tmp_path / "out" / "_longhand").mkdir(parents=True)
     with (tmp_path / "out" / "_longhand" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # even this is too much
         outcome = run(
             next(iter(images)), "--out", tmp_path / "out", "--model", toy_bundle, "--format", "jsonl"
         )

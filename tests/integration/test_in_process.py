@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
+import contextlib
+import itertools
 import json
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +161,41 @@ def test_a_source_that_runs_ahead_does_not_outlive_its_call(channel: InProcessCh
     assert threading.active_count() <= before
 
 
+def test_a_servicer_that_reads_nothing_stops_the_source(
+    channel: InProcessChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(requests: object, context: object) -> AsyncIterator[object]:
+        await asyncio.Event().wait()
+        yield b""
+
+    third = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        yield from (b"", b"")
+        third.set()
+        yield from itertools.repeat(b"")
+
+    handlers: dict[str, Any] = {"/some.Service/Hang": grpc.stream_stream_rpc_method_handler(hang)}
+    monkeypatch.setattr(channel, "_handlers", handlers)
+    call = channel.stream_stream("/some.Service/Hang")(endless())
+    assert not third.wait(0.2)
+    call.cancel()
+
+
+def test_a_stream_that_fails_oddly_does_not_look_as_if_it_were_over(
+    channel: InProcessChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(requests: object, context: object) -> AsyncIterator[object]:
+        if requests is not None:
+            raise RuntimeError("odd")
+        yield b""
+
+    handlers: dict[str, Any] = {"/some.Service/Fail": grpc.stream_stream_rpc_method_handler(fail)}
+    monkeypatch.setattr(channel, "_handlers", handlers)
+    with pytest.raises(RuntimeError, match="odd"):
+        list(channel.stream_stream("/some.Service/Fail")(iter([])))
+
+
 def test_a_source_that_fails_gives_its_own_error(local: RecognizerClient) -> None:
     def images() -> Iterator[bytes]:
         yield draw_image("a")
@@ -197,6 +238,7 @@ def test_what_it_lacks_is_said_as_a_server_says_it(
 
 
 def test_generated_stubs_work_over_it(channel: InProcessChannel) -> None:
+    grpc.channel_ready_future(channel).result(10)
     stub = rpc.RecognitionServiceStub(channel)
     assert stub.Recognize(pb.RecognizeRequest(image=draw_image("de"))).result.text == "de"
 
@@ -243,11 +285,69 @@ def test_closing_ends_what_is_open(toy_bundle: Path) -> None:
         RecognizerClient(channel=channel).recognize(b"x")
 
 
+def test_closing_ends_a_call_of_another_thread(toy_bundle: Path) -> None:
+    channel = InProcessChannel(ServerConfig(models=ModelsConfig(model=str(toy_bundle))))
+    begun = threading.Event()
+
+    async def hang(request: object, context: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    channel._handlers = {"/some.Service/Hang": grpc.unary_unary_rpc_method_handler(hang)}
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(channel.unary_unary("/some.Service/Hang"), b"")
+        assert begun.wait(10)
+        channel.close()
+        with pytest.raises(grpc.RpcError, match="Channel closed!") as caught:
+            call.result(10)
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+
+
+def test_a_call_that_begins_while_the_channel_closes_ends(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = InProcessChannel(ServerConfig(models=ModelsConfig(model=str(toy_bundle))))
+    closing = threading.Thread(target=channel.close)
+    submit = asyncio.run_coroutine_threadsafe
+
+    def slowly(work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Future[Any]:
+        if closing.ident is None:
+            closing.start()
+            closing.join(0.3)
+        return submit(work, loop)
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", slowly)
+    with contextlib.suppress(grpc.RpcError):  # it may be answered or cancelled
+        rpc.RecognitionServiceStub(channel).ListModels(pb.ListModelsRequest(), timeout=10)
+    closing.join(10)
+    assert not closing.is_alive()
+
+
+def test_nothing_is_kept_of_calls_and_channels_that_are_over(toy_bundle: Path) -> None:
+    before = threading.active_count()
+    with InProcessChannel(ServerConfig(models=ModelsConfig(model=str(toy_bundle)))) as channel:
+        rpc.RecognitionServiceStub(channel).ListModels(pb.ListModelsRequest())
+        assert not channel._calls
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
 def test_a_broken_model_leaves_no_thread(tmp_path: Path) -> None:
     before = threading.active_count()
     with pytest.raises(InvalidModelError):
         InProcessChannel(ServerConfig(models=ModelsConfig(model=str(tmp_path))))
     assert threading.active_count() <= before
+
+
+def test_a_channel_that_nobody_closes_does_not_keep_the_process(toy_bundle: Path) -> None:
+    script = (
+        "import sys; from longhand_server.config import ModelsConfig, ServerConfig; "
+        "from longhand_server.in_process import InProcessChannel; "
+        "channel = InProcessChannel(ServerConfig(models=ModelsConfig(model=sys.argv[1])))"
+    )
+    subprocess.run([sys.executable, "-c", script, str(toy_bundle)], check=True, timeout=60)
 
 
 @pytest.fixture

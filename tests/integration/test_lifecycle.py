@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ from helpers.server_process import ServerProcess, run_server, server_command
 from helpers.toy_model import draw_image, write_bundle
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
+from longhand_server.config import ListenConfig, ModelsConfig, ServerConfig
 from longhand_server.ports import write_port
+from longhand_server.server import build_server
 
 _SERVICE = "longhand.v1.RecognitionService"
+_INFERENCE = "inference.GRPCInferenceService"
 
 
 def _health(channel: grpc.aio.Channel) -> Any:
@@ -37,7 +41,7 @@ def test_it_says_what_it_serves_and_where(server: ServerProcess) -> None:
     assert line in server.text().splitlines()
 
 
-@pytest.mark.parametrize("service", ["", _SERVICE])
+@pytest.mark.parametrize("service", ["", _SERVICE, _INFERENCE])
 async def test_health_is_serving(channel: grpc.aio.Channel, service: str) -> None:
     answer = await _health(channel).Check(health_pb2.HealthCheckRequest(service=service))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -65,7 +69,7 @@ async def test_health_of_an_unknown_service_is_not_found(channel: grpc.aio.Chann
 def test_reflection_describes_the_service(server: ServerProcess) -> None:
     with grpc.insecure_channel(server.address) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
-        assert _SERVICE in database.get_services()
+        assert {_SERVICE, _INFERENCE, "grpc.health.v1.Health"} <= set(database.get_services())
         described = database.FindFileContainingSymbol(_SERVICE)
     assert described.name == "longhand/v1/recognition.proto"
     assert [method.name for method in described.service[0].method] == [
@@ -132,7 +136,7 @@ async def _terminate_while_idle(server: ServerProcess) -> None:
 
 async def test_the_grace_begins_when_the_drain_delay_is_over(toy_bundle: Path, tmp_path: Path) -> None:
     waits = ("--drain-delay-s", "3", "--grace-s", "3", "--threads", "1")
-    request = pb.BatchRecognizeRequest(items=[pb.BatchRecognizeItem(image=draw_image("abcde" * 20))] * 100)
+    request = pb.BatchRecognizeRequest(items=[pb.BatchRecognizeItem(image=draw_image("abcde" * 20))] * 10)
     with ServerProcess(toy_bundle, tmp_path, *waits) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = recognition_pb2_grpc.RecognitionServiceStub(channel)
@@ -156,9 +160,28 @@ async def test_the_grace_begins_when_the_drain_delay_is_over(toy_bundle: Path, t
                     last = time.monotonic()
                     assert {outcome.result.text for outcome in answer.outcomes} == {"abcde" * 20}
 
-            last = await read_on()
+            # Several, so that one of them is at work when the delay is over.
+            last = max(await asyncio.gather(*(read_on() for _ in range(4))))
             assert last - begun > 3.0
         assert await asyncio.to_thread(server.process.wait, 10) == 0
+
+
+async def test_traces_are_sent_before_the_end_unless_their_collector_hangs(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ServerConfig(listen=ListenConfig(port=0), models=ModelsConfig(model=str(toy_bundle)))
+    server = await build_server(config)
+    begun, never = threading.Event(), threading.Event()
+
+    def close() -> None:
+        begun.set()
+        never.wait(20)
+
+    monkeypatch.setattr(server._tracer, "close", close)
+    async with asyncio.timeout(10):
+        await server.drain(0.1)
+    assert begun.is_set()
+    never.set()
 
 
 def _failure(*arguments: str) -> tuple[int, str]:
@@ -211,12 +234,9 @@ def test_a_corrupt_language_model_stops_the_start_with_one_line(tmp_path: Path, 
     assert file in line
 
 
-def test_a_taken_port_is_named(toy_bundle: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        done = run_server(["--model", str(toy_bundle), "--port", str(port)])
+def test_a_port_that_another_server_has_is_named(server: ServerProcess, toy_bundle: Path) -> None:
+    port = server.address.rpartition(":")[2]
+    done = run_server(["--model", str(toy_bundle), "--port", port])
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(f"cannot listen on 127.0.0.1:{port}: Address already in use")
 
@@ -278,7 +298,8 @@ async def test_lines_of_a_server_that_logs_json_are_json(toy_bundle: Path, tmp_p
             damaged = pb.RecognizeRequest(image=image_samples.plain_tiff(64, 64, tag_259=4))
             with pytest.raises(grpc.aio.AioRpcError):
                 await recognition_pb2_grpc.RecognitionServiceStub(channel).Recognize(damaged)
-        server.stop()
+        server.process.send_signal(signal.SIGINT)  # Ctrl-C ends it as SIGTERM does
+        assert server.process.wait(30) == 0
         lines = [json.loads(line) for line in server.text().splitlines() if not line.startswith("Longhand")]
     undecodable = [line for line in lines if "could not be decoded" in line["message"]]
     assert [(line["level"], "exception" in line) for line in undecodable] == [("warning", False)]

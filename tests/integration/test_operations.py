@@ -114,6 +114,8 @@ def test_an_odd_bundle_does_not_end_reloading(tmp_path: Path) -> None:
         write_bundle(bundle, version="2")
         server.process.send_signal(signal.SIGHUP)
         wait_for(server, "reloaded; serving toy 2")
+        assert server.stop() == 0
+        assert server.text().count("reloaded; ") == 1
 
 
 def test_a_reload_that_is_asked_for_while_it_starts_does_not_kill(toy_bundle: Path, tmp_path: Path) -> None:

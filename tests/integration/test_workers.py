@@ -52,6 +52,8 @@ def test_workers_share_the_port_and_a_killed_one_comes_back(toy_bundle: Path, tm
         first = {worker.pid for worker in workers_of(server)}
         assert len(first) == 2
         assert [read(server.address) for _ in range(12)] == ["cab"] * 12
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: server.text().count("reloaded; serving toy") == 2)
         victim = min(first)
         os.kill(victim, signal.SIGKILL)
         # The other worker goes on; whoever was on the dead one retries.
@@ -78,8 +80,9 @@ def test_a_restarted_worker_is_as_it_was_whatever_has_become_of_the_file(
 ) -> None:
     config = tmp_path / "longhand.toml"
     config.write_text("[batching]\nmax_queue = 77\n")
-    arguments = ("--workers", "2", "--config", str(config), "--metrics-port", "0")
-    with ServerProcess(toy_bundle, tmp_path, *arguments) as server:
+    arguments = ("--workers", "2", "--metrics-port", "0")
+    environment = {"LONGHAND_CONFIG": str(config)}
+    with ServerProcess(toy_bundle, tmp_path, *arguments, environment=environment) as server:
         assert len(set(re.findall(r"^worker [01]: metrics on (http://\S+)", server.text(), re.M))) == 2
         config.write_text("nonsense\n")
         victim = workers_of(server)[0]
@@ -87,7 +90,8 @@ def test_a_restarted_worker_is_as_it_was_whatever_has_become_of_the_file(
         wait_until(lambda: "serves again; metrics on" in server.text())
         assert all("--max-queue=77" in worker.cmdline() for worker in workers_of(server))
         assert [read(server.address) for _ in range(12)] == ["cab"] * 12
-        assert server.stop() == 0
+        server.process.send_signal(signal.SIGINT)  # alone; from a terminal its workers get it too
+        assert server.process.wait(30) == 0
 
 
 def test_a_worker_that_cannot_be_started_at_once_comes_back(toy_bundle: Path, tmp_path: Path) -> None:

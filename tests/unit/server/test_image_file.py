@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -98,6 +99,11 @@ def test_samples_of_more_than_eight_bits(bits: int, kind: str) -> None:
     _assert_close(decode_grey(samples.encode(Image.fromarray(shades), kind)), wanted, 0)
 
 
+def test_a_picture_of_many_rows_is_converted_as_a_small_one_is() -> None:
+    tall = np.tile(_GREY, (4, 1))
+    _assert_close(decode_grey(samples.encode(Image.fromarray(tall.astype(np.uint16) * 257), "PNG")), tall, 0)
+
+
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_lzw", "tiff_deflate", "packbits"])
 def test_tiff_compressions(compression: str) -> None:
     levels = Image.fromarray(_GREY > 128)
@@ -145,6 +151,20 @@ def test_what_keeps_a_limit_exactly_is_read() -> None:
     data = samples.encode(Image.fromarray(_GREY), "PNG")
     limits = ImageLimits(max_bytes=len(data), max_pixels=61 * 37, max_side=61, max_scans=1)
     assert decode_grey(data, limits).shape == _GREY.shape
+    smallest = samples.encode(Image.fromarray(_GREY[:3, :3]), "PNG")
+    assert decode_grey(smallest).shape == (3, 3)
+
+
+@pytest.mark.parametrize("error", [cv2.error, MemoryError])
+def test_what_opencv_cannot_decode_is_damaged(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(InvalidImageError, match="damaged PNG image: its 61x37 pixels cannot be decoded"):
+        decode_grey(samples.encode(Image.fromarray(_GREY), "PNG"))
 
 
 def test_a_tiff_with_more_sizes_than_strips_is_refused() -> None:

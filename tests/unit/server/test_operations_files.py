@@ -13,8 +13,10 @@ import pytest
 from longhand_server import errors
 from longhand_server.config import ServerConfig
 from longhand_server.metrics import Metrics
+from longhand_server.recognizer import Timings, Transcription
 from longhand_server.settings import flag_name, parse_arguments, settings
 
+READING = ("Recognize", "BatchRecognize", "StreamingRecognize", "ModelInfer", "ModelStreamInfer")
 _SERVER = Path(__file__).parents[3] / "server"
 _DEPLOY = _SERVER / "deploy"
 _README = (_SERVER / "README.md").read_text(encoding="utf-8")
@@ -48,10 +50,60 @@ def test_the_readme_has_every_reason_with_its_code_and_no_other() -> None:
     assert known == {(code, reason) for code, reasons in rows for reason in re.findall(r"`(\w+)`", reasons)}
 
 
-def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
+def asked_of_prometheus() -> str:
+    """The dashboard's queries and the alert rules."""
     dashboard = json.loads((_DEPLOY / "grafana.json").read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    text = "\n".join(expressions) + (_DEPLOY / "alerts.yml").read_text()
+    return "\n".join([*expressions, (_DEPLOY / "alerts.yml").read_text()])
+
+
+def labels_of_metrics() -> dict[str, dict[str, set[str]]]:
+    """The labels of each metric with their values, of a server that had a call of each kind."""
+    metrics = Metrics()
+    for method in (*READING, "GetModel", "ServerMetadata"):
+        metrics.call_began()
+        metrics.call_ended(method, "OK", "", 0.1)
+    metrics.line_read("en", Transcription("a", 1.0, (), (), (), 9, 9, Timings(1.0, 1.0, 1.0, 1.0, 1)))
+    metrics.batch_started("en", [9])
+    metrics.watch_queue(metrics, "en", lambda: 0)
+    metrics.watch_gpu("cuda:0", lambda: 0)
+    labels: dict[str, dict[str, set[str]]] = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            values = labels.setdefault(sample.name, {"instance": set()})
+            for name, value in sample.labels.items():
+                values.setdefault(name, set()).add(value)
+    return labels
+
+
+def test_dashboard_and_alerts_ask_for_labels_that_exist() -> None:
+    labels, text = labels_of_metrics(), asked_of_prometheus()
+    selectors = re.findall(r"(longhand_\w+)\{(.*?)\}", text)
+    assert selectors
+    for metric, selector in selectors:
+        for name, pattern in re.findall(r'(\w+)(?:=~|!=|=)"(.*?)"', selector):
+            assert name in labels[metric], (metric, name)
+            if name in ("method", "stage"):
+                assert any(re.fullmatch(pattern, value) for value in labels[metric][name]), pattern
+    groups = re.findall(r"by \(([\w, ]+)\) \((?:rate\()?(longhand_\w+)", text)
+    assert groups
+    for grouped, metric in groups:
+        assert set(grouped.split(", ")) <= set(labels[metric]), (metric, grouped)
+
+
+def test_calls_that_only_ask_and_streams_that_stay_open_count_for_no_latency() -> None:
+    # A client that asks every few seconds whether the server is there would make the median a millisecond.
+    asked = re.findall(r"(longhand_call\w+)\{method=~\"(.*?)\"\}", asked_of_prometheus())
+    methods = labels_of_metrics()["longhand_calls_total"]["method"]
+    counted = {metric: {one for one in methods if re.fullmatch(pattern, one)} for metric, pattern in asked}
+    assert counted == {
+        "longhand_call_seconds_bucket": {"Recognize", "BatchRecognize", "ModelInfer"},
+        "longhand_calls_total": set(READING),
+    }
+
+
+def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
+    text = asked_of_prometheus()
     asked = set(re.findall(r"longhand_\w+", text))
     known = metric_names()
     for name in asked:

@@ -86,11 +86,15 @@ def test_workers_share_the_cores_that_they_may_use(
 
 def test_why_it_does_not_start_is_json_where_logs_are() -> None:
     command = [sys.executable, "-m", "longhand_server", "--log-format=json", "--workers=2", "--host=unix:x"]
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    environment = {**os.environ, "LONGHAND_MAX_QUEU": "1"}
+    outcome = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
     assert outcome.returncode == 2
-    entry = json.loads(outcome.stderr)
-    assert entry["level"] == "critical"
-    assert "cannot share a Unix socket" in entry["message"]
+    misspelt, reason = map(json.loads, outcome.stderr.splitlines())
+    assert misspelt["message"] == "LONGHAND_MAX_QUEU is no setting and has no effect"
+    assert reason["level"] == "critical"
+    assert "cannot share a Unix socket" in reason["message"]
 
 
 def test_a_taken_port_is_no_wrong_setting() -> None:

@@ -37,7 +37,10 @@ class EndedError(Exception):
 
 
 def test_a_thread_that_comes_back_from_the_decoder_does_not_abort_the_process() -> None:
-    outcome = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # what was printed waits to be written
+    outcome = subprocess.run(
+        [sys.executable, "-c", BUSY], capture_output=True, text=True, check=False, env=environment
+    )
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (3, "said", "")
 
 

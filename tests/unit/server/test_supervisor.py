@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from longhand_server import supervisor
-from longhand_server.config import ObserveConfig, RuntimeConfig, ServerConfig
+from longhand_server.config import ListenConfig, ObserveConfig, RuntimeConfig, ServerConfig
 from longhand_server.supervisor import Supervisor
 
 
@@ -24,6 +24,19 @@ def test_workers_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     running = Supervisor(ServerConfig())
     devices = [running._worker_config(index, 1).runtime.device for index in range(4)]
     assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+
+
+async def test_workers_get_all_the_time_that_their_calls_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+
+    async def wait_for(work: asyncio.Future[object], seconds: float) -> object:
+        waited.append(seconds)
+        return await work
+
+    monkeypatch.setattr(asyncio, "wait_for", wait_for)
+    config = ServerConfig(listen=ListenConfig(drain_delay_s=3.0, grace_s=20.0))
+    assert await Supervisor(config)._stop([]) == 0
+    assert waited == [23.0 + supervisor._PATIENCE_S]
 
 
 class _Dead:

@@ -72,6 +72,17 @@ async def test_a_cancelled_future_harms_nobody() -> None:
     workers.close()
 
 
+async def test_a_cancelled_future_does_not_keep_the_next_one_s_outcome() -> None:
+    workers = Workers(1, "test")
+    done = threading.Event()
+    first, second, _ = workers.submit(int), workers.submit(int), workers.submit(done.set)
+    assert done.wait(10)  # both outcomes lie there, and the loop has looked at neither
+    first.cancel()
+    async with asyncio.timeout(10):
+        assert await second == 0
+    workers.close()
+
+
 async def test_neither_arguments_nor_results_are_kept() -> None:
     class Thing:
         pass
