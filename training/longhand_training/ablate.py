@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from longhand_training.command_line import exit_status
+from longhand_training.command_line import HelpFormatter, exit_status
 from longhand_training.config import DATA, number
 from longhand_training.curves import read_log
 
@@ -88,9 +88,7 @@ def train(variant: str, options: argparse.Namespace) -> dict[str, str]:
 @exit_status("ablate", OSError)
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--fonts", type=Path, help="folder made by python -m longhand_training.fonts")
     parser.add_argument("--out", type=Path, default=Path("runs/ablate"))
@@ -100,7 +98,14 @@ def main() -> int:
     parser.add_argument("--validation-lines", type=number(int, 1), default=200, help="of each validation set")
     parser.add_argument("--threads", type=number(int, 0), default=1, help="of each run")
     parser.add_argument("--jobs", type=number(int, 1), default=1, help="runs at the same time")
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=list(VARIANTS),
+        default=list(VARIANTS),
+        metavar="VARIANT",
+        help=f"only these of {', '.join(VARIANTS)}",
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []

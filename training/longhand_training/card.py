@@ -18,7 +18,7 @@ from typing import Any
 
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import InvalidModelError
-from longhand_training.command_line import exit_status
+from longhand_training.command_line import HelpFormatter, exit_status
 from longhand_training.evaluate import BEAM, SETTINGS, possible_settings
 
 NAMES: Mapping[str, str] = {
@@ -117,10 +117,8 @@ def _read_figures(path: Path) -> dict[str, Any]:
 @exit_status("card", ValueError, OSError, InvalidModelError)
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("bundle", type=Path, help="folder of the model")
     parser.add_argument(
         "accuracy", type=Path, help="accuracy.txt of an evaluation with every decoder setting that it has"
     )

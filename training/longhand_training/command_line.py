@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 import functools
 import io
+import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 from longhand_training.config import number
 from longhand_training.iam import EVERY_LINE, IAM_PARTITIONS
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Fills each paragraph of a docstring to the terminal's width, without its markup."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        plain = re.sub(r":\w+:(?=`)", "", text).replace("``", "`")
+        paragraphs = (" ".join(one.split()) for one in plain.strip().split("\n\n"))
+        return "\n\n".join(textwrap.fill(one, width, break_on_hyphens=False) for one in paragraphs)
 
 
 def exit_status(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -84,10 +85,12 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     left.plot(*curve("loss"), marker=".")
-    for name in dict.fromkeys(name for row in rows for name in row if name.startswith("cer_")):
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith("cer_"))
+    # A marker of its own for each: colours alone are not told apart by everybody.
+    for name, marker in zip(names, itertools.cycle("os^Dv<>PX*"), strict=False):
         minutes, rates = curve(name)
         percent = [100 * rate for rate in rates]
-        right.plot(minutes, percent, marker=".", label=f"{name[4:]} ({percent[-1]:.1f} %)")
+        right.plot(minutes, percent, marker=marker, markersize=4, label=f"{name[4:]} ({percent[-1]:.1f} %)")
     if right.lines:
         right.legend()
     for axes, what in ((left, "CTC loss"), (right, "greedy CER, %")):
@@ -96,7 +99,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         # Not as powers of ten, which few curves span.
         axes.yaxis.set_major_formatter("{x:.4g}")
         axes.yaxis.set_minor_formatter("{x:.4g}")
-        axes.tick_params(which="minor", labelsize=6)
+        axes.tick_params(which="minor", labelsize=8)
         axes.grid(True, which="both", alpha=0.3)
     figure.tight_layout()
     figure.savefig(out, dpi=110)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import base64
 import html
+import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
 from longhand_server.recognizer import Recognizer, Transcription
 from longhand_server.runtime import LineModel, choose_device, load_line_model
-from longhand_training.command_line import add_own_lines, exit_status
+from longhand_training.command_line import HelpFormatter, add_own_lines, exit_status
 from longhand_training.config import number
 from longhand_training.dataset import Sample
 from longhand_training.iam import IAM_TEST
@@ -142,7 +143,8 @@ def confusions(references: Sequence[str], texts: Sequence[str]) -> Counter[tuple
 
 def worst_sheet(samples: Sequence[Sample], texts: Sequence[str], count: int = 40) -> str:
     """An HTML page of the lines with the most character errors, worst first."""
-    errors = [sum(a != b for a, b in alignment(s.text, t)) for s, t in zip(samples, texts, strict=True)]
+    pairs = [alignment(sample.text, text) for sample, text in zip(samples, texts, strict=True)]
+    errors = [sum(a != b for a, b in of_line) for of_line in pairs]
     worst = sorted((i for i, wrong in enumerate(errors) if wrong), key=errors.__getitem__, reverse=True)
     rows = []
     for i in worst[:count]:
@@ -151,13 +153,29 @@ def worst_sheet(samples: Sequence[Sample], texts: Sequence[str], count: int = 40
         assert done
         source = base64.b64encode(data.tobytes()).decode()
         name = html.escape(escaped(samples[i].name))
+        written, read = _marked(pairs[i]), _marked((b, a) for a, b in pairs[i])
         rows.append(
-            f'<p><img src="data:image/png;base64,{source}"><br><b>{html.escape(samples[i].text)}</b><br>'
-            f"{html.escape(texts[i])} <small>({errors[i]} errors, {name})</small></p>"
+            f'<p><img src="data:image/png;base64,{source}" alt=""><br><b>{written}</b><br>'
+            f"{read} <small>({errors[i]} errors, {name})</small></p>"
         )
-    style = "body{font:15px sans-serif;margin:2em}img{max-width:100%;border:1px solid #ccc}"
-    return f"<!doctype html><meta charset=utf-8><title>Worst lines</title><style>{style}</style>" + "".join(
-        rows
+    style = (
+        "body{font:15px sans-serif;margin:2em;overflow-wrap:anywhere}img{max-width:100%;border:1px solid #ccc}"
+        "mark{text-decoration:underline}"
+    )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<meta name=viewport content='width=device-width'><title>Worst lines</title><style>{style}</style>"
+        "<h1>Worst lines</h1>In bold what is written, below it what was read; marked where they differ."
+        + "".join(rows)
+    )
+
+
+def _marked(pairs: Iterable[tuple[str, str]]) -> str:
+    """The first text of an alignment as HTML; what the second has not is marked."""
+    return "".join(
+        html.escape(a) if same else f"<mark>{html.escape(a)}</mark>"
+        for same, run in itertools.groupby(pairs, lambda pair: pair[0] == pair[1])
+        if (a := "".join(one for one, _ in run))
     )
 
 
@@ -241,10 +259,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 @exit_status("evaluate", ValueError, RuntimeError, OSError, LonghandError)
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("bundle", type=Path, help="folder of the model")
     parser.add_argument("--data", type=Path, help="folder of the packs: reads their validation lines")
     add_own_lines(parser, IAM_TEST, hold_out=True)
     parser.add_argument("--sets", nargs="+", help="only these sets (pen ink copiste hooker, or folder names)")
@@ -253,7 +269,9 @@ def main() -> None:
         "--decoder",
         nargs="+",
         choices=(*SETTINGS, BEAM),
-        help="by its language models (default: all that the bundle has; without any: greedy and beam)",
+        metavar="SETTING",
+        help=f"{', '.join((*SETTINGS, BEAM))}: by its language models (default: all that the bundle has; "
+        "without any: greedy and beam)",
     )
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda[:i] (default: %(default)s)")
     parser.add_argument("--precision", choices=("auto", "full"), default="auto", help="as the server's")
@@ -269,7 +287,7 @@ def main() -> None:
         metavar="NAME.npz",
         help="save the raw outputs of each set as NAME-SET.npz",
     )
-    parser.add_argument("--out", type=Path, default=Path("evaluation"))
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder (default: %(default)s)")
     options = parser.parse_args()
     _evaluate(options)
 

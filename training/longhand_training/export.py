@@ -24,7 +24,7 @@ from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint, mixed
-from longhand_training.command_line import add_own_lines, exit_status, refuse_parts_of_nothing
+from longhand_training.command_line import HelpFormatter, add_own_lines, exit_status, refuse_parts_of_nothing
 from longhand_training.iam import IAM_TRAINING
 from longhand_training.quantise import calibration_lines, quantise_onnx
 from longhand_training.source_config import SourceConfig
@@ -228,11 +228,11 @@ def _share(text: str) -> float:
 @exit_status("export", ValueError, OSError, InvalidModelError)
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="of a run (best.pt)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument("--name", default="en")
-    parser.add_argument("--version", default="1")
+    parser.add_argument("--name", default="en", help="of the model (default: %(default)s)")
+    parser.add_argument("--version", default="1", help="of the model (default: %(default)s)")
     parser.add_argument("--description", help='one line for people (default: "Handwritten text lines")')
     parser.add_argument(
         "--like",

@@ -176,7 +176,7 @@ def _bent(mask: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.flo
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Fetch handwriting fonts (OFL) for training.")
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("directory", type=Path, help="folder for the fonts")
     directory = parser.parse_args().directory
     fonts = fetch_fonts(directory)
     print(f"{len(fonts)} fonts in {directory}")

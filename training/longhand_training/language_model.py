@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from longhand_decoder import NgramLanguageModel, tokenize_words
-from longhand_training.command_line import exit_status
+from longhand_training.command_line import HelpFormatter, exit_status
 from longhand_training.config import DATA, number
 from longhand_training.kenlm_tools import KenlmTools, kenlm_tools
 from longhand_training.packs import SCAN_PACKS, read_tar
@@ -117,7 +117,7 @@ def corpus(data: Path, shares: Mapping[str, float], texts: Sequence[Path] = ()) 
                     kept -= 1.0
                     yield " ".join(passage)
                 passage = []
-        if passage:
+        if passage and share:
             yield " ".join(passage)
     for tar in SCAN_PACKS:
         if (data / tar).is_file():
@@ -310,9 +310,7 @@ def _build(options: argparse.Namespace) -> None:
 @exit_status("language_model", ValueError, RuntimeError, OSError)
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the packs (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for word.klm and char.klm")
     parser.add_argument("--only", choices=("word", "char"), help="build just this one")

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 
 from longhand_server.errors import InvalidImageError
-from longhand_training.command_line import exit_status
+from longhand_training.command_line import HelpFormatter, exit_status
 from longhand_training.config import DATA
 from longhand_training.packs import SCAN_PACKS, decode_trusted
 from longhand_training.text import DEFAULT_CORPORA, read_sentences
@@ -84,9 +84,7 @@ def copy_data(data: Path, fonts: Path | None, out: Path) -> int:
 @exit_status("pack_data", ValueError, OSError, tarfile.TarError)
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--fonts", type=Path)
     parser.add_argument("--out", type=Path, required=True)

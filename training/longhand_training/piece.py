@@ -49,7 +49,7 @@ def train(options: argparse.Namespace) -> int:
         others = others_started(count, "longhand_training.train", sys.argv[1:], os.environ)
         started = stack.enter_context(others)
         try:
-            replicas = Replicas(options.rank, options.processes, meeting_point)
+            replicas = Replicas(options.rank, options.processes, meeting_point, started)
             if options.rank == 0:
                 signals.install()  # not while it waits for the others, where nothing could be heeded
             return _train(options, replicas, signals)

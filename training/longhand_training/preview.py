@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
 from longhand_training.augment import augment_pixels
-from longhand_training.command_line import exit_status
+from longhand_training.command_line import HelpFormatter, exit_status
 from longhand_training.config import DATA, number
 from longhand_training.line_sets import make_sources
 from longhand_training.source_config import SourceConfig, add_source_options, refuse_unused
@@ -29,7 +29,7 @@ def contact_sheet(config: SourceConfig, count: int, seed: int, width: int = 700)
     """``count`` lines of the sources in turn: as made on the left, as the network sees them on the right."""
     rng = np.random.default_rng(seed)
     sources = make_sources(config)
-    rows = []
+    rows = [np.hstack([_caption(what, width) for what in ("as made", "as the network sees it")])]
     for i in range(count):
         name, _, make = sources[i % len(sources)]
         grey, text = make(rng)
@@ -64,12 +64,10 @@ def _fitted(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
 @exit_status("preview", ValueError, OSError)
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--lines", type=number(int, 1), default=40, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=number(int, 0), default=1)
-    parser.add_argument("--out", type=Path, default=Path("preview.png"))
+    parser.add_argument("--seed", type=number(int, 0), default=1, help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("preview.png"), help="(default: %(default)s)")
     add_source_options(parser)
     options = parser.parse_args()
     if options.data is None and not options.folder and options.iam is None:

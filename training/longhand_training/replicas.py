@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -34,19 +35,33 @@ class Replicas:
         rank: 0 for the process that validates, saves and prints.
         count: how many there are.
         meeting_point: file through which they find each other; not there before the first starts.
+        others: those that this one has started; it waits for none that has ended.
 
     Raises:
         ProcessLostError: another one ended before they had found each other.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, meeting_point: Path | None = None) -> None:
+    def __init__(
+        self,
+        rank: int = 0,
+        count: int = 1,
+        meeting_point: Path | None = None,
+        others: Sequence[subprocess.Popen[bytes]] = (),
+    ) -> None:
         self.rank, self.count = rank, count
         if count > 1:
             assert meeting_point is not None
+            store = distributed.FileStore(str(meeting_point), count)  # type: ignore[attr-defined]
+            # PyTorch would wait with all its patience for one that died while it was importing.
+            store.set(f"here/{rank}", "")
+            while others and not store.check([f"here/{other}" for other in range(count)]):
+                if any(other.poll() is not None for other in others):
+                    raise ProcessLostError("another process was lost")
+                time.sleep(0.05)
             try:
                 distributed.init_process_group(
                     "gloo",
-                    store=distributed.FileStore(str(meeting_point), count),  # type: ignore[attr-defined]
+                    store=store,
                     rank=rank,
                     world_size=count,
                     timeout=_PATIENCE,

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from longhand_training.augment import elastic
-from longhand_training.command_line import exit_status
+from longhand_training.command_line import HelpFormatter, exit_status
 from longhand_training.config import number
 from longhand_training.fonts import draw_text, open_font
 from longhand_training.ink import on_paper
@@ -23,9 +23,7 @@ from longhand_training.ink import on_paper
 @exit_status("sample", ValueError, OSError)
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("text")
     parser.add_argument("--font", type=Path, required=True, help="a font file: .woff2, .ttf or .otf")
     parser.add_argument("--seed", type=number(int, 0), default=1)

@@ -17,7 +17,7 @@ import torch
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_server.image import normalise_line
-from longhand_training.command_line import exit_status
+from longhand_training.command_line import HelpFormatter, exit_status
 from longhand_training.config import DATA, TrainingConfig, number
 from longhand_training.dataset import Sample, by_width, collate, fits
 from longhand_training.ink import draw_plain
@@ -84,9 +84,7 @@ def learn_by_heart(samples: list[Sample], seconds: float) -> float:
 @exit_status("smoke", ValueError)
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--seconds", type=number(float, 1), default=160.0)
     options = parser.parse_args()

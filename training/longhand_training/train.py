@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from longhand_server.errors import InvalidModelError
-from longhand_training.command_line import exit_status
+from longhand_training.command_line import HelpFormatter, exit_status
 from longhand_training.config import TrainingConfig, number
 from longhand_training.source_config import add_source_options
 
@@ -31,9 +31,7 @@ _ENVIRONMENT = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the run: checkpoints, logs, curves"
     )

@@ -23,7 +23,7 @@ from longhand_decoder import BeamSearchOptions, CtcBeamSearchDecoder, NgramLangu
 from longhand_server.bundle import ModelBundle, load_bundle, update_decoder
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidModelError
-from longhand_training.command_line import add_own_lines, exit_status
+from longhand_training.command_line import HelpFormatter, add_own_lines, exit_status
 from longhand_training.config import DATA, number
 from longhand_training.dataset import Sample
 from longhand_training.iam import IAM_VALIDATION
@@ -202,10 +202,8 @@ def tuning_lines(options: argparse.Namespace, line: LineFormat) -> dict[str, lis
 @exit_status("tune", ValueError, RuntimeError, OSError, InvalidModelError)
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("bundle", type=Path, help="folder of the model, which gets the settings")
     parser.add_argument(
         "--data",
         type=Path,
@@ -214,7 +212,7 @@ def main() -> None:
     add_own_lines(parser, IAM_VALIDATION, hold_out=True)
     parser.add_argument("--lines", type=number(int, 1), default=150, help="tuning lines of each set")
     parser.add_argument("--minutes", type=number(float, 0), default=5.0, help="time for the search")
-    parser.add_argument("--threads", type=number(int, 1), default=1)
+    parser.add_argument("--threads", type=number(int, 1), default=1, help="of the beam search")
     options = parser.parse_args()
     if options.data is None and not options.folder and options.iam is None:
         options.data = DATA
@@ -228,7 +226,7 @@ def main() -> None:
     start = dict(bundle.decoder)  # also what is not sought: the settings are tuned for it
     best, _ = search(objective, start, 60 * options.minutes)
     best = calibrate(objective, narrow(objective, best))
-    update_decoder(options.bundle, {**bundle.decoder, **best}, bundle.label_priors)
+    update_decoder(options.bundle, best, bundle.label_priors)
     print("written: " + ", ".join(f"{name} {value}" for name, value in best.items()))
     for name, rate in objective.rates(best).items():
         print(f"{name}: CER {100 * rate:.2f} % on the tuning lines")

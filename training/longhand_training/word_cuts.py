@@ -23,7 +23,7 @@ from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.errors import InvalidImageError, InvalidModelError
 from longhand_server.image import LineImage, normalise_line
 from longhand_server.runtime import load_line_model
-from longhand_training.command_line import add_own_lines, exit_status, refuse_parts_of_nothing
+from longhand_training.command_line import HelpFormatter, add_own_lines, exit_status, refuse_parts_of_nothing
 from longhand_training.dataset import fits
 from longhand_training.iam import IAM_TRAINING
 from longhand_training.line_sets import iam_lines, own_lines
@@ -117,9 +117,7 @@ def cut_words(bundle: ModelBundle, images: Sequence[LabelledImage]) -> dict[str,
 @exit_status("word_cuts", ValueError, OSError, InvalidModelError)
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder of a model that reads such lines")
     parser.add_argument("--data", type=Path, help="folder with the packs")
     add_own_lines(parser, IAM_TRAINING)

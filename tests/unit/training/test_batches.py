@@ -18,12 +18,13 @@ from helpers.pen_packs import pen_word, write_pack
 from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_training import dataset as datasets
+from longhand_training import sources
 from longhand_training.dataset import LineDataset, Sample, collate, fits
 from longhand_training.ink import draw_plain
 from longhand_training.line_sets import make_sources, validation_sets
-from longhand_training.packs import SCAN_PACKS
+from longhand_training.packs import SCAN_PACKS, LabelledImage
 from longhand_training.source_config import SourceConfig
-from longhand_training.sources import FontSource, Maker, PenSource
+from longhand_training.sources import FontSource, Maker, PenSource, ScanSource
 from longhand_training.strokes import PenText, load_pen_lines
 from longhand_training.text import DEFAULT_CHARACTERS
 
@@ -111,6 +112,52 @@ def test_a_line_that_is_shown_again_is_as_wide_as_its_label_needs() -> None:
     assert len(set(widths)) > 3
 
 
+def test_no_line_is_shown_twice_as_it_is() -> None:
+    for repeats in (1, 3):
+        dataset = LineDataset([("own", 1.0, maker("abc"))], ALPHABET, LINE, 3000, repeats=repeats)
+        lines = dataset.samples(np.random.default_rng(0))
+        # Made the same each time, three lines in five are changed.
+        assert len({next(lines).pixels.tobytes() for _ in range(100)}) > 50
+
+
+def test_a_scan_is_another_one_each_time() -> None:
+    done, data = cv2.imencode(".png", drawn("abc"))
+    assert done
+    source = ScanSource([LabelledImage("abc.png", data.tobytes(), "abc")], Path("set"))
+    rng = np.random.default_rng(0)
+    assert len({source(rng)[0].tobytes() for _ in range(20)}) == 20
+
+
+def test_pen_lines_are_of_other_hands_and_sizes_and_some_lie_beside_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[PenText, float]] = []
+    beside: list[bool] = []
+
+    def draw_ink(pen: PenText, rng: np.random.Generator, body: float) -> np.ndarray:
+        made.append((pen, body))
+        return np.zeros((64, 64), np.float32)
+
+    def on_paper(mask: np.ndarray, rng: np.random.Generator, neighbour: np.ndarray | None) -> np.ndarray:
+        beside.append(neighbour is not None)
+        return np.zeros((64, 64), np.uint8)
+
+    monkeypatch.setattr(sources, "draw_ink", draw_ink)
+    monkeypatch.setattr(sources, "on_paper", on_paper)
+    write_pack(tmp_path / "strokes.npz", [("f-1", "one two"), ("f-2", "x")])
+    lines, _ = load_pen_lines(tmp_path / "strokes.npz")
+    for other_hands in (False, True):
+        source, rng = PenSource(lines, False, other_hands), np.random.default_rng(0)
+        made.clear()
+        for _ in range(200):
+            source(rng)
+        sizes = [body for _, body in made]
+        assert min(sizes) < 52 < 80 < max(sizes)
+        others = sum(not np.array_equal(pen.points, lines[0].line.points) for pen, _ in made)
+        assert (others > 100) == other_hands
+    assert sum(beside) / len(beside) == pytest.approx(0.2, abs=0.06)
+
+
 def test_a_line_set_in_a_font_is_labelled_with_what_the_font_could_draw() -> None:
     class Fonts:
         def draw(self, text: str, rng: np.random.Generator) -> tuple[str, np.ndarray]:
@@ -154,7 +201,7 @@ def test_lines_of_the_packs_are_validated_on_by_their_own_split(tmp_path: Path) 
     again = validation_sets(tmp_path, LINE)
     np.testing.assert_array_equal(again["ink"][0].pixels, sets["ink"][0].pixels)
     assert [len(samples) for samples in validation_sets(tmp_path, LINE, 1).values()] == [1, 1, 1, 1]
-    sources = {name: make for name, _, make in make_sources(SourceConfig(data=tmp_path, recompose=False))}
+    makers = {name: make for name, _, make in make_sources(SourceConfig(data=tmp_path, recompose=False))}
     rng = np.random.default_rng(0)
-    assert {sources["pen"](rng)[1] for _ in range(20)} == {"trained", "too"}
-    assert {sources[name](rng)[1] for name in ("copiste", "historical")} == {"train"}
+    assert {makers["pen"](rng)[1] for _ in range(20)} == {"trained", "too"}
+    assert {makers[name](rng)[1] for name in ("copiste", "historical")} == {"train"}

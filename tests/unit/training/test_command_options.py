@@ -18,13 +18,18 @@ from longhand_server.alphabet import Alphabet
 from longhand_server.config import LineFormat
 from longhand_training import (
     ablate,
+    card,
     evaluate,
     export,
+    fonts,
     kenlm_tools,
     language_model,
+    pack_data,
+    preview,
     progress,
     sample,
     smoke,
+    train,
     tune,
     word_cuts,
 )
@@ -53,6 +58,25 @@ def iam(tmp_path: Path) -> Path:
             rows.append(f"{form}-{line} ok 154 19 408 746 1661 89 hello|{number}")
     (tmp_path / "iam" / "lines.txt").write_text("\n".join(rows))
     return tmp_path / "iam"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(ablate, card, evaluate, export, fonts, language_model, pack_data, preview, sample, smoke, train),
+        *(tune, word_cuts),
+    ],
+)
+def test_help_fits_a_terminal_and_shows_no_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: object
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        call(monkeypatch, command, "--help")
+    text = capsys.readouterr().out
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert "``" not in text
+    assert ":mod:" not in text
 
 
 def call(monkeypatch: pytest.MonkeyPatch, command: object, *arguments: object) -> int:

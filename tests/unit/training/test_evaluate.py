@@ -214,10 +214,13 @@ def test_the_worst_lines_come_first_as_dark_ink_and_none_of_their_text_is_markup
     pixels = np.zeros((64, 16), np.float32)
     pixels[20:40, 4:8] = 1
     samples = [Sample(pixels, text, f"{i}.png") for i, text in enumerate(("ab", "a<b>c", "right"))]
-    page = evaluate.worst_sheet(samples, ["ax", "<i>", "right"])
+    page = evaluate.worst_sheet(samples, ["axy", "<i>", "right"])
     first, second = page.split("<p>")[1:]
-    assert "<b>a&lt;b&gt;c</b><br>&lt;i&gt; <small>(3 errors, 1.png)" in first
-    assert "<b>ab</b><br>ax <small>(1 errors, 0.png)" in second
+    assert (
+        "<b><mark>a</mark>&lt;<mark>b</mark>&gt;<mark>c</mark></b><br>"
+        "&lt;<mark>i</mark>&gt; <small>(3 errors, 1.png)" in first
+    )
+    assert "<b>a<mark>b</mark></b><br>a<mark>xy</mark> <small>(2 errors, 0.png)" in second
     picture = cv2.imdecode(
         np.frombuffer(base64.b64decode(first.split("base64,")[1].split('"')[0]), np.uint8),
         cv2.IMREAD_GRAYSCALE,

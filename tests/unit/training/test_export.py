@@ -15,33 +15,36 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
+from helpers.training_runs import own_lines
 from longhand_decoder import CtcBeamSearchDecoder
 from longhand_server import bundle as bundles
 from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import ModelBundle, load_bundle, update_decoder
-from longhand_server.config import NetworkConfig
+from longhand_server.config import LineFormat, NetworkConfig
 from longhand_server.network import LineNetwork
 from longhand_server.runtime import TorchLineModel, load_line_model
+from longhand_training import export as exports
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.export import export_bundle, main
 from longhand_training.line_sets import folder_samples
 from longhand_training.metrics import character_error_rate
-from longhand_training.quantise import quantise_onnx
+from longhand_training.quantise import calibration_lines, quantise_onnx
+from longhand_training.source_config import SourceConfig
 
 SHIPPED = Path(bundles.__file__).parent / "models/en"
 SAMPLES = Path(__file__).parents[4] / "shared/data/samples/labels.tsv"
 
 
-def small_checkpoint(characters: str = "abcdef ") -> Checkpoint:
+def small_checkpoint(characters: str = "abcdef ", widest: int = 16, seed: int = 3) -> Checkpoint:
     """A small network whose random weights are far from their start."""
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     alphabet = Alphabet(characters)
-    config = NetworkConfig(labels=len(alphabet), channels=(4, 8, 8, 16), hidden=24)
+    config = NetworkConfig(labels=len(alphabet), channels=(4, 8, 8, widest), hidden=24)
     network = LineNetwork(config)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return Checkpoint(config, characters, network.state_dict(), {}, {"seed": 3})
+    return Checkpoint(config, characters, network.state_dict(), {}, {"seed": seed})
 
 
 def exported(directory: Path, lines: Sequence[NDArray[np.float32]] = ()) -> ModelBundle:
@@ -90,7 +93,9 @@ def test_onnx_and_pytorch_agree(which: str, tmp_path: Path) -> None:
 
 
 def test_onnx_and_pytorch_get_the_same_rounded_weights(tmp_path: Path) -> None:
-    bundle = exported(tmp_path)
+    checkpoint = small_checkpoint(widest=64)
+    export_bundle(checkpoint, tmp_path, name="wide", version="1", description="")
+    bundle = load_bundle(tmp_path)
     with np.load(bundle.weights_path) as arrays:
         weights = dict(arrays)
     same = []
@@ -101,6 +106,11 @@ def test_onnx_and_pytorch_get_the_same_rounded_weights(tmp_path: Path) -> None:
             same.append(name)
     assert "output.bias" in same
     assert any("conv" in name for name in same)
+    # Variances can be too small for half precision, and are as they were.
+    variances = [name for name in same if name.endswith("running_var") and weights[name].size == 64]
+    assert variances
+    for name in variances:
+        np.testing.assert_array_equal(weights[name], checkpoint.weights[name].numpy())
 
 
 def test_fine_tuning_gets_every_weight_back_the_shortcut_heads_too(tmp_path: Path) -> None:
@@ -121,7 +131,8 @@ def test_the_configuration_travels_with_the_weights(tmp_path: Path) -> None:
 
 def test_the_8_bit_network_is_served_where_there_is_one_and_follows_the_other(tmp_path: Path) -> None:
     images = speckled(64, 400, 900)
-    bundle = exported(tmp_path, images)
+    # Ranges of one blank line alone would fit nothing.
+    bundle = exported(tmp_path, [np.zeros((64, 200), np.float32), *images])
     short, full = load_line_model(bundle, "cpu"), load_line_model(bundle, "cpu", "full")
     assert (short.runtime, full.runtime) == ("ONNX Runtime, 8-bit", "ONNX Runtime")
     assert (tmp_path / "model.int8.onnx").stat().st_size < (tmp_path / "model.onnx").stat().st_size
@@ -130,6 +141,45 @@ def test_the_8_bit_network_is_served_where_there_is_one_and_follows_the_other(tm
     # The output layer is no integer one, which would have 256 values: its differences are more than these could have.
     wide = short.log_probs(images)[-1]
     assert len(np.unique((wide - wide[:, :1]).round(4))) > 600
+
+
+def test_weights_of_the_8_bit_network_take_7_bits_and_a_scale_for_each_channel(tmp_path: Path) -> None:
+    exported(tmp_path, speckled(64, 200))
+    arrays = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(tmp_path / "model.int8.onnx").graph.initializer
+    }
+    weights = {name: array for name, array in arrays.items() if array.dtype == np.int8 and array.ndim > 1}
+    assert {3, 4} <= {array.ndim for array in weights.values()}  # of the LSTM, and of convolutions
+    # With 8 bits the sums of AVX2 overflow, and processors would read different text.
+    assert max(np.abs(array.astype(int)).max() for array in weights.values()) == 64
+    convolutions = [name for name, array in weights.items() if array.ndim == 4]
+    for name in convolutions:
+        assert arrays[name.replace("_quantized", "_scale")].shape == weights[name].shape[:1]
+    assert len(convolutions) > 5
+
+
+def test_ranges_are_always_fixed_on_the_same_lines(tmp_path: Path) -> None:
+    sources = SourceConfig(folders=(own_lines(tmp_path / "lines", "hello", "other"),))
+    one, other = (calibration_lines(sources, Alphabet("helotr"), LineFormat()) for _ in range(2))
+    assert len(one) == 64
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_the_mean_of_two_runs_is_exported_with_its_8_bit_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [small_checkpoint(seed=seed) for seed in (3, 4)]
+    for number, run in enumerate(runs):
+        run.save(tmp_path / f"{number}.pt")
+    monkeypatch.setattr(exports, "calibration_lines", lambda *_: speckled(64))
+    arguments = [tmp_path / "0.pt", "--mix", tmp_path / "1.pt", "0.25", "--folder", tmp_path]
+    assert export(monkeypatch, *arguments, "--out", tmp_path / "model") == 0
+    bundle = load_bundle(tmp_path / "model")
+    assert bundle.onnx_int8_path is not None
+    with np.load(bundle.weights_path) as arrays:
+        mean = 0.75 * runs[0].weights["output.weight"] + 0.25 * runs[1].weights["output.weight"]
+        np.testing.assert_allclose(arrays["output.weight"], mean.numpy(), atol=1e-3)
 
 
 def test_without_lines_there_is_no_8_bit_network(tmp_path: Path) -> None:

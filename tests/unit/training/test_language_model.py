@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 import lzma
 import os
 import re
 import sys
+import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,17 +15,22 @@ pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)"
 pytest.importorskip("wordfreq", reason="wordfreq is not installed (extra: training)")
 
 from longhand_decoder import NgramLanguageModel, tokenize_words
+from longhand_training import language_model as language_models
 from longhand_training.french_text import fetch, french_paragraphs
 from longhand_training.kenlm_tools import KenlmTools, default_cache, kenlm_tools
 from longhand_training.language_model import (
+    SPACE,
     ModelOptions,
+    character_tokens,
     corpus,
     estimate,
     foreign_share,
     form_entries,
     main,
     missing_corpora,
+    report,
 )
+from longhand_training.packs import SCAN_PACKS
 from longhand_training.word_lists import WordList, listed_words, word_lines
 
 
@@ -94,6 +102,47 @@ def test_of_the_corpora_those_are_taken_that_are_there(tmp_path: Path) -> None:
     assert missing == ["inaugural.txt.xz", "copiste_lines.tar", "historical_lines.tar"]
 
 
+def test_of_a_corpus_its_share_is_taken_and_of_the_scans_what_is_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    with lzma.open(tmp_path / "text" / "brown.txt.xz", "wt", encoding="utf-8") as file:
+        file.writelines(f"{i}.\n" for i in range(17))
+    with tarfile.open(tmp_path / SCAN_PACKS[0], "w") as pack:
+        for split in ("train", "validation"):
+            for name, content in ((f"{split}.tsv", f"{split}/0\t{split}\n".encode()), (f"{split}/0", b"")):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                pack.addfile(info, io.BytesIO(content))
+    assert list(corpus(tmp_path, {"brown": 0.5})) == ["4. 5. 6. 7.", "12. 13. 14. 15.", "16.", "train"]
+    assert list(corpus(tmp_path, {"brown": 0.0})) == ["train"]
+
+
+def test_kenlm_is_told_what_is_to_be_dropped(tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n')
+    tool.chmod(0o755)
+    estimate(KenlmTools(tool, tool), [["a", "b"]], ModelOptions((0, 0, 1)), tmp_path / "out.klm", tmp_path)
+    estimated, packed = (tmp_path / "told").read_text().splitlines()
+    assert estimated.startswith("-o 3 ")
+    assert estimated.endswith(" --prune 0 0 1")
+    assert packed == f"-q 8 -b 8 -a 22 trie {tmp_path}/model.arpa {tmp_path}/out.klm"
+
+
+def test_spaces_are_tokens_of_the_character_model() -> None:
+    assert character_tokens("a bé", "ab ") == ["a", SPACE, "b"]
+
+
+def test_perplexity_counts_the_end_of_each_sentence_and_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "model.arpa"
+    entries = "-2\t<unk>\t0\n-9\t<s>\t0\n-0.25\t</s>\t0\n-0.5\ta\t0\n-1\tb\t0\n"
+    path.write_text(
+        f"\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n{entries}\n\\2-grams:\n-0.3\t<s> a\n\n\\end\\\n"
+    )
+    # 10 to the power of (0.3 + 1 + 0.25) + (2 + 0.25), by five tokens of which one is unknown.
+    assert report(path, [["a", "b"], ["c"]]).endswith(
+        "order 2, perplexity 5.8, out of vocabulary 33.33 %, on 2 held-out sentences"
+    )
+
+
 def test_form_entries_hold_figures_and_addresses_and_are_always_the_same(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "brown.txt").write_text("The quick fox met a lazy dog .\n", "utf-8")
@@ -159,6 +208,56 @@ def test_texts_are_looked_at_before_anything_is_estimated(
         assert last.startswith("language_model: ")
         assert message in last
     assert not (tmp_path / "out").exists()
+
+
+def test_models_are_estimated_from_all_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text").mkdir()
+    with lzma.open(tmp_path / "text" / "standardebooks_fiction.txt.xz", "wt", encoding="utf-8") as file:
+        file.writelines(f"novel {i}.\n" for i in range(40))
+    named = {name: tmp_path / f"{name}.txt" for name in ("text", "corpus", "held-out")}
+    for name, path in named.items():
+        path.write_text(f"{name}, line.\n")
+    made: dict[str, tuple[list[list[str]], ModelOptions, set[str]]] = {}
+    measured: dict[str, list[list[str]]] = {}
+
+    def estimate(
+        _: object,
+        sentences: Iterable[list[str]],
+        options: ModelOptions,
+        out: Path,
+        work: Path,
+        kept: set[str],
+    ) -> None:
+        made[out.name] = list(sentences), options, kept
+
+    def report(path: Path, sentences: list[list[str]]) -> str:
+        measured[path.name] = sentences
+        return ""
+
+    monkeypatch.setattr(language_models, "kenlm_tools", lambda: None)
+    monkeypatch.setattr(language_models, "estimate", estimate)
+    monkeypatch.setattr(language_models, "report", report)
+    arguments = ["--data", tmp_path, "--out", tmp_path, "--no-word-lists", "--form-entries", 7]
+    arguments += ["--fiction", 0.25, "--word-vocabulary", 9, "--word-prune", 0, 1, "--char-prune", 0, 2]
+    for name, path in named.items():
+        arguments += [f"--{name}", path]
+    assert build(monkeypatch, *arguments) == 0
+    sentences, options, kept = made["word.klm"]
+    assert (options, kept) == (ModelOptions((0, 1), 9), {"text", ",", "line", "."})
+    assert [sentence[0] for sentence in sentences[:4]] == [
+        "novel",
+        "novel",
+        "corpus",
+        "text",
+    ]  # 2 of 10 passages
+    assert len(sentences) == 4 + 7
+    sentences, options, _ = made["char.klm"]
+    assert options == ModelOptions((0, 2))
+    assert "".join(sentences[2]) == f"corpus,{SPACE}line."
+    assert measured["word.klm"] == [["held", "-", "out", ",", "line", "."]]
+    assert "".join(measured["char.klm"][0]) == f"held-out,{SPACE}line."
 
 
 def test_characters_that_an_alphabet_lacks_are_told(

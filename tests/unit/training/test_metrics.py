@@ -51,7 +51,9 @@ def test_rates_are_summed_over_lines_not_averaged() -> None:
     assert word_error_rate(["one two", "three"], ["one too", "three"]) == pytest.approx(1 / 3)
     rates = error_rates(references, texts)
     assert (rates.line_accuracy, rates.lines) == (0.5, 2)
-    assert error_rates(["ab", "ab", "cd"], ["ab", "ab", "cx"]).lines == 3  # lines of one text count each
+    rates = error_rates(["ab", "ab", "cd"], ["ab", "ab", "cx"])  # lines of one text count each
+    assert rates.line_accuracy == pytest.approx(2 / 3)
+    assert rates.lines == 3
 
 
 def test_lines_must_match_in_number() -> None:
@@ -78,6 +80,8 @@ def test_the_bootstrap_divides_by_the_characters_of_the_lines_drawn() -> None:
     # One draw in four is the short line twice, of which nothing was right.
     references, texts = ["a", "b" * 9], ["x", "b" * 9]
     assert bootstrap_interval(references, texts) == (0.0, 1.0)
+    # Of many lines a tenth of the signs is wrong, though half of the lines are.
+    assert bootstrap_interval(references * 200, texts * 200) == pytest.approx((0.1, 0.1), abs=0.03)
 
 
 def test_the_bootstrap_interval_is_always_the_same() -> None:

@@ -59,6 +59,7 @@ def test_a_rising_line_is_levelled(tmp_path: Path) -> None:
     (line,), _ = load_pen_lines(path)
     _, top, _, bottom = line.line.box()
     assert bottom - top < 130
+    assert np.median(line.line.points[:, 1]) == pytest.approx(0.0, abs=0.01)  # so lines can be joined
 
 
 def test_a_pack_that_lacks_an_array_is_named(tmp_path: Path) -> None:
@@ -126,14 +127,18 @@ def test_a_plain_drawing_is_black_on_white() -> None:
 def test_augmentation_keeps_lines_readable_and_in_range(pen_lines: list[PenLine]) -> None:
     rng = np.random.default_rng(2)
     grey = draw_plain(pen_lines[0].line)
+    shapes = set()
     for _ in range(40):
-        image = normalise_line(augment_scan(grey, rng), LineFormat())
+        scan = augment_scan(grey, rng)
+        shapes.add(scan.shape)
+        image = normalise_line(scan, LineFormat())
         assert not image.is_blank
         pixels = augment_pixels(image.pixels, rng)
         assert pixels.shape == image.pixels.shape
         assert np.isfinite(pixels).all()
         assert pixels.min() >= 0.0
         assert pixels.max() <= 1.0 + 1e-5  # rounding of the resampling
+    assert len(shapes) > 35
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (2, 40), (3, 3), (3, 300), (40, 1)])
@@ -181,6 +186,9 @@ def test_repeated_lines_are_warped_and_come_as_often_as_asked_for(pen_lines: lis
     counts = Counter(sample.text for sample in samples)
     assert max(counts.values()) == 3
     assert 900 / 3 <= len(made) < 900 / 3 + 300  # some wait to be shown again
+    texts = [sample.text for sample in samples]
+    waits = [texts.index(text, i + 1) - i for i, text in enumerate(texts) if text in texts[i + 1 :]]
+    assert np.median(waits) > 100  # not in the same batch
     shown = [sample.pixels.shape[1] for sample in samples if counts[sample.text] == 3]
     assert len(set(shown)) > 20
 
@@ -190,6 +198,7 @@ def test_repeated_lines_are_warped_and_come_as_often_as_asked_for(pen_lines: lis
     [
         ("1 \N{INFINITY} 2", 400, "characters that the network does not write: \N{INFINITY}$"),
         ("a text that is far too long for its image", 40, "an image is too narrow for its text$"),
+        ("a", 16, "an image is blank$"),
     ],
 )
 def test_sources_without_a_usable_line_are_an_error_and_no_endless_search(

@@ -151,6 +151,25 @@ def test_a_file_of_another_program_is_no_checkpoint_and_nobody_is_advised_to_run
         Checkpoint.load(tmp_path / "x.pt")
 
 
+class _Program:
+    """What a file may ask whoever unpickles it to do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
+    saved = Trainer(TINY, ALPHABET, torch.device("cpu"), tmp_path).checkpoint()
+    saved.settings = {"odd": _Program(tmp_path / "run")}
+    saved.save(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"x\.pt: not a readable checkpoint"):
+        Checkpoint.load(tmp_path / "x.pt")
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_of_two_runs_are_mixed_by_their_shares(tmp_path: Path) -> None:
     runs = [
         Trainer(dataclasses.replace(TINY, seed=seed), ALPHABET, torch.device("cpu"), tmp_path).checkpoint()

@@ -178,11 +178,16 @@ def test_with_other_validation_sets_the_best_mean_is_forgotten(
         "validation sets were a (2 lines) and are a (2 lines), b (1 lines): best.pt is chosen anew\n"
     )
     others = [Sample(sample.pixels, sample.text, "another line") for sample in bars()]
-    resumed = tiny_trainer(tmp_path)
-    resumed.resume(Checkpoint.load(tmp_path / "last.pt"))
-    resumed.validates_on({"a": others})
-    assert resumed.best == float("inf")
-    assert capsys.readouterr().out == "validation sets a (2 lines) have other lines: best.pt is chosen anew\n"
+    corrected = [Sample(sample.pixels, "aa") for sample in bars()]
+    for samples in (others, corrected):
+        resumed = tiny_trainer(tmp_path)
+        resumed.resume(Checkpoint.load(tmp_path / "last.pt"))
+        resumed.validates_on({"a": samples})
+        assert (resumed.best, resumed.stale) == (float("inf"), 0)
+        assert (
+            capsys.readouterr().out
+            == "validation sets a (2 lines) have other lines: best.pt is chosen anew\n"
+        )
     old = Checkpoint.load(tmp_path / "last.pt")
     del old.training["set_digests"]  # as version 1.7 wrote it
     resumed = tiny_trainer(tmp_path)

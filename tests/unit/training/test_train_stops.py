@@ -140,6 +140,13 @@ def test_a_process_that_ends_while_the_others_meet_is_lost(
         Replicas(0, 2, tmp_path / "meeting_point")
 
 
+def test_a_process_that_died_while_it_was_importing_is_not_waited_for(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", "raise SystemExit(9)"])
+    dead.wait()
+    with pytest.raises(ProcessLostError, match="another process was lost"):
+        Replicas(0, 2, tmp_path / "meeting_point", [dead])
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_waits_for_the_end_of_a_step(handlers: None, number: int, status: int) -> None:
     signals = StopSignals()
@@ -154,6 +161,13 @@ def test_a_signal_waits_for_the_end_of_a_step(handlers: None, number: int, statu
     signals.install()
     with pytest.raises(Stopped), signals.interruptible():
         signal.raise_signal(number)
+
+    signals = StopSignals()
+    signals.install()
+    with signals.interruptible():
+        pass
+    os.kill(os.getpid(), number)  # in the step behind the block
+    assert signals.received == number
 
 
 def test_a_loaders_worker_ends_when_its_parent_says_so_and_not_with_the_group(tmp_path: Path) -> None:

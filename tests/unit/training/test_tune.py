@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -15,13 +16,24 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: training)")
 
+from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import load_bundle, update_decoder
 from longhand_server.config import NetworkConfig
 from longhand_server.network import LineNetwork
 from longhand_training.checkpoint import Checkpoint
 from longhand_training.export import export_bundle
 from longhand_training.outputs import LineOutputs
-from longhand_training.tune import QUICK, RANGES, WIDE, Objective, main, mean_posteriors, narrow, search
+from longhand_training.tune import (
+    QUICK,
+    RANGES,
+    WIDE,
+    Objective,
+    calibrate,
+    main,
+    mean_posteriors,
+    narrow,
+    search,
+)
 
 
 class Bowl:
@@ -67,6 +79,46 @@ def test_what_is_made_least_is_the_geometric_mean_of_the_sets() -> None:
     # A tenth less of a set with few errors weighs as much as a tenth less of one with many.
     assert Known(pen=0.009, copiste=0.1)({}) == pytest.approx(Known(pen=0.01, copiste=0.09)({}))
     assert Known(pen=0.0, copiste=0.1)({}) > 0
+
+
+def likes(path: Path, token: str) -> Path:
+    """A language model, as text, to which this token is by far the likeliest."""
+    entries = "".join(
+        f"{-0.1 if word == token else -3.0}\t{word}\t0.0\n" for word in ("<unk>", "<s>", "</s>", "a", "b")
+    )
+    path.write_text(
+        f"\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n{entries}\n\\2-grams:\n-0.5\t<s> a\n\n\\end\\\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("given", ["nothing", "word_model_path", "character_model_path", "label_priors"])
+def test_settings_are_measured_with_all_that_the_model_reads_with(given: str, tmp_path: Path) -> None:
+    """Frames say "a" a little more than "b"; with what is given, "b" is the better reading."""
+    parts: dict[str, Any] = {"word_model_path": None, "character_model_path": None, "label_priors": None}
+    if given == "label_priors":  # which only a character model needs; this one likes neither
+        parts["character_model_path"] = likes(tmp_path / "model.arpa", "")
+        parts[given] = (0.01, 0.45, 0.04, 0.5)
+    elif given != "nothing":
+        parts[given] = likes(tmp_path / "model.arpa", "b")
+    bundle = SimpleNamespace(alphabet=Alphabet("ab "), **parts)
+    # What is read ends in a space, which labels do not.
+    probabilities = np.array([[0.01, 0.5, 0.48, 0.01], [0.01, 0.01, 0.01, 0.97]], np.float32)
+    outputs = LineOutputs(("", "a", "b", " "), [np.log(probabilities)], ["b"])
+    objective = Objective(cast(Any, bundle), {"own": outputs}, threads=1)
+    settings = {"word_weight": 0.5, "character_weight": 0.5, "prior_weight": 1.0}
+    assert objective.rates(settings) == {"own": float(given == "nothing")}
+
+
+def test_confidence_is_scaled_to_be_right_as_often_as_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    def decode_batch(log_probs: list[object], options: Any) -> list[list[object]]:
+        assert options.beam_width == 7
+        return [[SimpleNamespace(text="a ", confidence=options.confidence_scale / 2)] for _ in log_probs]
+
+    sets = {"own": SimpleNamespace(log_probs=[None] * 5, texts=["a", "a", "b", "a", "c"])}
+    objective = SimpleNamespace(sets=sets, decoder=SimpleNamespace(decode_batch=decode_batch))
+    assert calibrate(cast(Any, objective), {"beam_width": 7}) == {"beam_width": 7, "confidence_scale": 1.2}
+    assert capsys.readouterr().out == "confidence_scale 1.2: ECE 0.000, unscaled 0.100\n"
 
 
 def test_the_priors_are_means_over_frames_and_sets() -> None:

@@ -28,9 +28,25 @@ def test_two_looks_hide_different_parts_and_leave_the_padding_alone() -> None:
     )
     one, other = hidden[:40], hidden[40:]
     assert (one & other).float().mean() < 0.5 * one.float().mean()
-    # The ink's strength, the grain and bands of rows differ too.
-    seen = looks[..., :560].masked_fill(hidden[:, None, None, :], 0.7)
-    assert (seen[:40] - seen[40:]).abs().mean() > 0.01
+    # Hidden spans are as wide as letters, not single columns.
+    begun = hidden[:, 1:] & ~hidden[:, :-1]
+    assert hidden.sum() > 8 * begun.sum()
+
+
+def test_looks_differ_in_the_strength_of_the_ink_in_grain_and_in_bands_of_rows() -> None:
+    torch.manual_seed(4)
+    images = torch.full((100, 1, 64, 320), 0.5)
+    images[:, :, :, ::2] = 0.7
+    looks = two_views(images, torch.full((100,), 320))[:, 0]
+    ink = looks[:, :, ::2].flatten(1)
+    strengths = ink.median(1).values
+    assert 0.03 < strengths.std() < 0.08
+    grains = (ink - strengths[:, None]).abs().median(1).values
+    assert 0.003 < grains.mean() < 0.03
+    assert grains.max() > 5 * grains.min()
+    banded = ((looks - 0.6).abs() < 1e-4).all(2)  # whole rows of the mean darkness
+    assert 0.15 < banded.any(1).float().mean() < 0.4
+    assert banded.sum(1).max() <= 8
 
 
 def test_the_same_seed_gives_the_same_looks() -> None:
