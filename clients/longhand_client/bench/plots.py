@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 _BINS = 60
+_STYLES = ("-", "--", ":", "-.")  # of lines: colours alone are not told apart by everybody
 
 
 def draw_plots(points: list[Point], folder: Path) -> list[Path]:
@@ -48,23 +50,34 @@ def draw_plots(points: list[Point], folder: Path) -> list[Path]:
 
 
 def _draw_load(points: list[Point], axes: Axes) -> None:
+    both = len({point.rate == 0 for point in points}) == 2
     for closed in (True, False):
         # In the order of what was asked for: of two loads too many the heavier one may well bring fewer lines.
         curve = sorted(
             (point for point in points if (point.rate == 0) == closed),
             key=lambda point: (point.rate, point.concurrency),
         )
-        for name, colour in (("p50", "C0"), ("p90", "C1"), ("p99", "C2")):
+        for name, colour, marker in (("p50", "C0", "o"), ("p90", "C1", "s"), ("p99", "C2", "^")):
             axes.plot(
                 [point.lines_per_s for point in curve],
                 [point.latency_ms[name] for point in curve],
-                marker="o",
+                marker=marker,
+                linestyle="--" if closed and both else "-",
                 color=colour,
                 label=name if curve and name not in axes.get_legend_handles_labels()[1] else None,
             )
     for point in points:
-        axes.annotate(point.name, (point.lines_per_s, point.latency_ms["p50"]), fontsize=7, rotation=30)
-    axes.set(xlabel="lines a second", ylabel="latency, ms", yscale="log", title="Latency against load")
+        axes.annotate(
+            point.name,
+            (point.lines_per_s, point.latency_ms["p50"]),
+            (0, -14),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+        )
+    title = "Latency against load" + (" (closed loops: dashed)" if both else "")
+    axes.set(xlabel="lines a second", ylabel="latency, ms", yscale="log", title=title)
+    axes.margins(y=0.1)  # room for the names below
     _plain_numbers(axes.yaxis)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
@@ -72,9 +85,11 @@ def _draw_load(points: list[Point], axes: Axes) -> None:
 
 def _draw_histogram(points: list[Point], axes: Axes) -> None:
     edges = _edges([latency for point in points for latency in point.latencies_ms])
-    for point in points:
+    for point, style in zip(points, itertools.cycle(_STYLES), strict=False):
         shares = [1 / len(point.latencies_ms)] * len(point.latencies_ms)
-        axes.hist(point.latencies_ms, bins=edges, histtype="step", weights=shares, label=point.name)
+        axes.hist(
+            point.latencies_ms, edges, histtype="step", linestyle=style, weights=shares, label=point.name
+        )
     axes.set(xlabel="latency, ms", ylabel="share of the lines", xscale="log", title="Latencies")
     _plain_numbers(axes.xaxis)
     axes.legend(fontsize=8)

@@ -124,28 +124,39 @@ def read_points(path: Path) -> list[Point]:
 
 
 def print_table(points: list[Point], stream: TextIO) -> None:
-    """The points as a table."""
+    """The points as a table, or in running text where the terminal is too narrow for one."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title="Longhand: lines a second and latency in milliseconds", title_justify="left")
-    columns = "load,lines/s,p50,p90,p99,max,queue,network,decoder,batch,errors,client CPU"
-    for column in columns.split(","):
+    shares = ("p50", "p90", "p99", "max")
+    columns = ("load", "lines/s", *shares, "queue", "network", "decoder", "batch", "errors", "client CPU")
+    rows = []
+    for column in columns:
         table.add_column(column, justify="left" if column in ("load", "errors") else "right")
     for point in points:
-        latency = [_number(point.latency_ms.get(name)) for name in ("p50", "p90", "p99", "max")]
+        latency = [_number(point.latency_ms.get(name)) for name in shares]
         stages = [point.stages_ms[name] for name in ("queue_ms", "infer_ms", "beam_ms", "batch_size")]
         errors = ", ".join(f"{code} {count}" for code, count in sorted(point.errors.items()))
-        table.add_row(
-            point.name,
-            f"{point.lines_per_s:.1f}",
-            *latency,
-            *[_number(stage if point.lines else None) for stage in stages],
-            errors or "none",
-            f"{100 * point.client_cpu:.0f} %",
+        rows.append(
+            (
+                point.name,
+                f"{point.lines_per_s:.1f}",
+                *latency,
+                *[_number(stage if point.lines else None) for stage in stages],
+                errors or "none",
+                f"{100 * point.client_cpu:.0f} %",
+            )
         )
+        table.add_row(*rows[-1])
     console = Console(file=stream, width=None if stream.isatty() else 140)
-    console.print(table)
+    if console.measure(table, options=console.options.update(width=1000)).maximum <= console.width:
+        console.print(table)
+    else:  # which would cut the figures off
+        console.print(table.title)
+        for name, *cells in rows:
+            figures = (f"{column} {cell}" for column, cell in zip(columns[1:], cells, strict=True))
+            console.print(f"{name}: {', '.join(figures)}", markup=False, highlight=False)
     for point in points:
         for code, message in sorted(point.messages.items()):
             console.print(f"{point.name}: {code}: {message}", markup=False, highlight=False)

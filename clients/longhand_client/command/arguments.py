@@ -15,12 +15,14 @@ from longhand_client.options import RecognitionOptions, with_language_weight
 ARCHIVE_FORMATS = ("alto", "hocr", "page")  # of a document an image
 FORMATS = ("text", "json", "tsv", *ARCHIVE_FORMATS)
 EPILOG = """\
-longhand serve ...    run a server (the arguments of `python -m longhand_server`)
+longhand serve ...    run a server (as `python -m longhand_server`)
 longhand models       list what a server can read with
 longhand health       whether a server is ready
-longhand batch ...    read any number of images into Parquet or JSON lines, without a server
+longhand batch ...    read any number of images into Parquet or JSON lines,
+                      without a server
 
-exit codes: 0 all read, 1 some image failed (named on stderr), 2 usage, 3 no server, 130 stopped by Ctrl-C
+exit codes: 0 all read, 1 some image failed (named on stderr), 2 usage,
+3 no server, 130 stopped by Ctrl-C
 """
 
 

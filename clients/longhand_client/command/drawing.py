@@ -13,7 +13,7 @@ from longhand_client.results import Span, Transcription
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-SURE, UNSURE = (0, 110, 60), (200, 30, 30)
+SURE, UNSURE = (0, 80, 140), (213, 94, 0)  # not green and red, which look alike to many
 FONTS = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf", "Arial.ttf", "Helvetica.ttc")
 BAND = 0.75  # height of the text's band, in heights of the line
 SMALLEST = 8.0  # size of letters that can still be read, px
@@ -27,7 +27,7 @@ def draw_reading(image: bytes, transcription: Transcription) -> bytes:
         transcription: its reading, with characters.
 
     Returns:
-        A PNG file, the line the right way up; characters go from red (a guess) to green (certain).
+        A PNG file, the line the right way up; characters go from orange (a guess) to blue (certain).
 
     Raises:
         LonghandError: Pillow is not installed, or cannot read the image.

@@ -35,7 +35,10 @@ class Progress:
         if self._enabled and now - self._shown >= self.INTERVAL_S:
             self._shown = now
             width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be overwritten
-            self._stream.write(f"\r\x1b[K{self.line(now - self._started)[:width]}")
+            line = self.line(now - self._started)
+            if len(line) > width:
+                line = line.rpartition("] ")[2]  # the figures say more than the bar
+            self._stream.write(f"\r\x1b[K{line[:width]}")
             self._stream.flush()
 
     def line(self, elapsed_s: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import logging
 import platform
@@ -228,9 +229,11 @@ def plot(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 6))
-    for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+    # A marker of its own for each: colours alone are not told apart by everybody.
+    for (name, points), marker in zip(curves.items(), itertools.cycle("os^Dv<>PX*"), strict=False):
+        axes.plot(*zip(*points, strict=True), marker=marker, markersize=5, label=name)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("CPU milliseconds a line (one thread)")
     axes.set_ylabel("character error rate, %")
     axes.grid(alpha=0.3)

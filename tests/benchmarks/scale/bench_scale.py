@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -29,6 +30,7 @@ _LOADS = (0.3, 0.6, 0.8, 0.9, 0.95, 1.0, 1.1, 1.2)
 _BOUNDS, _OVERLOAD = (32, 128, 256, 1024), 1.1
 # Shares of a replica's capacity, one of them too much.
 _MEASURED_LOADS = (0.5, 0.7, 1.4)
+_STYLES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of lines
 
 
 def measure(duration_s: float, attempts: int) -> dict[str, object]:
@@ -149,20 +151,23 @@ def draw(curves: Mapping[str, list[LoadPoint]], surges: Mapping[str, Record], fi
     grid = figure.add_gridspec(2, 1)
     upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axes = np.array([upper.subplots(1, 2), lower.subplots(1, 2)])
-    for name, points in curves.items():
+    # Not told apart by colours alone.
+    for (name, points), marker in zip(curves.items(), itertools.cycle("os^Dv"), strict=False):
         offered = [one.offered / 1e6 for one in points]
-        axes[0, 0].plot(offered, [one.p99_ms for one in points], marker=".", label=name)
-        axes[0, 1].plot(offered, [100 * one.failed for one in points], marker=".")
-    for name, record in surges.items():
+        axes[0, 0].plot(offered, [one.p99_ms for one in points], marker=marker, label=name)
+        axes[0, 1].plot(offered, [100 * one.failed for one in points], marker=marker)
+    for (name, record), style in zip(surges.items(), itertools.cycle(_STYLES), strict=False):
         seconds = np.arange(len(record.offered))
         share = 100 * np.array(record.failed) / np.array(record.offered)
-        axes[1, 0].plot(seconds, [np.quantile(part, 0.99) * 1000 for part in record.latencies_s], label=name)
-        axes[1, 1].plot(seconds, share)
+        p99_ms = [np.quantile(part, 0.99) * 1000 for part in record.latencies_s]
+        axes[1, 0].plot(seconds, p99_ms, linestyle=style, label=name)
+        axes[1, 1].plot(seconds, share, linestyle=style)
     titles = ("p99 of answered lines, ms", "lines given up, %")
     for column, title in enumerate(titles):
         axes[0, column].set(title=title, xlabel="million lines a second offered")
         axes[1, column].set(title=f"load triples after {scenarios.SURGE_AT_S} s: {title}", xlabel="seconds")
     axes[0, 0].set_yscale("log")
+    axes[0, 0].yaxis.set_major_formatter("{x:,.0f}")
     for row in (upper, lower):
         row.legend(loc="outside lower center", ncols=3, fontsize=8)
     for one in axes.flat:

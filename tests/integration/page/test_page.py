@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -27,12 +28,14 @@ def test_upload_shows_words_and_their_places(page: Page, images: list[str]) -> N
         box = page.locator("#mark").bounding_box()
         assert box is not None
         boxes.append(box)
+        assert page.locator("#marked").inner_text().endswith("\u00a0%")
     picture = page.locator("#shown").bounding_box()
     assert picture is not None
     assert picture["x"] < boxes[0]["x"] < boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"] + 1
     assert boxes[1]["x"] + boxes[1]["width"] < picture["x"] + picture["width"]
     page.locator("#facts").hover()
     assert not page.locator("#mark").is_visible()
+    assert page.inner_text("#marked") == ""
 
 
 def test_other_readings_and_saving(page: Page, images: list[str]) -> None:
@@ -48,9 +51,14 @@ def test_other_readings_and_saving(page: Page, images: list[str]) -> None:
     if others.count() > 1:
         others.nth(1).click()
         assert others.nth(1).get_attribute("aria-pressed") == "true"
-        assert page.inner_text("#text") == record["alternatives"][1]["text"]
+        second = record["alternatives"][1]
+        assert page.inner_text("#text") == second["text"]
+        assert f" {round(100 * second['confidence'])}\u00a0% sure" in page.inner_text("#facts")
+        assert not page.locator("#legend").is_visible()
         others.first.click()
         assert words(page) == ["abc", "de"]
+        assert f" {round(100 * record['confidence'])}\u00a0% sure" in page.inner_text("#facts")
+        assert page.locator("#legend").is_visible()
         others.nth(1).click()
     with page.expect_download() as download:
         page.click("#save-text")
@@ -214,6 +222,49 @@ def test_no_text(page: Page, images: list[str], confidence: float, text: str) ->
     page.set_input_files("#files", images[0])
     page.wait_for_selector("#result:visible")
     assert page.inner_text("#text") == text
+    assert ("sure" in page.inner_text("#facts")) == (confidence > 0.9)  # not sure of what it could not read
+    assert page.locator("#copy").is_disabled()
+    page.unroute("**/api/recognize*")
+    page.set_input_files("#files", images[0])
+    assert words(page) == ["abc", "de"]
+    assert page.locator("#copy").is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("width", "confidence", "asked"), [(300, 0.6, True), (300, 0.9, False), (301, 0.6, False)]
+)
+def test_a_page_is_asked_about(
+    page: Page, images: list[str], width: int, confidence: float, asked: bool
+) -> None:
+    def answer(route: Route) -> None:
+        real = route.fetch()
+        shape = {"image_width": width, "image_height": 100, "confidence": confidence}
+        route.fulfill(response=real, json={**real.json(), **shape})
+
+    page.route("**/api/recognize*", answer)
+    page.set_input_files("#files", images[0])
+    page.wait_for_selector("#result:visible")
+    assert page.locator("#hint").is_visible() == asked
+
+
+def test_what_failed_for_a_while_can_be_tried_again(page: Page, images: list[str]) -> None:
+    page.set_input_files("#files", images[2])
+    page.wait_for_selector("#problem:visible")
+    assert not page.locator("#retry").is_visible()  # it would fail again
+    page.route("**/api/recognize*", lambda route: route.abort())
+    page.set_input_files("#files", images[0])
+    page.wait_for_selector("#again:has-text('Try the failed image again')")
+    full = {"error": {"reason": "OVERLOADED", "message": "full"}}
+    page.route("**/api/recognize*", lambda route: route.fulfill(status=429, json=full))
+    page.set_input_files("#files", images[1])
+    page.wait_for_selector("#again:has-text('Try 2 failed images again')")
+    page.unroute("**/api/recognize*")
+    page.click("#again")
+    assert words(page) == ["cab"]
+    page.wait_for_selector("#progress[value='3']", state="attached")
+    assert page.locator("#rows button").all_inner_texts() == ["abc de", "cab"]
+    assert not page.locator("#retry").is_visible()
+    assert not page.locator("#problem").is_visible()
 
 
 def test_a_file_that_has_changed(page: Page, images: list[str]) -> None:
@@ -244,6 +295,28 @@ def test_a_very_long_line_can_be_followed(page: Page, tmp_path: Path) -> None:
         assert place is not None
         assert picture["x"] <= place["x"] < place["x"] + place["width"] <= picture["x"] + picture["width"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 1000
+    page.wait_for_selector("#picture.more-right:not(.more-left)")  # it fades where there is more of it
+    page.locator(".word").nth(59).hover()
+    page.wait_for_selector("#picture.more-left:not(.more-right)")
+    page.mouse.move(0, 0)
+    page.set_input_files("#files", str(file))
+    page.wait_for_selector("#picture.more-right:not(.more-left)")  # another image begins at its beginning
+
+
+def test_a_line_that_nearly_fits_is_shown_whole(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "wide.png"
+    cv2.imwrite(str(file), cv2.resize(draw_text("abc de"), (1500, 60)))
+    page.set_input_files("#files", str(file))
+    page.wait_for_selector("#facts:has-text('wide.png')")
+    page.wait_for_function("document.getElementById('shown').complete")
+    hidden = (
+        "(() => { const p = document.getElementById('picture'); return p.scrollWidth - p.clientWidth; })()"
+    )
+    assert page.evaluate(hidden) == 0
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.wait_for_selector("#picture.more-right")
+    assert page.evaluate(hidden) > 500
+    assert page.locator("#picture").get_attribute("tabindex") == "0"
 
 
 def test_a_file_that_the_browser_cannot_show(page: Page, images: list[str], tmp_path: Path) -> None:
@@ -264,6 +337,38 @@ def test_a_file_that_the_browser_cannot_show(page: Page, images: list[str], tmp_
     assert not page.locator("#unseen").is_visible()
 
 
+@pytest.mark.parametrize(
+    ("rotation", "sent"),
+    [(90, cv2.ROTATE_90_COUNTERCLOCKWISE), (180, cv2.ROTATE_180), (270, cv2.ROTATE_90_CLOCKWISE)],
+)
+def test_a_line_that_the_server_turned_is_shown_as_it_was_read(
+    page: Page, tmp_path: Path, rotation: int, sent: int
+) -> None:
+    upright = draw_text("abc de")
+    cv2.imwrite(str(tmp_path / "turned.png"), cv2.rotate(upright, sent))
+
+    def turn(route: Route) -> None:
+        answer = route.fetch(post_data=draw_image("abc de"))
+        route.fulfill(response=answer, json={**answer.json(), "rotation": rotation})
+
+    page.route("**/api/recognize*", turn)
+    page.set_input_files("#files", str(tmp_path / "turned.png"))
+    page.wait_for_selector(f"#facts:has-text('turned by {rotation}°')")
+    shown = page.evaluate(
+        """async () => {
+            const image = document.getElementById("shown");
+            await image.decode();
+            const canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+            canvas.getContext("2d").drawImage(image, 0, 0);
+            return canvas.toDataURL("image/png").split(",")[1];
+        }"""
+    )
+    pixels = cv2.imdecode(np.frombuffer(base64.b64decode(shown), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert pixels is not None
+    assert np.array_equal(pixels, upright)
+
+
 def test_a_batch_goes_on_after_a_failure(page: Page, images: list[str]) -> None:
     odd = Path(images[1]).rename(Path(images[1]).with_name("a\ttwo\n.png"))
     page.set_input_files("#files", [images[0], images[2], str(odd)])
@@ -274,6 +379,7 @@ def test_a_batch_goes_on_after_a_failure(page: Page, images: list[str]) -> None:
     assert "not a readable picture" in rows.nth(1).inner_text()
     rows.nth(0).locator("button").click()
     assert words(page) == ["abc", "de"]
+    assert [row.get_attribute("aria-current") for row in rows.all()] == ["true", None, None]
     with page.expect_download() as download:
         page.click("#save-tsv")
     table = Path(download.value.path()).read_text().splitlines()

@@ -145,6 +145,9 @@ def test_phone_width_needs_no_sideways_scrolling(
     page.set_input_files("#files", images[:2])
     page.wait_for_selector("#progress[value='2']", state="attached")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.wait_for_selector("#facts:has-text('two.png')")
+    page.locator(".word").nth(0).hover()
+    assert page.evaluate("legend.scrollWidth - legend.clientWidth") == 0  # the word's share is not cut off
     # The table's last column, too, however long a word in the column before it.
     page.evaluate("document.querySelector('#rows button').textContent = 'abcdefghij'.repeat(8)")
     sure = page.locator("#rows .sure").nth(0).bounding_box()
@@ -155,6 +158,27 @@ def test_phone_width_needs_no_sideways_scrolling(
         ".filter(e => e.getBoundingClientRect().height < 44).length"
     )
     assert small == 0
+    context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_long_names_need_no_sideways_scrolling(
+    page: Page, images: list[str], tmp_path: Path, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    files = [str(Path(file).rename(tmp_path / f"{'long_name_' * 20}{Path(file).name}")) for file in images]
+    for some in (files[:1], files[2:]):
+        page.set_input_files("#files", some)
+        page.wait_for_selector("#problem:visible" if some == files[2:] else "#facts:has-text('one.png')")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_forced_colours_leave_one_tab_selected(browser: Browser, web: WebProcess) -> None:
+    context = browser.new_context(forced_colors="active")
+    page = context.new_page()
+    page.goto(web.url)
+    border = "(tab) => getComputedStyle(tab).borderBottomColor"
+    assert page.locator("#tab-image").evaluate(border) != page.locator("#tab-write").evaluate(border)
     context.close()
 
 

@@ -11,7 +11,14 @@ const PLAIN = {
   NO_GATEWAY: "This page has lost its own server; is `make web` still running?",
 };
 
-export class ReadingError extends Error {}
+const PASSING = [429, 503, 504]; // HTTP: too much to do, not there, too slow
+
+export class ReadingError extends Error {
+  constructor(message, passing = false) {
+    super(message);
+    this.passing = passing; // whether the same image may be read another time
+  }
+}
 
 export async function status() {
   const answer = await fetch("/api/status", { cache: "no-store" });
@@ -35,13 +42,28 @@ export async function recognize(image, options) {
       method: "POST", body, headers: { "content-type": "application/octet-stream" },
     });
   } catch {
-    throw new ReadingError(PLAIN.NO_GATEWAY);
+    throw new ReadingError(PLAIN.NO_GATEWAY, true);
   }
   const content = await answer.json().catch(() => ({}));
   if (answer.ok) return content;
   const { reason, message } = content.error ?? { reason: "", message: `the gateway answered ${answer.status}` };
   const plain = PLAIN[reason];
-  throw new ReadingError(plain ? `${plain}${reason.includes("IMAGE") ? ` (${message})` : ""}.` : message);
+  const text = plain ? `${plain}${reason.includes("IMAGE") ? ` (${message})` : ""}.` : message;
+  throw new ReadingError(text, PASSING.includes(answer.status));
+}
+
+// The image as the server read it, where that turned it; otherwise, or where the browser cannot show it, null.
+export async function turned(file, degrees) {
+  const picture = degrees ? await createImageBitmap(file).catch(() => null) : null;
+  if (!picture) return null;
+  const canvas = document.createElement("canvas");
+  const { width, height } = picture;
+  [canvas.width, canvas.height] = degrees === 180 ? [width, height] : [height, width];
+  const pen = canvas.getContext("2d");
+  pen.translate(canvas.width / 2, canvas.height / 2);
+  pen.rotate(degrees * Math.PI / 180);
+  pen.drawImage(picture, -width / 2, -height / 2);
+  return new Promise((done) => canvas.toBlob(done, "image/png"));
 }
 
 // A photo can be larger than the gateway takes; a line needs far fewer pixels than a camera has.

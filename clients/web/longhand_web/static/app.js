@@ -1,12 +1,12 @@
 // The page: takes images from everywhere, reads them one after the other, lists them.
 
-import { recognize, shrink, status } from "/api.js";
+import { recognize, shrink, status, turned } from "/api.js";
 import { Pad } from "/pad.js";
 import { percent, save, show, start, unseen } from "/reading.js";
 
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 4;
-const items = []; // { name, url, image, reading, problem, row, turn }
+const items = []; // { name, url, image, reading, upright, problem, passing, row, turn }
 const waiting = [];
 let inView = null; // the item that was added or chosen last
 let written = null; // the item of what stands on the writing pad
@@ -60,14 +60,18 @@ async function read(item) {
   const { turn } = item; // it may be wanted again, otherwise, before the answer comes; then that does not count
   try {
     const reading = await recognize(await shrink(item.image, limits), options());
+    const upright = await turned(item.image, reading.rotation);
     if (item.turn !== turn) return;
     item.reading = reading;
+    free(item.upright);
+    item.upright = upright && URL.createObjectURL(upright);
     item.problem = "";
     if (item === inView) bring(item);
   } catch (error) {
     if (item.turn !== turn) return;
     item.reading = null;
     item.problem = error.message;
+    item.passing = error.passing;
     if (item === inView) {
       say(items.length > 1 ? `${item.name}: ${item.problem}` : item.problem);
       $("problem").scrollIntoView({ block: "nearest" });
@@ -90,9 +94,14 @@ function list() {
   const open = items.length - finished.length;
   tell($("busy"), open ? `Reading ${open === 1 ? "one image" : `${open} images`} …` : "");
   const failed = items.filter((item) => item.problem).length;
+  const later = again().length;
+  $("retry").hidden = open > 0 || later === 0;
+  $("again").textContent = later === 1 ? "Try the failed image again" : `Try ${later} failed images again`;
   $("count").textContent = `${finished.length} of ${items.length}${failed ? `, ${failed} could not be read` : ""}`;
   for (const item of items) {
     item.row ??= newRow(item);
+    if (item === inView) item.row.setAttribute("aria-current", "true");
+    else item.row.removeAttribute("aria-current");
     const [text, sure] = item.row.querySelectorAll(".text, .sure");
     text.className = item.problem ? "text failed" : "text";
     if (item.reading && !text.querySelector("button")) {
@@ -102,6 +111,7 @@ function list() {
         item.growing = false;
         say("");
         if (item.reading) bring(item);
+        list();
       });
       text.replaceChildren(button);
     }
@@ -109,6 +119,10 @@ function list() {
     target.textContent = item.problem || (item.reading ? item.reading.text || "(nothing)" : "…");
     sure.textContent = item.reading ? percent(item.reading.confidence) : "";
   }
+}
+
+function again() {
+  return items.filter((item) => item.problem && item.passing);
 }
 
 function newRow(item) {
@@ -132,11 +146,16 @@ function picture(item, row) {
   row.children[0].replaceChildren(image);
 }
 
+function free(url) {
+  if (url) URL.revokeObjectURL(url);
+}
+
 function forget() {
   waiting.length = 0;
   for (const item of items.splice(0)) {
     item.row?.remove();
-    URL.revokeObjectURL(item.url);
+    free(item.url);
+    free(item.upright);
   }
   inView = written = null;
   $("result").hidden = true;
@@ -162,7 +181,7 @@ async function readPad(pad, growing) {
   }
   // Each pause reads what stands there so far: it is one line that grows, not several.
   say("");
-  URL.revokeObjectURL(written.url);
+  free(written.url);
   written.image = image;
   written.url = URL.createObjectURL(image);
   picture(written, written.row);
@@ -249,6 +268,7 @@ $("undo").addEventListener("click", () => pad.undo());
 $("clear").addEventListener("click", () => clearPad(pad));
 $("save-tsv").addEventListener("click", saveTable);
 $("forget").addEventListener("click", forget);
+$("again").addEventListener("click", () => { say(""); enqueue(again()); });
 start();
 startTabs();
 startSources();

@@ -1,45 +1,76 @@
 // Shows one reading: its words coloured by confidence, their places in the image, the other readings.
 
 const $ = (id) => document.getElementById(id);
-const LOWEST = 48; // px: how high a line is at least shown, and scrolled sideways where it is too long for that
+// px: a line of which the whole width fits at SMALLEST is shown whole; a longer one LOWEST high, and scrolled sideways.
+const [SMALLEST, LOWEST] = [32, 48];
 export const percent = (value) => `${Math.round(100 * value)}\u00a0%`; // never on two lines
-let shown = null; // { name, url, reading, text }
+let shown = null; // { name, url, upright, reading, text }
 
 export function show(item) {
   shown = { ...item, text: item.reading.text };
   const { reading } = item;
   $("result").hidden = false;
   $("picture").hidden = false;
-  $("unseen").hidden = $("mark").hidden = true;
+  $("unseen").hidden = true;
   $("unseen").textContent = unseen(item);
-  $("shown").src = item.url;
+  $("shown").src = item.upright || item.url;
   $("shown").alt = `The image that was read: ${item.name}`;
-  const lowest = Math.min(LOWEST, reading.image_height);
-  $("shown").style.minWidth = `${lowest * reading.image_width / reading.image_height}px`;
-  $("legend").hidden = !reading.words.length;
-  const time = reading.timings;
-  $("facts").textContent =
-    `${item.name} · ${percent(reading.confidence)} sure · ${Math.round(time.total_ms)} ms on the server ` +
-    `(network ${Math.round(time.infer_ms)} ms) · model ${reading.model} ${reading.model_version}`;
-  showWords(reading);
+  $("picture").scrollLeft = 0;
+  fit();
+  showBest();
   showAlternatives(reading);
 }
 
-function showWords(reading) {
+function fit() {
+  const { image_width: width, image_height: height } = shown.reading;
+  const small = $("text").clientWidth * height / width < SMALLEST;
+  $("shown").style.minWidth = small ? `${Math.min(LOWEST, height) * width / height}px` : "";
+  edges();
+}
+
+// What scrolls must be within the keyboard's reach, and show that there is more of it.
+function edges() {
+  const picture = $("picture");
+  const more = picture.scrollWidth - picture.clientWidth;
+  picture.tabIndex = more > 0 ? 0 : -1;
+  picture.classList.toggle("more-left", picture.scrollLeft > 1);
+  picture.classList.toggle("more-right", picture.scrollLeft < more - 1);
+}
+
+function showFacts(confidence) {
+  const { reading } = shown;
+  // Of a blank line the model is sure; a page or a turned line comes out empty, too, but it doubts that.
+  const unread = !reading.text && reading.confidence < 0.9;
+  const sure = unread ? [] : [`${percent(confidence)} sure of the whole line`];
+  const turn = reading.rotation ? [`turned by ${reading.rotation}°`] : [];
+  const time = reading.timings;
+  $("facts").textContent = [
+    shown.name, ...turn, ...sure, `${Math.round(time.total_ms)} ms on the server (network ${Math.round(time.infer_ms)} ms)`,
+    `model ${reading.model} ${reading.model_version}`,
+  ].join(" · ");
+  for (const name of ["copy", "save-text"]) $(name).disabled = !shown.text;
+  return unread;
+}
+
+function showBest() {
+  const { reading } = shown;
   const text = $("text");
   text.replaceChildren();
+  unmark();
+  const unread = showFacts(reading.confidence);
   if (!reading.text) {
-    // Of a blank line the model is sure; a page or a turned line comes out empty, too, but it doubts that.
-    text.textContent = reading.confidence < 0.9
-      ? "(nothing could be read: is it one line, upright?)" : "(nothing is written on it)";
+    text.textContent = unread ? "(nothing could be read: is it one line, upright?)" : "(nothing is written on it)";
   }
+  // A page comes out as an odd word or two. A line is far wider than high.
+  $("hint").hidden = !reading.text || reading.confidence > 0.8 || reading.image_width > 3 * reading.image_height;
+  $("legend").hidden = !reading.words.length;
   for (const word of reading.words) {
     const button = document.createElement("button");
     button.className = `word c${Math.min(Math.floor(word.confidence * 5), 4)}`;
     button.textContent = word.text;
     button.title = `${percent(word.confidence)} sure`;
     for (const name of ["pointerenter", "focus", "click"]) button.addEventListener(name, () => mark(word, reading));
-    for (const name of ["pointerleave", "blur"]) button.addEventListener(name, () => { $("mark").hidden = true; });
+    for (const name of ["pointerleave", "blur"]) button.addEventListener(name, unmark);
     text.append(button, " ");
   }
 }
@@ -50,7 +81,13 @@ function mark(word, reading) {
   place.style.left = `${word.x_start * scale}px`;
   place.style.width = `${(word.x_end - word.x_start) * scale}px`;
   place.hidden = false;
+  $("marked").textContent = ` · this word: ${percent(word.confidence)}`;
   picture.scrollLeft = (word.x_start + word.x_end) / 2 * scale - picture.clientWidth / 2;
+}
+
+function unmark() {
+  $("mark").hidden = true;
+  $("marked").textContent = "";
 }
 
 function showAlternatives(reading) {
@@ -73,8 +110,14 @@ function choose(alternative, index, button) {
   for (const other of $("alternatives").querySelectorAll("button")) other.setAttribute("aria-pressed", "false");
   button.setAttribute("aria-pressed", "true");
   // Only the best reading has places and confidences of its words.
-  if (index === 0) showWords(shown.reading);
-  else $("text").textContent = alternative.text;
+  if (index === 0) {
+    showBest();
+    return;
+  }
+  $("text").textContent = alternative.text || "(nothing)";
+  $("legend").hidden = true;
+  unmark();
+  showFacts(alternative.confidence);
 }
 
 // What stands in the place of an image that the browser cannot show, though the server may read it.
@@ -114,10 +157,9 @@ async function copy(button) {
 }
 
 export function start() {
-  // What scrolls must be within the keyboard's reach.
-  $("shown").addEventListener("load", () => {
-    $("picture").tabIndex = $("picture").scrollWidth > $("picture").clientWidth ? 0 : -1;
-  });
+  $("shown").addEventListener("load", edges);
+  $("picture").addEventListener("scroll", edges);
+  addEventListener("resize", () => { if (shown) fit(); });
   $("shown").addEventListener("error", () => { $("picture").hidden = true; $("unseen").hidden = false; });
   $("copy").addEventListener("click", () => copy($("copy")));
   $("save-text").addEventListener("click", () => save(`${stem()}.txt`, `${shown.text}\n`, "text/plain"));

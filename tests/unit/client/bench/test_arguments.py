@@ -102,3 +102,22 @@ def test_no_load_is_measured_twice(
         benchmark.main([str(tmp_path / "x.png"), "--address", server.address, "--processes", "3"])
     loads = [line.split()[2] for line in capsys.readouterr().out.splitlines() if "unary" in line]
     assert loads == ["x3", "x6", "x15"]
+
+
+def test_a_narrow_terminal_gets_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    point = make_point(Load("x"), [Sample(duration_s=1.0)])
+    point = replace(
+        point, lines=9, lines_per_s=1234.5, latency_ms=dict.fromkeys(("p50", "p90", "p99", "max"), 56789.1)
+    )
+    for columns in ("40", "80", "140"):
+        monkeypatch.setenv("COLUMNS", columns)
+        stream = Terminal()
+        print_table([point], stream)
+        said = stream.getvalue()
+        assert (said.count("56789.1"), said.count("1234.5"), said.count("…")) == (4, 1, 0), said
+        assert ("│" in said) == (columns == "140")

@@ -272,6 +272,15 @@ def test_progress_that_nobody_would_see_is_not_written() -> None:
     assert stream.getvalue() == ""
 
 
+def test_progress_on_a_narrow_terminal_keeps_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = io.StringIO()
+    progress = Progress(stream, 10, enabled=True)
+    progress.line = lambda elapsed_s: "[##..................] 1/10 (10 %), 9.5 lines/s, 0:01 left"  # type: ignore[method-assign]
+    progress.step()
+    assert stream.getvalue() == "\r\x1b[K1/10 (10 %), 9.5 lines/s, 0:01 left"
+
+
 def test_progress_on_a_terminal() -> None:
     stream = io.StringIO()
     progress = Progress(stream, 10, enabled=True)
