@@ -35,6 +35,7 @@ BUILD_DIRECTORY = ROOT / "build"
 EXTENSION_NAME = "longhand_decoder._core"
 
 KENLM_DEFINES = [("NDEBUG", None), ("KENLM_MAX_ORDER", str(KENLM_MAX_ORDER))]
+_DEFINES = [f"-D{name}" if value is None else f"-D{name}={value}" for name, value in KENLM_DEFINES]
 # Hidden visibility keeps every lm:: and util:: symbol inside the extension: another copy of KenLM in the same
 # process (its own Python module, say) never meets ours.
 KENLM_FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-w"]
@@ -182,6 +183,22 @@ def compile_objects(
         return list(pool.map(compile_one, sources))
 
 
+def kenlm_objects(compiler: Sequence[str], source: Path, *programs: str) -> list[Path]:
+    """Compiles KenLM's query part, or takes what is compiled already.
+
+    Args:
+        compiler: the compiler's command line.
+        source: KenLM's tree.
+        programs: files with a `main` to compile besides, such as `lm/build_binary_main.cc`.
+
+    Returns:
+        The object files, those of the programs last.
+    """
+    sources = [*query_sources(source), *(source / program for program in programs)]
+    flags = [*KENLM_FLAGS, *_DEFINES, f"-I{source}"]
+    return compile_objects(compiler, sources, BUILD_DIRECTORY / "objects", flags)
+
+
 def require_compiler(command: Sequence[str]) -> list[str]:
     """The C++ compiler's command line, checked to exist.
 
@@ -224,17 +241,15 @@ class BuildExtension(build_ext):
 
         compiler = require_compiler(self.compiler.compiler_so_cxx)
         source = kenlm_source()
-        defines = [f"-D{name}" if value is None else f"-D{name}={value}" for name, value in KENLM_DEFINES]
-        objects = BUILD_DIRECTORY / "objects"
-        kenlm_flags = [*KENLM_FLAGS, *defines, f"-I{source}"]
-        linked = compile_objects(compiler, query_sources(source), objects, kenlm_flags)
+        linked = kenlm_objects(compiler, source)
         own = ROOT / "decoder_ext"
         headers = [*own.glob("src/*.h"), *own.glob("include/longhand_decoder/*.h")]
         includes = [own / "include", own / "src", pybind11.get_include(), sysconfig.get_path("include")]
         own_flags = [*DECODER_FLAGS, *(GCC_FLAGS if is_gcc(compiler) else [])]
-        flags = [*own_flags, *defines, f"-isystem{source}", *(f"-I{folder}" for folder in includes)]
+        flags = [*own_flags, *_DEFINES, f"-isystem{source}", *(f"-I{folder}" for folder in includes)]
         newest = max(header.stat().st_mtime for header in headers)
-        linked += compile_objects(compiler, [ROOT / file for file in ext.sources], objects, flags, newest)
+        sources = [ROOT / file for file in ext.sources]
+        linked += compile_objects(compiler, sources, BUILD_DIRECTORY / "objects", flags, newest)
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(

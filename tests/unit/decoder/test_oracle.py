@@ -78,6 +78,7 @@ def test_hotwords_are_whole_words() -> None:
 
 def test_closed_lexicon_leaves_out_what_it_does_not_have() -> None:
     objective = Objective(lexicon=frozenset({"a"}), closed_lexicon=True, word_bonus=2.0)
-    scores = all_scores(np.log(np.full((2, 3), 1 / 3)), ["", "a", "b"], objective)
+    acoustic = text_log_probabilities(np.log(np.full((2, 3), 1 / 3)), ["", "a", "b"])
+    scores = all_scores(acoustic, objective)
     assert scores.keys() == {"", "a"}
     assert scores["a"] == pytest.approx(math.log(3 / 9) + 2.0)

@@ -76,8 +76,8 @@ def check(
     **models: Any,
 ) -> None:
     single = log_probs.astype(np.float32).astype(np.float64)
-    expected = all_scores(single, labels, objective, best_path=path_merge == "max")
     acoustic = text_log_probabilities(single, labels, best_path=path_merge == "max")
+    expected = all_scores(acoustic, objective)
     names: tuple[str, ...] = (
         "word_weight",
         "word_bonus",
@@ -355,8 +355,8 @@ def test_label_priors(
     objective = Objective(word_ngram, ngram, word_weight=0.7, character_weight=0.9, figures_weight=figures)
     power = weight * objective.character_weight
     divided = divided_by_priors(line, labels, priors, power, temperature, figures)
-    expected = all_scores(divided, labels, objective)
     acoustic = text_log_probabilities(divided, labels)
+    expected = all_scores(acoustic, objective)
     names = ("word_weight", "word_bonus", "unknown_word_penalty", "character_weight", "character_bonus")
     options = BeamSearchOptions(
         **EVERYTHING,  # type: ignore[arg-type]
