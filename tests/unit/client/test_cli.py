@@ -405,7 +405,7 @@ def test_readings_on_a_terminal_stand_alone(fake: FakeServer, lines: Path, tmp_p
     assert _on_a_terminal([one, "--address", fake.address]) == "line one\r\n"
     out = tmp_path / "out.txt"
     seen = _on_a_terminal([one, "--address", fake.address, "--out", str(out)])
-    assert "] 1/1 (100 %)" in seen
+    assert "1/1 (100 %)" in seen
     assert max(len(line.split("\x1b[K")[-1]) for line in seen.split("\r")) < 40
 
 
