@@ -19,8 +19,8 @@ class Span:
     Attributes:
         text: the word or the character.
         confidence: how sure the model is of it, 0 to 1.
-        x_start: left edge, in pixels of the sent image.
-        x_end: right edge, in pixels of the sent image.
+        x_start: left edge, in pixels of the image as it was read.
+        x_end: right edge, in pixels of the image as it was read.
     """
 
     text: str

@@ -70,9 +70,9 @@ class LineImage:
     Attributes:
         pixels: (H, W) float32, ink towards 1, paper 0; H is ``LineFormat.height``, W a multiple of
             ``LineFormat.frame_stride``.
-        source_width, source_height: size of the image as sent, px.
-        source_left: x in the sent image where column 0 lies, px (can be negative: the margin).
-        source_scale: px of the sent image per column.
+        source_width, source_height: size of the image, px.
+        source_left: x in the image where column 0 lies, px (can be negative: the margin).
+        source_scale: px of the image per column.
         is_blank: no ink was found; ``pixels`` is all paper.
         rotation: degrees, clockwise, by which the image as sent was turned; sizes and places are those of the turned
             image.
@@ -87,7 +87,7 @@ class LineImage:
     rotation: int = 0
 
     def to_source_x(self, column: float) -> float:
-        """X in px of the sent image, within it, for a column of :attr:`pixels`."""
+        """X in px of the image, within it, for a column of :attr:`pixels`."""
         x = self.source_left + column * self.source_scale
         return min(max(x, 0.0), float(self.source_width))
 
