@@ -124,8 +124,10 @@ def _validate(
     shown = "  ".join(f"{name} {100 * rate:.2f} %" for name, rate in rates.items())
     print(f"{'before' if loss is None else 'validation'}: {shown or 'no lines'}", flush=True)
     trainer.validated_step = trainer.step
+    if loss is None and rates:
+        trainer.before = mean
     if not rates or mean < trainer.best:
-        trainer.best, trainer.stale = mean if rates else math.inf, 0
+        trainer.best, trainer.best_step, trainer.stale = mean if rates else math.inf, trainer.step, 0
         best = trainer.checkpoint()
         best.training = {}
         best.save(trainer.out / "best.pt")

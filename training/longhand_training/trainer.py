@@ -30,6 +30,8 @@ _COUNTERS = (
     "lines",
     "rounds",
     "best",
+    "best_step",
+    "before",
     "stale",
     "set_sizes",
     "set_digests",
@@ -83,6 +85,10 @@ class Trainer:
         torch.manual_seed(config.seed + self.replicas.rank)
         self.seconds, self.step, self.lines, self.rounds = 0.0, 0, 0, 0
         self.best = math.inf
+        # The step whose weights best.pt holds; None where an older checkpoint does not tell.
+        self.best_step: int | None = None
+        # The mean CER of the weights that the run began from, on the same sets; None for new weights.
+        self.before: float | None = None
         self.stale = 0
         # Lines of each validation set that `best` is the mean over; empty before the first validation.
         self.set_sizes: dict[str, int] = {}
@@ -177,7 +183,7 @@ class Trainer:
         if self.set_sizes and (sizes != self.set_sizes or other):
             changed = f"were {before} and are {now}" if sizes != self.set_sizes else f"{now} have other lines"
             print(f"validation sets {changed}: best.pt is chosen anew", flush=True)
-            self.best, self.stale = math.inf, 0
+            self.best, self.before, self.stale = math.inf, None, 0
         self.set_sizes, self.set_digests = sizes, digests
 
     def validate(self, sets: dict[str, list[Sample]]) -> dict[str, float]:
@@ -190,6 +196,18 @@ class Trainer:
             texts = greedy_texts(network, samples, self.alphabet, self.device)
             rates[name] = character_error_rate([s.text for s in samples], texts)
         return rates
+
+    def summary(self) -> str:
+        """What ``best.pt`` holds, in words for the end of a run."""
+        step = "" if self.best_step is None else f" of step {self.best_step}"
+        if not self.set_sizes:
+            return f"best.pt holds the weights{step}"
+        rate = f"CER {100 * self.best:.2f} %"
+        if self.before is None:
+            return f"best.pt holds the weights{step}, {rate}"
+        if self.best_step == 0:
+            return f"best.pt holds the weights that this run began from, {rate}: nothing since read better"
+        return f"best.pt holds the weights{step}, {rate}, {100 * self.before:.2f} % before"
 
     def checkpoint(self) -> Checkpoint:
         """The state as it is now."""

@@ -220,7 +220,8 @@ def test_the_command_trains_on_a_folder_stops_at_its_limit_and_exports(
         command(*arguments, "--out", run), capture_output=True, text=True, check=False, env=plain, timeout=100
     )
     assert done.returncode == 0, done.stderr
-    assert "finished" in done.stdout
+    assert "finished\nbest.pt holds the weights of step " in done.stdout
+    assert "validation lines: 1, which are few" in done.stdout
     monkeypatch.setattr(sys, "argv", ["export", str(run / "last.pt"), "--out", str(out), "--name", "mine"])
     assert export.main() == 0
     done = train(*arguments, "--out", tmp_path / "tuned", "--init", out)

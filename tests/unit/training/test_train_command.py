@@ -42,6 +42,7 @@ def test_fine_tuning_keeps_the_weights_that_it_began_from_until_others_read_bett
     rates = iter([0.1, 0.5, 0.4, 0.3])
     monkeypatch.setattr(trainer, "validate", lambda sets: {"own": next(rates)})
     samples = bars()
+    trainer.validates_on({"own": samples})
     assert run(trainer, itertools.repeat(collate(samples, ALPHABET)), {"own": samples}, 1e6, StopSignals())
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if ":" in line] == [
@@ -51,10 +52,37 @@ def test_fine_tuning_keeps_the_weights_that_it_began_from_until_others_read_bett
     best = Checkpoint.load(tmp_path / "tuned" / "best.pt")
     assert all(torch.equal(tensor, start.weights[name]) for name, tensor in best.weights.items())
     assert best.training == {}  # nothing goes on from it; it is kept for its weights
+    assert trainer.summary() == (
+        "best.pt holds the weights that this run began from, CER 10.00 %: nothing since read better"
+    )
     first, *others = read_log(tmp_path / "tuned" / "log.csv")
     assert (first["step"], first["cer_own"], "loss" in first) == ("0", "0.1", False)
     assert [row["step"] for row in others] == ["1", "2", "3"]
     assert all("loss" in row for row in others)
+
+
+def test_the_end_tells_which_weights_are_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = bars()
+    for begun_from, wanted in ((True, ", 60.00 % before"), (False, "")):
+        trainer = tiny_trainer(tmp_path / str(begun_from), lines=6, validate_every=1e-6)
+        if begun_from:
+            trainer.initialise(tiny_trainer(tmp_path / "start", seed=5).checkpoint())
+        rates = iter([*([0.6] if begun_from else []), 0.5, 0.4, 0.45])
+        monkeypatch.setattr(trainer, "validate", lambda sets, rates=rates: {"own": next(rates)})
+        trainer.validates_on({"own": samples})
+        assert run(
+            trainer, itertools.repeat(collate(samples, ALPHABET)), {"own": samples}, 1e6, StopSignals()
+        )
+        assert trainer.summary() == f"best.pt holds the weights of step 2, CER 40.00 %{wanted}"
+        resumed = tiny_trainer(tmp_path / str(begun_from), lines=6)
+        resumed.resume(trainer.checkpoint())
+        assert resumed.summary() == trainer.summary()
+    # With other lines than before, what the first ones gave compares with nothing.
+    resumed.before = 0.6
+    resumed.validates_on({"other": samples})
+    assert resumed.before is None
+    trainer.set_sizes, trainer.best_step = {}, None  # nothing to validate on; an older checkpoint
+    assert trainer.summary() == "best.pt holds the weights"
 
 
 def test_a_run_that_begins_anew_is_not_validated_first(
