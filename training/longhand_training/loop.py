@@ -126,13 +126,17 @@ def _validate(
     trainer.validated_step = trainer.step
     if loss is None and rates:
         trainer.before = mean
-    if not rates or mean < trainer.best:
-        trainer.best, trainer.best_step, trainer.stale = mean if rates else math.inf, trainer.step, 0
+    better = not rates or mean < trainer.best
+    trainer.stale = 0 if better else trainer.stale + 1
+    # Where lines are few, an equal rate says nothing against what has learned more, and a low one before the first
+    # step nothing for what has learned nothing.
+    few = trainer.validates_on_few
+    if better or (few and mean == trainer.best):
+        counts = rates and not (few and loss is None)
+        trainer.best, trainer.best_step = mean if counts else math.inf, trainer.step
         best = trainer.checkpoint()
         best.training = {}
         best.save(trainer.out / "best.pt")
-    else:
-        trainer.stale += 1
     # At once: a run that is killed before the next checkpoint must not go on with an older best, and take worse
     # weights for better ones.
     trainer.checkpoint().save(trainer.out / "last.pt")

@@ -31,9 +31,6 @@ from longhand_training.stopping import Stopped, StopSignals, heed_parent_only
 from longhand_training.text import DEFAULT_CHARACTERS, read_characters
 from longhand_training.trainer import Trainer
 
-# So few lines hold some ten errors at most, and a mean that moves by chance.
-_FEW_LINES = 20
-
 
 def train(options: argparse.Namespace) -> int:
     """Trains with the options of :mod:`longhand_training.train`; gives the exit status.
@@ -164,12 +161,12 @@ def _prepared(
         if not sets:
             ways = "--validate or --hold-out" if options.iam is None else "--validate or --validate-iam-ids"
             print(f"nothing to validate on: best.pt will be the last weights; name {ways}")
-        elif (count := sum(map(len, sets.values()))) < _FEW_LINES:
-            print(
-                f"validation lines: {count}, which are few: what becomes best.pt is partly chance "
-                "(last.pt holds the last weights)"
-            )
         trainer.validates_on(sets)
+        if sets and trainer.validates_on_few:
+            print(
+                f"validation lines: {sum(trainer.set_sizes.values())}, too few to tell whether training does good: "
+                "best.pt will be trained weights in any case"
+            )
     parameters = sum(p.numel() for p in trainer.network.parameters())
     print(f"{parameters / 1e6:.2f} M parameters on {device}, {torch.get_num_threads()} threads", flush=True)
     return trainer, batches, sets

@@ -23,6 +23,8 @@ from longhand_training.metrics import character_error_rate
 from longhand_training.replicas import Replicas
 from longhand_training.views import disagreement, two_views
 
+# Fewer hold some ten errors at most. One line or two are often read without any, before and after.
+FEW_LINES = 20
 # What a checkpoint keeps beside weights and optimiser.
 _COUNTERS = (
     "seconds",
@@ -196,6 +198,11 @@ class Trainer:
             texts = greedy_texts(network, samples, self.alphabet, self.device)
             rates[name] = character_error_rate([s.text for s in samples], texts)
         return rates
+
+    @property
+    def validates_on_few(self) -> bool:
+        """Whether the validation lines are so few that they tell better weights from worse by chance at most."""
+        return sum(self.set_sizes.values()) < FEW_LINES
 
     def summary(self) -> str:
         """What ``best.pt`` holds, in words for the end of a run."""

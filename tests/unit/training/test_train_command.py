@@ -31,6 +31,7 @@ from longhand_training.loop import run
 from longhand_training.stopping import StopSignals
 from longhand_training.text import read_characters
 from longhand_training.train import _parser
+from longhand_training.trainer import FEW_LINES
 
 
 def test_fine_tuning_keeps_the_weights_that_it_began_from_until_others_read_better(
@@ -42,7 +43,7 @@ def test_fine_tuning_keeps_the_weights_that_it_began_from_until_others_read_bett
     rates = iter([0.1, 0.5, 0.4, 0.3])
     monkeypatch.setattr(trainer, "validate", lambda sets: {"own": next(rates)})
     samples = bars()
-    trainer.validates_on({"own": samples})
+    trainer.validates_on({"own": samples * FEW_LINES})
     assert run(trainer, itertools.repeat(collate(samples, ALPHABET)), {"own": samples}, 1e6, StopSignals())
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if ":" in line] == [
@@ -59,6 +60,23 @@ def test_fine_tuning_keeps_the_weights_that_it_began_from_until_others_read_bett
     assert (first["step"], first["cer_own"], "loss" in first) == ("0", "0.1", False)
     assert [row["step"] for row in others] == ["1", "2", "3"]
     assert all("loss" in row for row in others)
+
+
+def test_few_validation_lines_keep_no_weights_that_have_learned_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = bars()
+    for count, step in ((FEW_LINES - 1, 2), (FEW_LINES, 0)):
+        trainer = tiny_trainer(tmp_path / str(count), lines=6, validate_every=1e-6)
+        trainer.initialise(tiny_trainer(tmp_path / "start", seed=5).checkpoint())
+        trainer.validates_on({"own": [samples[0]] * count})
+        rates = iter([0.0, 0.01, 0.01, 0.02])
+        monkeypatch.setattr(trainer, "validate", lambda sets, rates=rates: {"own": next(rates)})
+        assert run(
+            trainer, itertools.repeat(collate(samples, ALPHABET)), {"own": samples}, 1e6, StopSignals()
+        )
+        assert trainer.best_step == step
+        assert trainer.stale == (2 if step else 3)
 
 
 def test_the_end_tells_which_weights_are_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
