@@ -41,10 +41,8 @@ def decode_grey(data: bytes, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> NDAr
     _check_size(header, limits)
     plain = header.channels < 4 and header.bits == 8
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED
-    try:
-        pixels = cv2.imdecode(np.frombuffer(header.payload, np.uint8), flags)
-    except (cv2.error, MemoryError):
-        pixels = None
+    is_whole = header.proof is None or _decode(header.proof, cv2.IMREAD_UNCHANGED) is not None
+    pixels = _decode(header.payload, flags) if is_whole else None
     # A TIFF comes turned already.
     as_told = (header.height, header.width), (header.width, header.height)
     if pixels is None or pixels.shape[:2] not in as_told:
@@ -52,6 +50,13 @@ def decode_grey(data: bytes, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> NDAr
             f"damaged {header.kind} image: its {header.width}x{header.height} pixels cannot be decoded"
         )
     return _orient(_to_grey(pixels, header), header.orientation)
+
+
+def _decode(data: bytes, flags: int) -> _Pixels | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, MemoryError):
+        return None
 
 
 def check_file_size(data: bytes, limits: ImageLimits) -> None:
@@ -88,6 +93,8 @@ def _to_grey(pixels: _Pixels, header: ImageHeader) -> NDArray[np.uint8]:
 
 def _strip_to_grey(strip: _Pixels, header: ImageHeader, white: int) -> NDArray[np.uint8]:
     """Grey values of some rows: ``white`` to 255, transparent parts to white, colour to luma."""
+    if header.inverted:
+        strip = white - strip
     clear = None if header.transparent_grey is None else strip == header.transparent_grey
     if white != _WHITE:
         strip = ((strip.astype(np.uint32) * _WHITE + white // 2) // white).astype(np.uint8)
@@ -97,7 +104,7 @@ def _strip_to_grey(strip: _Pixels, header: ImageHeader, white: int) -> NDArray[n
             grey[clear] = _WHITE
         return grey
     luma: NDArray[np.uint8] = cv2.cvtColor(strip[:, :, :3], cv2.COLOR_BGR2GRAY).astype(np.uint8)
-    if strip.shape[2] < 4:
+    if min(header.channels, strip.shape[2]) < 4:
         return luma
     opacity = strip[:, :, 3].astype(np.uint16)
     ink = luma.astype(np.uint16)

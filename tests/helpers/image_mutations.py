@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import Image
 
 from helpers import image_samples as samples
@@ -54,12 +55,16 @@ def seeds() -> list[bytes]:
         (alpha, "TIFF", {}),
         (deep, "TIFF", {"compression": "tiff_lzw"}),
         (colour, "TIFF", {"compression": "tiff_deflate"}),
-        (grey, "TIFF", {"compression": "packbits"}),
+        (grey, "TIFF", {"compression": "packbits", "tiffinfo": {278: 5}}),
         (levels, "TIFF", {"compression": "group3"}),
         (levels, "TIFF", {"compression": "group4"}),
         (alpha, "BMP", {}),
     ]
-    files = []
+    files = [
+        samples.tiled_tiff(97, 41, 32, 16, samples=1, bits=8),
+        samples.tiff_of(samples.line_pixels(97, 41), 0),
+        samples.bitfield_bmp(np.asarray(alpha), (0xFF, 0xFF00, 0xFF0000, 0xFF000000)),
+    ]
     for image, kind, options in sorts:
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)

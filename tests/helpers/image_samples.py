@@ -104,6 +104,20 @@ def plain_tiff(width: int, height: int, **changed: int | tuple[int, int]) -> byt
     return tiff(fields, bytes(min(width * height, 1 << 20)))
 
 
+def tiff_of(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], photometric: int, extra: int | None = None
+) -> bytes:
+    """An uncompressed TIFF of these samples: (H, W) or (H, W, S); ``extra`` is what the fourth one is said to be."""
+    height, width, samples = (*pixels.shape, 1)[:3]
+    bits = 8 * pixels.itemsize
+    fields = [(256, 4, 1, width), (257, 4, 1, height), (259, 3, 1, 1), (262, 3, 1, photometric)]
+    fields += [(277, 3, 1, samples), (278, 4, 1, height), (279, 4, 1, pixels.nbytes)]
+    fields += [] if extra is None else [(338, 3, 1, extra)]
+    start = 8 + 2 + 12 * (len(fields) + 2) + 4
+    fields += [(258, 3, samples, bits if samples == 1 else start), (273, 4, 1, start + 2 * samples)]
+    return tiff(sorted(fields), struct.pack(f"<{samples}H", *[bits] * samples) + pixels.tobytes())
+
+
 def tiff_of_two_sizes(first: int, second: int) -> bytes:
     """A deflated TIFF that states two widths and two heights; what it holds is of the first ones."""
     pixels = packed_zeros(first * first)
@@ -180,6 +194,14 @@ def bmp(width: int, height: int, bits: int = 24, compression: int = 0, body: byt
     return b"BM" + struct.pack("<IHHI", 54 + len(body), 0, 0, 54) + header + body
 
 
+def bitfield_bmp(pixels: NDArray[np.uint8], masks: tuple[int, int, int, int]) -> bytes:
+    """A BMP (BITMAPV4HEADER) of pixels of 4 bytes, whose red, green, blue and opacity lie where the masks say."""
+    height, width, _ = pixels.shape
+    header = struct.pack("<IiiHHIIiiII", 108, width, -height, 1, 32, 3, 0, 0, 0, 0, 0)
+    header += struct.pack("<4I", *masks) + bytes(52)
+    return b"BM" + struct.pack("<IHHI", 122 + pixels.nbytes, 0, 0, 122) + header + pixels.tobytes()
+
+
 def progressive_jpeg_of_scans(width: int, height: int, extra: int) -> bytes:
     """A progressive JPEG with its last scan repeated ``extra`` times: little data, much work."""
     noise = np.random.default_rng(3).integers(0, 255, (height // 8, width // 8), np.uint8)
@@ -204,6 +226,10 @@ def costly_images() -> dict[str, bytes]:
         ),
         "JPEG of 20 scans": progressive_jpeg_of_scans(width, height, 10),
         "TIFF of tiles larger than the picture": tiled_tiff(2_000, 500, 1_024, 1_024),
+        "TIFF of small tiles": tiled_tiff(1_296, 1_600, 16, 16, bits=8),
         "JPEG with much EXIF": jpeg_of_exif_bomb(),
-        "deflated RGBA TIFF": encode(Image.merge("RGBA", [alpha] * 4), "TIFF", compression="tiff_deflate"),
+        **{
+            f"RGBA TIFF, {packing}": encode(Image.merge("RGBA", [alpha] * 4), "TIFF", compression=packing)
+            for packing in ("tiff_deflate", "tiff_lzw")
+        },
     }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from longhand_server import image as image_module
+from longhand_server import ink as ink_module
 from longhand_server.config import LineFormat
 from longhand_server.errors import InvalidImageError
 from longhand_server.image import LineImage, load_line_image, normalise_line
@@ -200,13 +200,13 @@ def test_a_large_scan_is_looked_at_closely_only_where_its_text_is_small(
     grey = cv2.resize(bars(0.3)[15:85], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     grey = cv2.copyMakeBorder(grey, margin // 2, margin - margin // 2, 0, 0, cv2.BORDER_REPLICATE)
     looks = []
-    find_ink = image_module._ink
+    find_ink = ink_module.find_ink
 
     def noted(work: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         looks.append(work.shape[0])
         return find_ink(work)
 
-    monkeypatch.setattr(image_module, "_ink", noted)
+    monkeypatch.setattr(ink_module, "find_ink", noted)
     image = normalise_line(np.asarray(grey, np.uint8), LINE)
     assert looks == rows
     assert len(rows_with_ink(image.pixels)) > 0.85 * LINE.height

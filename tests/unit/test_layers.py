@@ -62,6 +62,7 @@ SERVER_ORDER = [
     "alphabet",
     "image_formats",
     "image_file",
+    "ink",
     "image",
     "network",
     "bundle",

@@ -22,8 +22,10 @@ class ImageHeader:
         bits: Bits a sample once decoded, 8 or 16.
         orientation: EXIF orientation, 1 (upright) to 8, still to be applied.
         payload: The bytes to decode: the file, or the part of it that matters.
+        proof: Bytes of an image that decodes only where the payload is whole, if OpenCV does not tell by the payload.
         passes: How often the decoder walks over the whole picture (scans of a JPEG).
         premultiplied: Whether colours come decoded already multiplied by their opacity.
+        inverted: Whether samples come decoded with 0 for white.
         transparent_grey: The grey level, as decoded, that stands for transparency, if any does.
     """
 
@@ -34,8 +36,10 @@ class ImageHeader:
     bits: int
     orientation: int
     payload: bytes
+    proof: bytes | None = None
     passes: int = 1
     premultiplied: bool = False
+    inverted: bool = False
     transparent_grey: int | None = None
 
 

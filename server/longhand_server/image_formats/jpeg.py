@@ -12,7 +12,7 @@ _KIND = "JPEG"
 _MAX_SEGMENTS = 10_000
 _EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
 _READ_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, Huffman coded
-_OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+_OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7)  # 0xF7: JPEG-LS
 _STANDALONE = (0x01, *range(0xD0, 0xD8))
 # In coded data 0xFF is followed by 0 (stuffing) or a restart mark; anything else ends the scan.
 _SCAN_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
@@ -33,11 +33,11 @@ def read(data: bytes) -> ImageHeader:
             return _header(data, frame, orientation or 1, scans)
         if marker in _STANDALONE:
             continue
+        if marker in _OTHER_FRAMES:
+            raise unsupported(_KIND, "lossless, hierarchical or arithmetic coding")
         length = unsigned(data, at, 2, "big", _KIND)
         if length < 2 or at + length > len(data):
             raise truncated(_KIND, f"a segment of {length} bytes does not fit into the file")
-        if marker in _OTHER_FRAMES:
-            raise unsupported(_KIND, "lossless, hierarchical or arithmetic coding")
         if marker in _READ_FRAMES:
             if frame is not None:
                 raise damaged(_KIND, "it has two frames")

@@ -65,9 +65,11 @@ def _sift_chunks(data: bytes) -> tuple[list[bytes], int]:
         name = data[at + 4 : at + 8]
         end = at + 12 + length
         if end > len(data):
-            there = max(0, len(data) - at - 12)
+            there = max(0, len(data) - at - 8)
             label = name.decode("ascii", "replace") if name.isalpha() else "?"
-            raise truncated(_KIND, f"chunk {label} claims {length} bytes, {there} are there")
+            raise truncated(
+                _KIND, f"chunk {label} claims {length} bytes and 4 of checksum, {there} are there"
+            )
         if name in _KEPT:
             kept.append(data[at:end])
         elif name == b"acTL" and unsigned(data, at + 8, 4, "big", _KIND) > 1:

@@ -167,6 +167,81 @@ def test_what_opencv_cannot_decode_is_damaged(
         decode_grey(samples.encode(Image.fromarray(_GREY), "PNG"))
 
 
+_OPACITY = np.where(np.arange(61) % 3 == 0, 0, np.where(np.arange(61) % 3 == 1, 128, 255)).astype(np.uint8)
+_OPACITY = np.broadcast_to(_OPACITY, _GREY.shape).copy()
+_SHOWN = np.round(255 - _OPACITY * ((255 - _GREY) / 255)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("scale", [1, 257])
+@pytest.mark.parametrize("extra", [0, 1, 2])
+def test_the_fourth_sample_of_a_tiff_is_opacity_where_it_is_said_to_be(extra: int, scale: int) -> None:
+    colour = np.round(_GREY * (_OPACITY / 255)).astype(np.uint8) if extra == 1 else _GREY
+    pixels = np.dstack([colour, colour, colour, _OPACITY]) * np.asarray(
+        scale, np.uint8 if scale == 1 else np.uint16
+    )
+    _assert_close(decode_grey(samples.tiff_of(pixels, 2, extra)), _SHOWN if extra else _GREY)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_in_which_0_is_white(bits: int) -> None:
+    inverted = (255 - _GREY).astype(np.uint8)
+    pixels = inverted if bits == 8 else inverted.astype(np.uint16) * 257
+    _assert_close(decode_grey(samples.tiff_of(pixels, 0)), _GREY, 0)
+
+
+def test_the_stated_size_of_uncompressed_strips_may_be_wrong_where_it_does_not_matter() -> None:
+    whole = samples.tiff_of(_GREY, 1)
+    for stated in (0, 5, _GREY.nbytes + 1_000):
+        data = whole.replace(
+            struct.pack("<HHII", 279, 4, 1, _GREY.nbytes), struct.pack("<HHII", 279, 4, 1, stated)
+        )
+        assert data != whole
+        assert np.array_equal(decode_grey(data), _GREY), stated
+
+
+@pytest.mark.parametrize("width", [61, 7, 16])
+@pytest.mark.parametrize(
+    ("packing", "fill_order"),
+    [("raw", 1), ("tiff_lzw", 1), ("tiff_lzw", 2), ("tiff_deflate", 1), ("packbits", 1)],
+)
+def test_tiffs_of_odd_widths_and_strips(packing: str, fill_order: int, width: int) -> None:
+    levels = _GREY[:, :width] > 128
+    for image in (
+        Image.fromarray(_GREY[:, :width]),
+        Image.fromarray(levels),
+        _colour().crop((0, 0, width, 37)),
+    ):
+        for rows in (1, 5, 37):
+            options = {278: rows, 266: fill_order}
+            data = samples.encode(image, "TIFF", compression=packing, tiffinfo=options, strip_size=1)
+            _assert_close(decode_grey(data), _on_white(image))
+
+
+def test_packed_tiles() -> None:
+    tiles = samples.tiled_tiff(130, 40, 16, 32, samples=1, bits=8)
+    assert decode_grey(tiles).shape == (40, 130)
+    assert not decode_grey(tiles).any()
+
+
+_BGRX = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+
+
+def test_a_bmp_whose_header_states_opacity_shows_white_paper() -> None:
+    pixels = np.dstack([_GREY, _GREY, _GREY, _OPACITY])
+    _assert_close(decode_grey(samples.bitfield_bmp(pixels, _BGRX)), _SHOWN)
+    # Not said to be opacity, or none of it opaque.
+    _assert_close(decode_grey(samples.bitfield_bmp(pixels, (*_BGRX[:3], 0))), _GREY)
+    pixels[:, :, 3] = 0
+    _assert_close(decode_grey(samples.bitfield_bmp(pixels, _BGRX)), _GREY)
+
+
+def test_exif_that_ends_with_its_last_field_turns_the_picture() -> None:
+    exif = b"Exif\x00\x00" + struct.pack("<2sHIHHHII", b"II", 42, 8, 1, 274, 3, 1, 6)
+    data = samples.encode(Image.fromarray(_GREY), "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif
+    _assert_close(decode_grey(data[:2] + segment + data[2:]), np.rot90(_GREY, -1), tolerance=30)
+
+
 def test_a_tiff_with_more_sizes_than_strips_is_refused() -> None:
     data = bytearray(samples.encode(Image.fromarray(_GREY), "TIFF"))
     at = data.rindex(struct.pack("<HHI", 279, 4, 1))  # one size, written as LONG
