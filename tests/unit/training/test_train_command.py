@@ -7,7 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,14 +34,19 @@ from longhand_training.train import _parser
 from longhand_training.trainer import FEW_LINES
 
 
+def reading_wrongly(*rates: float) -> Callable[[object], dict[str, float]]:
+    """Validates with these error rates, one after the other."""
+    each = iter(rates)
+    return lambda sets: {"own": next(each)}
+
+
 def test_fine_tuning_keeps_the_weights_that_it_began_from_until_others_read_better(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = tiny_trainer(tmp_path / "start", seed=5).checkpoint()
     trainer = tiny_trainer(tmp_path / "tuned", lines=6, validate_every=1e-6)
     trainer.initialise(start)
-    rates = iter([0.1, 0.5, 0.4, 0.3])
-    monkeypatch.setattr(trainer, "validate", lambda sets: {"own": next(rates)})
+    monkeypatch.setattr(trainer, "validate", reading_wrongly(0.1, 0.5, 0.4, 0.3))
     samples = bars()
     trainer.validates_on({"own": samples * FEW_LINES})
     assert run(trainer, itertools.repeat(collate(samples, ALPHABET)), {"own": samples}, 1e6, StopSignals())
@@ -70,8 +75,7 @@ def test_few_validation_lines_keep_no_weights_that_have_learned_less(
         trainer = tiny_trainer(tmp_path / str(count), lines=6, validate_every=1e-6)
         trainer.initialise(tiny_trainer(tmp_path / "start", seed=5).checkpoint())
         trainer.validates_on({"own": [samples[0]] * count})
-        rates = iter([0.0, 0.01, 0.01, 0.02])
-        monkeypatch.setattr(trainer, "validate", lambda sets, rates=rates: {"own": next(rates)})
+        monkeypatch.setattr(trainer, "validate", reading_wrongly(0.0, 0.01, 0.01, 0.02))
         assert run(
             trainer, itertools.repeat(collate(samples, ALPHABET)), {"own": samples}, 1e6, StopSignals()
         )
@@ -85,8 +89,8 @@ def test_the_end_tells_which_weights_are_best(tmp_path: Path, monkeypatch: pytes
         trainer = tiny_trainer(tmp_path / str(begun_from), lines=6, validate_every=1e-6)
         if begun_from:
             trainer.initialise(tiny_trainer(tmp_path / "start", seed=5).checkpoint())
-        rates = iter([*([0.6] if begun_from else []), 0.5, 0.4, 0.45])
-        monkeypatch.setattr(trainer, "validate", lambda sets, rates=rates: {"own": next(rates)})
+        rates = [*([0.6] if begun_from else []), 0.5, 0.4, 0.45]
+        monkeypatch.setattr(trainer, "validate", reading_wrongly(*rates))
         trainer.validates_on({"own": samples})
         assert run(
             trainer, itertools.repeat(collate(samples, ALPHABET)), {"own": samples}, 1e6, StopSignals()
@@ -116,8 +120,7 @@ def test_a_run_that_is_killed_goes_on_with_the_best_that_it_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = tiny_trainer(tmp_path, lines=8, validate_every=1e-6, checkpoint_every=1000.0)
-    rates = iter([0.5, 0.1, 0.4])
-    monkeypatch.setattr(trainer, "validate", lambda sets: {"own": next(rates)})
+    monkeypatch.setattr(trainer, "validate", reading_wrongly(0.5, 0.1, 0.4))
     samples = bars()
 
     def batches() -> Iterator[Batch]:
