@@ -17,18 +17,25 @@ TRAINING := $(VENV)/.stamp-training
 CONFIGURATION := setup.py pyproject.toml constraints.txt decoder_ext/kenlm_build.py
 PROTOS := $(wildcard proto/longhand/*/*.proto)
 CXX_SOURCES := $(wildcard decoder_ext/src/*.cc decoder_ext/src/*.h decoder_ext/include/longhand_decoder/*.h)
+CXX_TABLES := $(wildcard decoder_ext/src/*.inc)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
+# At most 80 columns; what stands in brackets is typed as one and stays on one line.
 .PHONY: help
 help: ## this list
-	@for file in $(MAKEFILE_LIST); do \
-	    if [ "$$file" = Makefile ]; then echo "make ..."; else printf '\n%s:\n' "$$file"; fi; \
-	    sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' "$$file" | \
-	        while IFS='|' read -r name text; do printf '  %-16s %s\n' "$$name" "$$text"; done; \
-	done
+	@awk 'FNR == 1 { print(NR == 1 ? "make ..." : "\n" FILENAME ":") } \
+	    /^[a-z][a-z-]*:.*## / { \
+	        line = sprintf("  %-16s", substr($$0, 1, index($$0, ":") - 1)); \
+	        for (text = substr($$0, index($$0, "## ") + 3); text != ""; text = substr(text, length(word) + 2)) { \
+	            match(text, /^\[[^]]*\]|^[^ ]*/); word = substr(text, 1, RLENGTH); \
+	            if (length(line) + 1 + length(word) > 80) { print line; line = sprintf("%18s", "") } \
+	            line = line " " word \
+	        } \
+	        print line \
+	    }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(RUNTIME) ## read one handwritten line end to end [IMAGE=path.png]
@@ -74,7 +81,7 @@ clean: ## remove .venv and what was built; runs/ stays
 $(PY):
 	@.ci/install environment "$(PYTHON)" $(VENV)
 
-$(RUNTIME): $(CONFIGURATION) $(PROTOS) $(CXX_SOURCES) | $(PY)
+$(RUNTIME): $(CONFIGURATION) $(PROTOS) $(CXX_SOURCES) $(CXX_TABLES) | $(PY)
 	@if [ -n "$(filter $(CONFIGURATION),$?)" ]; then .ci/install package $(VENV) server; \
 	else .ci/install rebuild $(VENV); fi
 	@touch $@

@@ -6,9 +6,15 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # The networks of tests are too small to gain from PyTorch's threads, which wait for each other on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# On a busy machine an example takes longer than Hypothesis allows by itself (200 ms), whatever is tested; a test that
+# hangs is ended by pytest's own timeout.
+settings.register_profile("longhand", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("longhand")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Self, TypeVar
 
@@ -14,11 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
 from longhand_client.aio_stream import AsyncRecognitionStream, is_being_cancelled
+from longhand_client.base import ClientBase
 from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
-from longhand_client.checks import seconds, whole_number
-from longhand_client.connection import DEFAULT_ADDRESS, LONGEST_S, Connection, Tls
+from longhand_client.connection import Connection
 from longhand_client.errors import client_closed, from_rpc_error
-from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
+from longhand_client.images import ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
     Model,
@@ -27,7 +27,6 @@ from longhand_client.results import (
     model_from_proto,
     transcription_from_proto,
 )
-from longhand_client.stream import StreamSettings
 
 _Answer = TypeVar("_Answer")
 
@@ -44,20 +43,10 @@ def open_channel(connection: Connection) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(target, credentials, options)
 
 
-class AsyncRecognizerClient:
+class AsyncRecognizerClient(ClientBase[grpc.aio.Channel]):
     """Reads handwritten lines with a Longhand server, for asyncio. All its calls belong to one event loop.
 
-    Args:
-        address: "host", "host:port" or "unix:path", or several of them, among which calls take turns.
-        timeout_s: seconds that a call may take, its retries included.
-        tls: encryption; None = plain text.
-        token: sent as a bearer token; None = none.
-        retries: how often a call is tried again while the server is unavailable or full; 0 = never.
-        keepalive_s: seconds of silence after which a call in progress pings the server.
-        max_image_bytes: larger image files are refused before they are sent.
-
-    Raises:
-        ValueError: an address, a token or a number that makes no sense.
+    Its arguments are those of :class:`longhand_client.base.ClientBase`.
 
     Example:
         >>> import asyncio
@@ -69,40 +58,21 @@ class AsyncRecognizerClient:
         True
     """
 
-    def __init__(
-        self,
-        address: str | Sequence[str] = DEFAULT_ADDRESS,
-        *,
-        timeout_s: float = 30.0,
-        tls: Tls | None = None,
-        token: str | None = None,
-        retries: int = 3,
-        keepalive_s: float = 30.0,
-        max_image_bytes: int = MAX_IMAGE_BYTES,
-    ) -> None:
-        self._connection = Connection(
-            address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
-        )
-        self._timeout_s = seconds("timeout_s", timeout_s, LONGEST_S)
-        self._max_image_bytes = whole_number("max_image_bytes", max_image_bytes, 1)
-        self._closed = False
+    def _prepare(self, channel: grpc.aio.Channel | None) -> None:
+        self._given_channel = channel
         self._streams: set[AsyncRecognitionStream] = set()
-        self._connection.target()  # makes sense, or raises
+        if channel is None:
+            self._connection.target()  # makes sense, or raises
 
     # Opened by the first call: a channel belongs to the event loop that runs where it is opened, and a client may be
     # made before there is one.
     @functools.cached_property
     def _channel(self) -> grpc.aio.Channel:
-        return open_channel(self._connection)
+        return open_channel(self._connection) if self._given_channel is None else self._given_channel
 
     @functools.cached_property
     def _stub(self) -> rpc.RecognitionServiceAsyncStub:
         return rpc.RecognitionServiceStub(self._channel)
-
-    @property
-    def address(self) -> str:
-        """The address as it was given."""
-        return self._connection.name
 
     async def recognize(
         self,
@@ -156,16 +126,7 @@ class AsyncRecognizerClient:
         """
         if self._closed:
             raise client_closed()
-        config = pb.StreamingRecognizeConfig(options=options_to_proto(options), group_answers=True)
-        settings = StreamSettings(
-            config=pb.StreamingRecognizeRequest(config=config),
-            address=self._connection.described,
-            look_ahead=look_ahead,
-            ordered=ordered,
-            retries=self._connection.retries,
-            max_image_bytes=self._max_image_bytes,
-            timeout_s=self._timeout_s,
-        )
+        settings = self._stream_settings(options, ordered=ordered, look_ahead=look_ahead)
         stream = AsyncRecognitionStream(
             lambda: self._stub.StreamingRecognize(metadata=self._connection.metadata), images, settings
         )
@@ -213,8 +174,9 @@ class AsyncRecognizerClient:
         if self._closed:
             raise client_closed()
         try:
-            timeout_s = self._timeout_s if timeout_s is None else seconds("timeout_s", timeout_s, LONGEST_S)
-            return await method(request, timeout=timeout_s, metadata=self._connection.metadata)
+            return await method(
+                request, timeout=self._seconds_of_call(timeout_s), metadata=self._connection.metadata
+            )
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._connection.described) from error
         except asyncio.CancelledError:

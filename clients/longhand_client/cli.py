@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from longhand_client.command.services import COMMANDS
 from longhand_client.command.standard_streams import allow_every_character, open_closed_streams
 
 _HOW_TO_START = "start one with `make serve` or `python -m longhand_server`, or read with --local"
+_WHERE_ONE_IS = "say with --address HOST:PORT where one is"  # the server's code is not everywhere
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,9 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_closed_streams()
     allow_every_character()
     command = COMMANDS.get(arguments[0]) if arguments else None
-    return run_program(
-        "longhand", lambda: command(arguments[1:]) if command else read(arguments), _HOW_TO_START
-    )
+    hint = _HOW_TO_START if importlib.util.find_spec("longhand_server") else _WHERE_ONE_IS
+    return run_program("longhand", lambda: command(arguments[1:]) if command else read(arguments), hint)
 
 
 if __name__ == "__main__":

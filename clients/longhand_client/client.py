@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -10,11 +10,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc as rpc
+from longhand_client.base import ClientBase
 from longhand_client.batch import fill_batch, named_as_batch, place_outcomes
-from longhand_client.checks import seconds, whole_number
-from longhand_client.connection import DEFAULT_ADDRESS, LONGEST_S, Connection, Tls
+from longhand_client.connection import Connection
 from longhand_client.errors import client_closed, from_rpc_error
-from longhand_client.images import MAX_IMAGE_BYTES, ImageSource, image_bytes
+from longhand_client.images import ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions, options_to_proto
 from longhand_client.results import (
     Model,
@@ -23,27 +23,15 @@ from longhand_client.results import (
     model_from_proto,
     transcription_from_proto,
 )
-from longhand_client.stream import RecognitionStream, StreamCall, StreamSettings
+from longhand_client.stream import RecognitionStream, StreamCall
 
 _Answer = TypeVar("_Answer")
 
 
-class RecognizerClient:
+class RecognizerClient(ClientBase[grpc.Channel]):
     """Reads handwritten lines with a Longhand server. Threads may share one client.
 
-    Args:
-        address: "host", "host:port" or "unix:path", or several of them, among which calls take turns.
-        timeout_s: seconds that a call may take, its retries included.
-        tls: encryption; None = plain text.
-        token: sent as a bearer token; None = none.
-        retries: how often a call is tried again while the server is unavailable or full; 0 = never.
-        keepalive_s: seconds of silence after which a call in progress pings the server.
-        max_image_bytes: larger image files are refused before they are sent.
-        channel: a channel of one's own, such as one with interceptors; the address then only names it in messages,
-            and encryption, keepalive and the retries of single calls are its own affair. Closed with the client.
-
-    Raises:
-        ValueError: an address, a token or a number that makes no sense.
+    Its arguments are those of :class:`longhand_client.base.ClientBase`.
 
     Example:
         >>> from longhand_client import RecognizerClient
@@ -52,31 +40,9 @@ class RecognizerClient:
         True
     """
 
-    def __init__(
-        self,
-        address: str | Sequence[str] = DEFAULT_ADDRESS,
-        *,
-        timeout_s: float = 30.0,
-        tls: Tls | None = None,
-        token: str | None = None,
-        retries: int = 3,
-        keepalive_s: float = 30.0,
-        max_image_bytes: int = MAX_IMAGE_BYTES,
-        channel: grpc.Channel | None = None,
-    ) -> None:
-        self._connection = Connection(
-            address=address, tls=tls, token=token, retries=retries, keepalive_s=keepalive_s
-        )
-        self._timeout_s = seconds("timeout_s", timeout_s, LONGEST_S)
-        self._max_image_bytes = whole_number("max_image_bytes", max_image_bytes, 1)
-        self._closed = False
+    def _prepare(self, channel: grpc.Channel | None) -> None:
         self._channel = _open_channel(self._connection) if channel is None else channel
         self._stub = rpc.RecognitionServiceStub(self._channel)
-
-    @property
-    def address(self) -> str:
-        """The address as it was given."""
-        return self._connection.name
 
     def recognize(
         self,
@@ -167,17 +133,7 @@ class RecognizerClient:
             ...     [outcome.index for outcome in client.recognize_stream(images)]
             [0, 1, 2]
         """
-        config = pb.StreamingRecognizeConfig(options=options_to_proto(options), group_answers=True)
-        settings = StreamSettings(
-            config=pb.StreamingRecognizeRequest(config=config),
-            address=self._connection.described,
-            look_ahead=look_ahead,
-            ordered=ordered,
-            retries=self._connection.retries,
-            max_image_bytes=self._max_image_bytes,
-            timeout_s=self._timeout_s,
-        )
-
+        settings = self._stream_settings(options, ordered=ordered, look_ahead=look_ahead)
         if self._closed:
             raise client_closed()
 
@@ -241,8 +197,9 @@ class RecognizerClient:
         if self._closed:
             raise client_closed()
         try:
-            timeout_s = self._timeout_s if timeout_s is None else seconds("timeout_s", timeout_s, LONGEST_S)
-            return method(request, timeout=timeout_s, metadata=self._connection.metadata)
+            return method(
+                request, timeout=self._seconds_of_call(timeout_s), metadata=self._connection.metadata
+            )
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._connection.described) from error
 

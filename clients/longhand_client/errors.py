@@ -34,8 +34,9 @@ _TLS_FAILURES = {
     "WRONG_VERSION_NUMBER": "the server there does not speak TLS",
     "Failed to create security handshaker": "the certificates or the key given here are unusable",
 }
-# What it says where the server hangs up at once.
+# What it says where the server hangs up at once, and where it speaks something else, such as HTTP/1.
 _CLOSED = "Socket closed"
+_NO_GRPC = "Failed parsing HTTP/2"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -178,7 +179,10 @@ def _from_call(
         message = unquote(message.rpartition("last error: ")[2].removeprefix("UNKNOWN: "))
         if _CLOSED in message:
             message += ": it may ask for TLS, or for a certificate of this client's"
-        message = f"no Longhand server answers at {address} ({message})"
+        fault = f"no Longhand server answers at {address}"
+        if _NO_GRPC in message:
+            fault = f"what answers at {address} is no Longhand server"
+        message = f"{fault} ({message})"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         # gRPC itself refuses a message over the size limit; waiting would not help.
         return InvalidImageError(f"the image is too large for the server: {message}", code=code.name)

@@ -59,9 +59,9 @@ class Beam {
         std::numeric_limits<float>::infinity();  // the longer prefix is in the beam itself
     static bool unknown(float gain) { return gain != gain; }
     // The column of a label; columns are given out as labels come up.
-    std::uint32_t column(std::uint32_t label) {
-        const std::uint32_t known = column_of_[label];
-        return known != kNoColumn ? known : new_column(label);
+    std::uint32_t column(std::uint32_t of) {
+        const std::uint32_t known = column_of_[of];
+        return known != kNoColumn ? known : new_column(of);
     }
     float& gain(std::uint32_t slot, std::uint32_t column) { return gains_[slot * stride_ + column]; }
 

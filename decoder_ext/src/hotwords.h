@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "lexicon.h"
@@ -22,7 +22,7 @@ namespace longhand {
 // lose it.
 class HotwordAutomaton {
   public:
-    static constexpr std::uint32_t kRoot = 0;
+    static constexpr std::uint32_t kRoot = Lexicon::kRoot;
 
     HotwordAutomaton() : HotwordAutomaton({}, WordSplitting::kLetters) {}
     // Of hotwords with the same text the dearest counts. Throws std::invalid_argument.
@@ -42,24 +42,23 @@ class HotwordAutomaton {
     bool boundary(char32_t last, char32_t next) const;
 
   private:
+    // Where a node of the tree hangs, and the boost of the hotword that ends at it.
+    struct Origin {
+        std::uint32_t parent = kRoot;
+        char32_t character = 0;
+        std::optional<double> boost;
+    };
     struct Node {
         std::uint32_t failure = kRoot;  // the longest proper suffix that may begin a match
-        std::uint32_t depth = 0;
-        char32_t character = 0;
-        double boost = 0.0;  // of the hotword that ends exactly here
         double paid = 0.0;
         double credit = 0.0;
     };
-    static std::uint64_t key(std::uint32_t node, char32_t c) {
-        return (static_cast<std::uint64_t>(node) << 32) | c;
-    }
-    std::uint32_t child(std::uint32_t node, char32_t c) const;
-    void add(const std::u32string& text, double boost);
-    void link();
+    void add(const std::u32string& text, double boost, std::vector<Origin>& origins);
+    void link(const std::vector<Origin>& origins);
 
     WordSplitting splitting_;
-    std::vector<Node> nodes_;
-    std::unordered_map<std::uint64_t, std::uint32_t> children_;
+    Lexicon tree_;             // of the hotwords as they stand, phrases too: its nodes are the states
+    std::vector<Node> nodes_;  // per state
     double largest_credit_ = 0.0;
     Lexicon lexicon_;
 };

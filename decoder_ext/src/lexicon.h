@@ -1,6 +1,7 @@
 // The tree of the known words: says at once when no word begins like this.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -42,6 +43,9 @@ class Lexicon {
         const bool has_own = character < own_.size() && own_[character] != kShared;
         return has_own ? own_[character] : kShared + character;
     }
+
+    // How many nodes there are, the root included. They are numbered in breadth-first order.
+    std::size_t size() const { return symbols_.size(); }
 
     // The node one character further; kDead if there is none or `node` is dead.
     std::uint32_t step(std::uint32_t node, Symbol symbol) const {

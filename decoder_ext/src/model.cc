@@ -248,14 +248,14 @@ const PreparedOptions& PreparedOptions::for_capitals(const DecoderModel& folded)
 void PreparedOptions::read_shift() {
     const std::vector<float>& priors = model->log_priors;
     const bool without_priors = !priors.empty() && options.prior_weight > 0 && uses_characters;
-    const bool folds = model->letter_case == LetterCase::kOther;
-    if (!without_priors && !folds) return;
+    const bool in_capitals = model->letter_case == LetterCase::kOther;
+    if (!without_priors && !in_capitals) return;
     const double power = without_priors ? options.prior_weight * options.character_weight : 0.0;
     for (std::uint32_t label = 0; label < model->labels.size(); ++label) {
         const double prior = without_priors ? priors[label] : 0.0;
         const double counts = classes[label] == CharacterClass::kDigit ? options.figures_weight : 1.0;
         shift.push_back(static_cast<float>(counts * power * options.temperature * prior));
-        if (folds && model->labels.is_small(label)) shift.back() += kSmallLetterShift;
+        if (in_capitals && model->labels.is_small(label)) shift.back() += kSmallLetterShift;
     }
 }
 

@@ -26,6 +26,7 @@ def search(
     beam_width: int,
     beam_threshold: float,
     token_threshold: float,
+    credit: Callable[[Prefix], float] = lambda prefix: 0.0,
 ) -> dict[Prefix, float]:
     """log P(prefix | x) of the prefixes in the beam at the end.
 
@@ -38,6 +39,7 @@ def search(
         beam_width: prefixes kept after a frame.
         beam_threshold: relative to the best prefix.
         token_threshold: of the labels that may begin a new prefix.
+        credit: what of a prefix's score does not count where it is the best one (`beam_threshold`).
     """
     blank = list(labels).index("")
     beam: dict[Prefix, tuple[float, float]] = {(): (0.0, -math.inf)}
@@ -52,7 +54,7 @@ def search(
                     longer = (*prefix, token)
                     if longer not in beam:
                         kept[longer] = (-math.inf, _arrival(beam, prefix, token) + row[token])
-            kept = _cut(kept, models, beam_width, beam_threshold)
+            kept = _cut(kept, models, credit, beam_width, beam_threshold)
         beam = kept
     return {prefix: _log_add(*scores) for prefix, scores in beam.items()}
 
@@ -75,9 +77,13 @@ def _arrival(beam: dict[Prefix, tuple[float, float]], prefix: Prefix, token: int
 
 
 def _cut(
-    kept: dict[Prefix, tuple[float, float]], models: Callable[[Prefix], float], width: int, threshold: float
+    kept: dict[Prefix, tuple[float, float]],
+    models: Callable[[Prefix], float],
+    credit: Callable[[Prefix], float],
+    width: int,
+    threshold: float,
 ) -> dict[Prefix, tuple[float, float]]:
     totals = {prefix: _log_add(*scores) + models(prefix) for prefix, scores in kept.items()}
-    least = max(totals.values()) + threshold
+    least = max(total - credit(prefix) for prefix, total in totals.items()) + threshold
     best = sorted((p for p in totals if totals[p] >= least and totals[p] > -math.inf), key=totals.__getitem__)
     return {prefix: kept[prefix] for prefix in best[-width:]}

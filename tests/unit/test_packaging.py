@@ -84,6 +84,11 @@ def test_make_help_lists_every_command() -> None:
     text = "".join(path.read_text() for path in MAKEFILES)
     assert sorted(listed) == sorted(re.findall(r"^\.PHONY: (\S+)$", text, re.MULTILINE))
     assert sorted(listed) == sorted(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    # Wrapped, not cut.
+    shown = " ".join(done.stdout.split())
+    for description in re.findall(r"^[a-z][a-z-]*:.*?## (.*)$", text, re.MULTILINE):
+        assert description in shown
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -94,6 +99,22 @@ def test_the_example_in_cpp_installs_what_it_needs(tmp_path: Path) -> None:
     commands = done.stdout
     assert 0 < commands.find(".ci/install package") < commands.find("import kenlm_build")
     assert f"{tmp_path}/venv/bin/python -c" in commands
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("folder", ["proto/longhand", "decoder_ext/src", "decoder_ext/include"])
+def test_a_change_of_any_source_is_built_again(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("bin/python", ".stamp-runtime"):
+        (tmp_path / name).touch()
+    command = ["make", "--dry-run", f"VENV={tmp_path}", "demo"]
+    suffixes = (".proto", ".cc", ".h", ".inc")
+    sources = [path for path in (ROOT / folder).rglob("*.*") if path.suffix in suffixes]
+    assert sources
+    for source in [None, *sources]:
+        changed = [] if source is None else [f"--what-if={source.relative_to(ROOT)}"]
+        done = subprocess.run([*command, *changed], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert (".ci/install rebuild" in done.stdout) == bool(changed), source
 
 
 def test_documents_name_commands_and_files_that_exist() -> None:

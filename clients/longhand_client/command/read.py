@@ -216,7 +216,7 @@ def _doubt(transcription: Transcription, *, alone: bool) -> str:
         return ""
     # There is ink, as on a whole page; of a blank line the model is sure.
     if transcription.confidence < _SURE:
-        return "nothing could be read: is it one line, and upright?"
+        return "nothing could be read: is it one line? (cut a page into its lines first)"
     return "nothing is written on it" if alone else ""
 
 

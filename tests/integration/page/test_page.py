@@ -18,6 +18,8 @@ from helpers.web_page import words
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
 
+LIMITS = {"max_image_bytes": 4 << 20, "max_image_pixels": 3_000_000}
+
 
 def test_upload_shows_words_and_their_places(page: Page, images: list[str]) -> None:
     page.set_input_files("#files", images[0])
@@ -210,7 +212,7 @@ def test_a_file_that_is_too_large_for_its_few_pixels_is_written_anew(page: Page,
 
 @pytest.mark.parametrize(
     ("confidence", "text"),
-    [(0.95, "(nothing is written on it)"), (0.55, "(nothing could be read: is it one line, upright?)")],
+    [(0.95, "(nothing is written on it)"), (0.55, "(nothing could be read)")],
 )
 def test_no_text(page: Page, images: list[str], confidence: float, text: str) -> None:
     def empty(route: Route) -> None:
@@ -223,6 +225,7 @@ def test_no_text(page: Page, images: list[str], confidence: float, text: str) ->
     page.wait_for_selector("#result:visible")
     assert page.inner_text("#text") == text
     assert ("sure" in page.inner_text("#facts")) == (confidence > 0.9)  # not sure of what it could not read
+    assert page.is_hidden("#hint") == (confidence > 0.9)  # it is a page, perhaps
     assert page.locator("#copy").is_disabled()
     page.unroute("**/api/recognize*")
     page.set_input_files("#files", images[0])
@@ -265,6 +268,31 @@ def test_what_failed_for_a_while_can_be_tried_again(page: Page, images: list[str
     assert page.locator("#rows button").all_inner_texts() == ["abc de", "cab"]
     assert not page.locator("#retry").is_visible()
     assert not page.locator("#problem").is_visible()
+
+
+def test_what_waits_is_kept_back_while_the_server_is_away(page: Page, images: list[str]) -> None:
+    away = {"error": {"reason": "UNAVAILABLE", "message": "nobody answers"}}
+    asked: list[Route] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route)
+        route.fulfill(status=503, json=away)
+
+    page.route("**/api/recognize*", refuse)
+    page.route("**/api/status", lambda route: route.fulfill(json={"ready": False, "limits": LIMITS}))
+    page.set_input_files("#files", [images[0]] * 12)
+    page.wait_for_selector("#busy:has-text('Waiting for the server to read 8 images')")
+    page.wait_for_selector("#status[data-state=away]")
+    with page.expect_response("**/api/status"):  # it is still away
+        pass
+    assert len(asked) == 4  # those that were on their way
+    assert page.inner_text("#count") == "4 of 12, 4 could not be read"
+    page.unroute("**/api/recognize*")
+    page.unroute("**/api/status")
+    page.wait_for_selector("#again:has-text('Try 4 failed images again')")
+    assert page.inner_text("#count") == "12 of 12, 4 could not be read"
+    page.click("#again")
+    page.wait_for_selector("#count:text-is('12 of 12')")
 
 
 def test_a_file_that_has_changed(page: Page, images: list[str]) -> None:

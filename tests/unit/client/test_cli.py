@@ -425,7 +425,7 @@ def test_ink_that_gives_no_text_is_told(
     assert run(fake.address, lines / "page.png") == 0
     assert capsys.readouterr() == (
         "\n",
-        f"longhand: {lines}/page.png: nothing could be read: is it one line, and upright?\n",
+        f"longhand: {lines}/page.png: nothing could be read: is it one line? (cut a page into its lines first)\n",
     )
 
 

@@ -70,6 +70,19 @@ def test_a_channel_of_one_s_own_is_closed_with_the_client(fake: FakeServer) -> N
         rpc.RecognitionServiceStub(channel).ListModels(pb.ListModelsRequest())
 
 
+def test_an_asyncio_channel_of_one_s_own_is_closed_with_the_client(fake: FakeServer) -> None:
+    async def main() -> None:
+        channel = grpc.aio.insecure_channel(fake.address)
+        async with AsyncRecognizerClient(channel=channel) as client:
+            assert (await client.recognize(b"text:ab")).text == "ab"
+            outcomes = [one.result().text async for one in client.recognize_stream([b"text:cd"])]
+            assert outcomes == ["cd"]
+        with pytest.raises(grpc.aio.UsageError, match="closed"):
+            await rpc.RecognitionServiceStub(channel).ListModels(pb.ListModelsRequest())
+
+    asyncio.run(main())
+
+
 def test_results_are_frozen(client: RecognizerClient) -> None:
     with pytest.raises(AttributeError):
         client.recognize(b"text:ab").text = "other"  # type: ignore[misc]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import pydoc
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,6 +69,16 @@ def test_certificates_that_are_none(keywords: dict[str, Any], problem: str) -> N
 def test_connections_that_make_no_sense(kind: Any, keywords: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         kind(**keywords)
+
+
+@pytest.mark.parametrize("kind", [RecognizerClient, AsyncRecognizerClient])
+def test_help_names_and_explains_every_argument(kind: type) -> None:
+    shown = pydoc.plain(pydoc.render_doc(kind))
+    arguments = list(inspect.signature(kind).parameters)
+    assert arguments[:2] == ["address", "timeout_s"]
+    assert "channel" in arguments
+    for name in arguments:
+        assert re.search(rf"^[ |]*{name}: ", shown, re.MULTILINE), name
 
 
 def test_secrets_stay_out_of_logs() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
-from longhand_client import RecognizerClient
+from longhand_client import RecognizerClient, ServerUnavailableError
 from longhand_client.connection import Connection, Tls
 
 if TYPE_CHECKING:
@@ -83,6 +85,26 @@ def test_calls_of_every_kind_are_tried_as_often_as_asked_for(retries: int, attem
 def test_addresses_that_make_no_sense(address: str | list[str]) -> None:
     with pytest.raises(ValueError, match="address: got"):
         RecognizerClient(address)
+
+
+class _WebServer(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_a_server_of_another_kind_is_called_that() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _WebServer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"127.0.0.1:{server.server_port}"
+        try:
+            with RecognizerClient(address, retries=0, timeout_s=20) as client:
+                problem = f"what answers at {address} is no Longhand server"
+                with pytest.raises(ServerUnavailableError, match=problem):
+                    client.models()
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_calls_take_turns_among_several_servers(fake: FakeServer, second: FakeServer) -> None:

@@ -53,6 +53,17 @@ def test_what_is_missing_is_named(module: str, arguments: list[str], code: int, 
     assert "Traceback" not in outcome.stderr
 
 
+@pytest.mark.parametrize(
+    ("hidden", "hint"), [("longhand_server", "say with --address HOST:PORT where one is"), ("PIL", "--local")]
+)
+def test_only_a_server_that_is_here_can_be_started(hidden: str, hint: str) -> None:
+    arguments = ["longhand_client.cli", "health", "--address", "127.0.0.1:9", "--timeout", "20"]
+    command = [sys.executable, "-c", SCRIPT, hidden, *arguments]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert outcome.returncode == 3, outcome.stderr
+    assert outcome.stderr.endswith(f"{hint}\n")
+
+
 def test_the_library_loads_none_of_it() -> None:
     # grpc itself looks for grpc_reflection.
     heavy = {*HIDDEN, "torch", "longhand_server"} - {"grpc_reflection"}

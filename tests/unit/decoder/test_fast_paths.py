@@ -318,6 +318,72 @@ def test_the_beam_with_codes_is_the_plain_search_s(
     assert {h.text for h in got} == {"".join(labels[v] for v in prefix) for prefix in expected}
 
 
+@settings(max_examples=100, **ANY)
+@given(
+    seed=st.integers(0, 2**31),
+    width=st.sampled_from([2, 5, 25]),
+    threshold=st.sampled_from([-2.0, -6.0]),
+    hotwords=st.lists(
+        st.tuples(st.sampled_from(["ab", "a b", "b", "abc", "b ca", "cab", "a1"]), st.floats(-3.0, 7.0)),
+        min_size=1,
+        max_size=5,
+    ),
+)
+# Of hotwords with the same text the dearest counts.
+@example(seed=7, width=5, threshold=-6.0, hotwords=[("ab", 4.0), ("ab", -1.0)])
+def test_the_beam_with_hotwords_is_the_plain_search_s(
+    seed: int, width: int, threshold: float, hotwords: list[tuple[str, float]]
+) -> None:
+    labels = ["", "a", "b", "c", " ", "1"]
+    line = noisy_line(seed, len(labels), 25)
+    options = BeamSearchOptions(
+        beam_width=width,
+        beam_threshold=threshold,
+        token_threshold=-5.0,
+        alternatives=width,
+        hotwords=hotwords,
+    )
+    boosts = {word: max(boost for other, boost in hotwords if other == word) for word, _ in hotwords}
+
+    def may_begin(text: str, at: int) -> bool:
+        pair = text[at - 1 : at + 1]
+        return at == 0 or not (pair.isalpha() or pair.isdigit())
+
+    def ending(text: str, end: int, first: int = 0) -> float:
+        """The boosts of the hotwords that end before character `end`, and begin at `first` or behind it."""
+        starts = [i for i in range(first, end) if may_begin(text, i)]
+        return sum(boosts.get(text[i:end], 0.0) for i in starts)
+
+    @functools.cache
+    def credit(prefix: tuple[int, ...]) -> float:
+        """A share of the hotwords that the text ends like the beginning of, or what is due if it ends here."""
+        text = "".join(labels[v] for v in prefix)
+        most = 0.0
+        for first in range(len(text)):
+            part = text[first:]
+            begun = [boost * len(part) / len(word) for word, boost in boosts.items() if word.startswith(part)]
+            if begun and may_begin(text, first):
+                most = max(most, *begun, ending(text, len(text), first))
+        return most
+
+    @functools.cache
+    def models(prefix: tuple[int, ...]) -> float:
+        text = "".join(labels[v] for v in prefix)
+        return sum(ending(text, end) for end in range(1, len(text)) if may_begin(text, end)) + credit(prefix)
+
+    expected = search(
+        line.astype(np.float64),
+        labels,
+        models,
+        beam_width=width,
+        beam_threshold=threshold,
+        token_threshold=-5.0,
+        credit=credit,
+    )
+    got = CtcBeamSearchDecoder(labels, options=options).decode(line)
+    assert {h.text for h in got} == {"".join(labels[v] for v in prefix) for prefix in expected}
+
+
 @pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("hotwords", [(), ("cab", "a b")])
 def test_text_alone_and_warm_caches_change_nothing(

@@ -11,12 +11,14 @@ const PLAIN = {
   NO_GATEWAY: "This page has lost its own server; is `make web` still running?",
 };
 
-const PASSING = [429, 503, 504]; // HTTP: too much to do, not there, too slow
+const AWAY = 503; // HTTP: not there
+const PASSING = [429, AWAY, 504]; // and too much to do, too slow
 
 export class ReadingError extends Error {
-  constructor(message, passing = false) {
+  constructor(message, passing = false, away = false) {
     super(message);
     this.passing = passing; // whether the same image may be read another time
+    this.away = away; // whether any other image would fail now, too
   }
 }
 
@@ -42,14 +44,14 @@ export async function recognize(image, options) {
       method: "POST", body, headers: { "content-type": "application/octet-stream" },
     });
   } catch {
-    throw new ReadingError(PLAIN.NO_GATEWAY, true);
+    throw new ReadingError(PLAIN.NO_GATEWAY, true, true);
   }
   const content = await answer.json().catch(() => ({}));
   if (answer.ok) return content;
   const { reason, message } = content.error ?? { reason: "", message: `the gateway answered ${answer.status}` };
   const plain = PLAIN[reason];
   const text = plain ? `${plain}${reason.includes("IMAGE") ? ` (${message})` : ""}.` : message;
-  throw new ReadingError(text, PASSING.includes(answer.status));
+  throw new ReadingError(text, PASSING.includes(answer.status), answer.status === AWAY);
 }
 
 // The image as the server read it, where that turned it; otherwise, or where the browser cannot show it, null.

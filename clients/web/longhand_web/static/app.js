@@ -6,11 +6,14 @@ import { percent, save, show, start, unseen } from "/reading.js";
 
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 4;
+const NO_SERVER = "The recognition server does not answer; trying again …";
 const items = []; // { name, url, image, reading, upright, problem, passing, row, turn }
 const waiting = [];
 let inView = null; // the item that was added or chosen last
 let written = null; // the item of what stands on the writing pad
 let running = 0;
+let held = false; // the server is away: what waits is not sent only to fail
+let nextLook; // at the server
 let limits = { max_image_bytes: 4 * 1024 * 1024, max_image_pixels: 3_000_000 };
 
 function say(message) {
@@ -50,7 +53,7 @@ function enqueue(some) {
 }
 
 function work() {
-  while (running < AT_ONCE && waiting.length) {
+  while (!held && running < AT_ONCE && waiting.length) {
     running++;
     read(waiting.shift()).finally(() => { running--; work(); });
   }
@@ -68,6 +71,7 @@ async function read(item) {
     item.problem = "";
     if (item === inView) bring(item);
   } catch (error) {
+    if (error.away) hold();
     if (item.turn !== turn) return;
     item.reading = null;
     item.problem = error.message;
@@ -92,7 +96,8 @@ function list() {
   $("progress").max = Math.max(items.length, 1);
   $("progress").value = finished.length;
   const open = items.length - finished.length;
-  tell($("busy"), open ? `Reading ${open === 1 ? "one image" : `${open} images`} …` : "");
+  const doing = held ? "Waiting for the server to read" : "Reading";
+  tell($("busy"), open ? `${doing} ${open === 1 ? "one image" : `${open} images`} …` : "");
   const failed = items.filter((item) => item.problem).length;
   const later = again().length;
   $("retry").hidden = open > 0 || later === 0;
@@ -201,16 +206,40 @@ async function watchServer() {
   try {
     const now = await status();
     limits = now.limits;
-    place.dataset.state = now.ready ? "ready" : "away";
-    tell(place, now.ready
-      ? `Ready: model ${now.model.name} ${now.model.version} on ${now.model.device}`
-      : "The recognition server does not answer; trying again …");
-    if (now.ready) $("weight").disabled = !now.model.has_language_model;
+    if (now.ready) {
+      place.dataset.state = "ready";
+      tell(place, `Ready: model ${now.model.name} ${now.model.version} on ${now.model.device}`);
+      $("weight").disabled = !now.model.has_language_model;
+      release();
+    } else away(NO_SERVER);
   } catch {
-    place.dataset.state = "away";
-    tell(place, "This page has lost its own server; trying again …");
+    away("This page has lost its own server; trying again …");
   }
-  setTimeout(watchServer, place.dataset.state === "ready" ? 10_000 : 2_000);
+  lookAgain();
+}
+
+function lookAgain() {
+  clearTimeout(nextLook);
+  nextLook = setTimeout(watchServer, $("status").dataset.state === "ready" ? 10_000 : 2_000);
+}
+
+function away(message) {
+  $("status").dataset.state = "away";
+  tell($("status"), message);
+}
+
+// What waits is read as soon as the server is back.
+function hold() {
+  held = true;
+  away(NO_SERVER);
+  lookAgain();
+}
+
+function release() {
+  if (!held) return;
+  held = false;
+  list();
+  work();
 }
 
 function startTabs() {

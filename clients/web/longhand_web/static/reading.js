@@ -39,7 +39,7 @@ function edges() {
 
 function showFacts(confidence) {
   const { reading } = shown;
-  // Of a blank line the model is sure; a page or a turned line comes out empty, too, but it doubts that.
+  // Of a blank line the model is sure; a page may come out empty, too, but it doubts that.
   const unread = !reading.text && reading.confidence < 0.9;
   const sure = unread ? [] : [`${percent(confidence)} sure of the whole line`];
   const turn = reading.rotation ? [`turned by ${reading.rotation}°`] : [];
@@ -59,10 +59,11 @@ function showBest() {
   unmark();
   const unread = showFacts(reading.confidence);
   if (!reading.text) {
-    text.textContent = unread ? "(nothing could be read: is it one line, upright?)" : "(nothing is written on it)";
+    text.textContent = unread ? "(nothing could be read)" : "(nothing is written on it)";
   }
-  // A page comes out as an odd word or two. A line is far wider than high.
-  $("hint").hidden = !reading.text || reading.confidence > 0.8 || reading.image_width > 3 * reading.image_height;
+  // A page comes out as an odd word or two, or as nothing. A line is far wider than high.
+  const odd = reading.text && reading.confidence <= 0.8 && reading.image_width <= 3 * reading.image_height;
+  $("hint").hidden = !odd && !unread;
   $("legend").hidden = !reading.words.length;
   for (const word of reading.words) {
     const button = document.createElement("button");

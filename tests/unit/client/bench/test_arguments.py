@@ -67,7 +67,7 @@ def test_what_the_server_said_of_failures_is_told(tmp_path: Path, capsys: pytest
     image = tmp_path / "bad.png"
     image.write_bytes(b"bad")
     with running_server() as server:
-        quick = ["--concurrency", "1", "--duration", "0.1", "--warm-up", "0"]
+        quick = ["--concurrency", "1", "--duration", "1", "--warm-up", "0"]
         code = benchmark.main([str(image), "--address", server.address, *quick])
     assert code == 1
     assert "unary x1: INVALID_ARGUMENT: image: got 3 bytes" in capsys.readouterr().out
