@@ -243,7 +243,11 @@ class BuildExtension(build_ext):
         source = kenlm_source()
         linked = kenlm_objects(compiler, source)
         own = ROOT / "decoder_ext"
-        headers = [*own.glob("src/*.h"), *own.glob("include/longhand_decoder/*.h")]
+        headers = [
+            path
+            for pattern in ("src/*.h", "src/*.inc", "include/longhand_decoder/*.h")
+            for path in own.glob(pattern)
+        ]
         includes = [own / "include", own / "src", pybind11.get_include(), sysconfig.get_path("include")]
         own_flags = [*DECODER_FLAGS, *(GCC_FLAGS if is_gcc(compiler) else [])]
         flags = [*own_flags, *_DEFINES, f"-isystem{source}", *(f"-I{folder}" for folder in includes)]

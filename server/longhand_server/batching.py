@@ -24,13 +24,14 @@ from longhand_server.errors import DeadlineExceededError, OverloadedError, Shutt
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+WaiterT = TypeVar("WaiterT", bound="_Waiter")
 
 # Sizes of one bucket differ by at most this factor, which keeps padding below 1 - 1 / 1.25 = 20 %.
 _BUCKET_RATIO = 1.25
 _MIN_RETRY_MS, _MAX_RETRY_MS = 50, 10_000
 # Share of the newest measurement in the running mean of seconds per item.
 _SMOOTHING = 0.1
-# A lane with this many cancelled entries, and more of them than live ones, is swept.
+# A heap with this many cancelled entries, and more of them than live ones, is swept.
 _SWEEP_AT = 64
 # Callers remembered before the idle ones are forgotten for the first time.
 _PRUNE_AT = 256
@@ -41,45 +42,61 @@ BatchFunction = Callable[[Sequence[ItemT], Callable[[], None]], Awaitable[Sequen
 
 
 @dataclass(slots=True, eq=False)
-class _Entry(Generic[ItemT, ResultT]):
-    item: ItemT
-    size: int
-    caller: str
-    future: asyncio.Future[ResultT]
-    deadline: float
-    arrived: float
-    lane: _Lane[ItemT, ResultT]
-    order: tuple[float, int]
-    if_cancelled: Callable[[object], None] | None = None
+class _Waiter:
+    """Whoever waits until a future is done, in this order."""
 
-    def __lt__(self, other: _Entry[ItemT, ResultT]) -> bool:
+    order: tuple[float, ...]
+    future: asyncio.Future[Any]
+
+    def __lt__(self, other: _Waiter) -> bool:
         return self.order < other.order
 
 
-class _Lane(Generic[ItemT, ResultT]):
-    """The waiting entries of one priority and one size bucket, earliest virtual start first."""
+@dataclass(slots=True, eq=False)
+class _Entry(_Waiter, Generic[ItemT]):
+    """An item in the queue; it waits for its result."""
 
-    __slots__ = ("cancelled", "heap")
+    item: ItemT
+    size: int
+    caller: str
+    deadline: float
+    arrived: float
+    lane: _Lane[_Entry[ItemT]]
+    if_cancelled: Callable[[object], None] | None = None
+
+
+class _Lane(Generic[WaiterT]):
+    """Those who wait for the same, first come first."""
+
+    __slots__ = ("_cancelled", "heap")
 
     def __init__(self) -> None:
-        self.heap: list[_Entry[ItemT, ResultT]] = []
-        self.cancelled = 0
+        self.heap: list[WaiterT] = []
+        # Of those in the heap; too few, or even below zero, while some were cancelled and have not said so yet.
+        self._cancelled = 0
 
-    def head(self) -> _Entry[ItemT, ResultT] | None:
-        """The first live entry; cancelled ones before it are thrown away."""
+    @property
+    def live(self) -> int:
+        """How many wait."""
+        return len(self.heap) - self._cancelled
+
+    def head(self) -> WaiterT | None:
+        """The first who waits; cancelled ones before are thrown away."""
         while self.heap:
             if not self.heap[0].future.done():
                 return self.heap[0]
             heapq.heappop(self.heap)
-            self.cancelled -= 1
+            self._cancelled -= 1
         return None
 
-    def sweep(self) -> None:
-        """Throws cancelled entries away once they outnumber the live ones."""
-        if self.cancelled > _SWEEP_AT and 2 * self.cancelled > len(self.heap):
-            self.heap = [entry for entry in self.heap if not entry.future.done()]
+    def count_cancelled(self) -> None:
+        """One has been cancelled; they are thrown away once they outnumber those who wait."""
+        self._cancelled += 1
+        if self._cancelled > _SWEEP_AT and 2 * self._cancelled > len(self.heap):
+            before = len(self.heap)
+            self.heap = [waiter for waiter in self.heap if not waiter.future.done()]
             heapq.heapify(self.heap)
-            self.cancelled = 0
+            self._cancelled -= before - len(self.heap)
 
 
 class _FairClock:
@@ -151,7 +168,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         self._concurrency = concurrency
         self._loop = asyncio.get_running_loop()
         self._free = concurrency
-        self._lanes: dict[tuple[int, int], _Lane[ItemT, ResultT]] = {}
+        self._lanes: dict[tuple[int, int], _Lane[_Entry[ItemT]]] = {}
         self._waiting = 0
         self._sequence = itertools.count()
         self._clock = _FairClock()
@@ -161,7 +178,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         self._patient_queue = config.max_queue if patient_queue is None else patient_queue
         self._promised = 0
         self._room_clock = _FairClock()
-        self._room_waiters: list[tuple[tuple[int, float, int], asyncio.Future[None]]] = []  # a heap
+        self._room_waiters: _Lane[_Waiter] = _Lane()
         self._closing = False
 
     @property
@@ -207,7 +224,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
         lane = self._lanes.setdefault(key, _Lane())
         future: asyncio.Future[ResultT] = self._loop.create_future()
         order = (start, next(self._sequence))
-        entry = _Entry(item, size, caller, future, deadline, self._loop.time(), lane, order)
+        entry = _Entry(order, future, item, size, caller, deadline, self._loop.time(), lane)
         heapq.heappush(lane.heap, entry)
         self._waiting += 1
         entry.if_cancelled = lambda _: self._drop(entry)
@@ -233,18 +250,22 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
             return  # where it is closing, submit says so
         order = (-priority, self._room_clock.start(caller, 1), next(self._sequence))
         while not (self._closing or self._has_room()):
-            waiter: asyncio.Future[None] = self._loop.create_future()
+            waiter = _Waiter(order, self._loop.create_future())
             # Whoever was woken but came too late (a single call took the place) keeps its turn.
-            heapq.heappush(self._room_waiters, (order, waiter))
+            heapq.heappush(self._room_waiters.heap, waiter)
             try:
-                await waiter
+                await waiter.future
             except asyncio.CancelledError:
-                if not waiter.cancelled():
+                if waiter.future.cancelled():
+                    self._room_waiters.count_cancelled()
+                else:
                     self._promised -= 1
                 self._room_clock.give_up(caller, order[1], 1)
                 self._wake_one()
                 raise
             self._promised -= 1
+        # After this step: whoever has been let in may turn out to have nothing to submit any more.
+        self._loop.call_soon(self._wake_one)
 
     def _has_room(self) -> bool:
         """Whether one more of the patient may come in, places promised to those just woken counted as taken."""
@@ -258,39 +279,35 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
     async def close(self) -> None:
         """Accepts nothing more and returns once everything accepted is answered."""
         self._closing = True
-        for _, waiter in self._room_waiters:
-            if not waiter.done():
-                self._promised += 1
-                waiter.set_result(None)
-        self._room_waiters.clear()
+        while (waiter := self._room_waiters.head()) is not None:
+            self._let_in(waiter)
         self._dispatch()
         while self._running:
             await asyncio.wait(self._running)
 
     def _wake_one(self) -> None:
-        while self._room_waiters:
-            (_, start, _), waiter = self._room_waiters[0]
-            if waiter.done():  # gave up
-                heapq.heappop(self._room_waiters)
-                continue
-            if self._has_room():
-                heapq.heappop(self._room_waiters)
-                self._room_clock.advance(start)
-                self._promised += 1
-                waiter.set_result(None)
-            return
-        # Nobody waits: whoever gave up need not pay for turns that were never taken.
-        self._room_clock.forget()
+        waiter = self._room_waiters.head()
+        if waiter is None:
+            # Nobody waits: whoever gave up need not pay for turns that were never taken.
+            self._room_clock.forget()
+        elif self._has_room():
+            self._room_clock.advance(waiter.order[1])
+            self._let_in(waiter)
 
-    def _drop(self, entry: _Entry[ItemT, ResultT]) -> None:
+    def _let_in(self, waiter: _Waiter) -> None:
+        """Lets the first of those in who wait for room."""
+        heapq.heappop(self._room_waiters.heap)
+        self._promised += 1
+        waiter.future.set_result(None)
+
+    def _drop(self, entry: _Entry[ItemT]) -> None:
         """Cancelled by the caller while it waited."""
         self._clock.give_up(entry.caller, entry.order[0], entry.size)
         del entry.item  # it may be large, and the entry stays in its lane until somebody looks there
-        entry.lane.cancelled += 1
-        entry.lane.sweep()
+        entry.lane.count_cancelled()
         self._mark_taken(entry)
 
-    def _mark_taken(self, entry: _Entry[ItemT, ResultT]) -> None:
+    def _mark_taken(self, entry: _Entry[ItemT]) -> None:
         if entry.if_cancelled is not None:
             entry.future.remove_done_callback(entry.if_cancelled)
             entry.if_cancelled = None
@@ -311,7 +328,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
                 return
             self._start(batch)
 
-    def _next_batch(self) -> tuple[list[_Entry[ItemT, ResultT]], float]:
+    def _next_batch(self) -> tuple[list[_Entry[ItemT]], float]:
         """Takes the batch that is due, or says when the first one will be (inf: nothing waits)."""
         ready_at = math.inf
         delay = 0.0 if self._closing else self._config.max_delay_ms / 1000
@@ -324,9 +341,8 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
             else:
                 heads.append((key[0], head.order, lane))
         for _, _, lane in sorted(heads, key=lambda entry: entry[:2]):
-            full = len(lane.heap) - lane.cancelled >= self._config.max_batch_size
-            if not full and delay > 0:
-                due = min(entry.arrived for entry in lane.heap) + delay
+            if delay > 0 and lane.live < self._config.max_batch_size:
+                due = min(entry.arrived for entry in lane.heap if not entry.future.done()) + delay
                 if due > now:
                     ready_at = min(ready_at, due)
                     continue
@@ -335,9 +351,9 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
                 return batch, now
         return [], ready_at
 
-    def _take(self, lane: _Lane[ItemT, ResultT], now: float) -> list[_Entry[ItemT, ResultT]]:
+    def _take(self, lane: _Lane[_Entry[ItemT]], now: float) -> list[_Entry[ItemT]]:
         """Takes up to a full batch from a lane; expired entries fail here and never run."""
-        batch: list[_Entry[ItemT, ResultT]] = []
+        batch: list[_Entry[ItemT]] = []
         while len(batch) < self._config.max_batch_size and (entry := lane.head()) is not None:
             heapq.heappop(lane.heap)
             expired = entry.deadline <= now
@@ -347,15 +363,12 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
                 self._clock.advance(entry.order[0])
             self._mark_taken(entry)
             if expired:
-                waited_ms = (now - entry.arrived) * 1000
-                entry.future.set_exception(
-                    DeadlineExceededError(f"the deadline passed after {waited_ms:.0f} ms in the queue")
-                )
+                _fail_expired(entry, now)
             else:
                 batch.append(entry)
         return batch
 
-    def _start(self, batch: list[_Entry[ItemT, ResultT]]) -> None:
+    def _start(self, batch: list[_Entry[ItemT]]) -> None:
         self._free -= 1
         # The number and not the batch: whoever fails keeps this function, and a future of the batch the failure.
         started, count = self._loop.time(), len(batch)
@@ -376,7 +389,7 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
 
     def _end(
         self,
-        batch: list[_Entry[ItemT, ResultT]],
+        batch: list[_Entry[ItemT]],
         done: asyncio.Future[Sequence[ResultT | Exception]],
         hand_over: Callable[[], None],
     ) -> None:
@@ -396,9 +409,11 @@ class DynamicBatcher(Generic[ItemT, ResultT]):
             return
         hand_over()
 
-    async def _run_singly(self, batch: list[_Entry[ItemT, ResultT]], hand_over: Callable[[], None]) -> None:
+    async def _run_singly(self, batch: list[_Entry[ItemT]], hand_over: Callable[[], None]) -> None:
         try:
             for entry in batch:
+                if entry.deadline <= (now := self._loop.time()):
+                    _fail_expired(entry, now)
                 if not entry.future.done():
                     alone = asyncio.ensure_future(self._run_batch([entry.item], hand_over))
                     await asyncio.wait([alone])
@@ -415,6 +430,11 @@ def _error_of(done: asyncio.Future[Sequence[Any]], count: int) -> Exception | No
     if error is None and len(done.result()) != count:
         return RuntimeError(f"{count} items gave {len(done.result())} results")
     return error if error is None or isinstance(error, Exception) else RuntimeError(repr(error))
+
+
+def _fail_expired(entry: _Entry[Any], now: float) -> None:
+    waited_ms = (now - entry.arrived) * 1000
+    _settle(entry.future, DeadlineExceededError(f"the deadline passed after {waited_ms:.0f} ms in the queue"))
 
 
 def _settle(future: asyncio.Future[ResultT], result: ResultT | Exception) -> None:

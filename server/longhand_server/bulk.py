@@ -186,9 +186,12 @@ def _run(given: argparse.Namespace) -> int:
             done = _read_here(plan, offsets, config, options)
         else:
             done = read_on_ray(plan, offsets, config, options, given.address, given.readers)
-        for images, errors in done:
-            progress.add(images, errors)
-        progress.end()
+        try:
+            for images, errors in done:
+                progress.add(images, errors)
+            progress.end()
+        finally:
+            progress.close()
         return _EXIT_FAILED if progress.errors else _EXIT_OK
 
 
@@ -255,6 +258,7 @@ class _Progress:
         self._images, self._before, self._done = images, before, 0
         self._begun = self._said = time.monotonic()
         self._terminal = sys.stderr.isatty()
+        self._open = False  # whether the last line waits to be overwritten
         if before:
             unread = f", {errors:,} of which could not be read" if errors else ""
             print(f"{before:,} of {images:,} images were done by an earlier run{unread}", file=sys.stderr)
@@ -284,8 +288,15 @@ class _Progress:
             "\n",
         )
 
+    def close(self) -> None:
+        """Whatever is said next stands on a line of its own, also where an error or Ctrl-C has ended the run."""
+        if self._open:
+            self._open = False
+            print(file=sys.stderr, flush=True)
+
     def _say(self, text: str, end: str) -> None:
         start = "\r\033[K" if self._terminal else ""
+        self._open = not end
         print(start + text, end=end, file=sys.stderr, flush=True)
 
 

@@ -22,6 +22,7 @@ from longhand_server.errors import (
     OverloadedError,
     RateLimitedError,
     ShuttingDownError,
+    UnauthenticatedError,
 )
 from longhand_server.metrics import Metrics
 from longhand_server.security import Caller, TokenStore
@@ -70,6 +71,7 @@ class Call:
         self.images = 0
         self.span = CallSpan()
         self._holder = holder
+        self._token = b"" if holder is None else holder.digest
         self._turn = asyncio.Lock()
         self._draining = draining
 
@@ -89,6 +91,7 @@ class Call:
         A stream waits for one thing at a time, the streams of a caller take turns, and single calls come first.
 
         Raises:
+            UnauthenticatedError: The token has been revoked.
             ShuttingDownError: The server stops meanwhile.
         """
         self.images += images
@@ -96,6 +99,7 @@ class Call:
             return
         async with self._turn, self._holder.turn:
             while True:
+                self.check_token()
                 try:
                     self._holder.spend(images, time.monotonic(), leave=1)
                     return
@@ -104,6 +108,11 @@ class Call:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._draining.wait(), min(seconds, _LONGEST_WAIT_S))
                     raise ShuttingDownError("the server is stopping; send the image elsewhere")
+
+    def check_token(self) -> None:
+        """Raises UnauthenticatedError where the token that let the call in is not known any more."""
+        if self._holder is not None and self._holder.digest != self._token:
+            raise UnauthenticatedError("the token is not known here any more")
 
     def allowed_priority(self, wanted: int) -> int:
         """The priority that images get: who has a token goes before others only where its row says so."""
@@ -188,7 +197,7 @@ class CallGate:
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._streams: set[AnswerStream[Any, Any]] = set()
+        self._streams: dict[AnswerStream[Any, Any], Call] = {}
         self.draining = asyncio.Event()
 
     async def drain(self) -> None:
@@ -201,16 +210,27 @@ class CallGate:
             stream.drain()
         await self._idle.wait()
 
+    def end_revoked(self) -> None:
+        """Ends the open streams whose tokens are not known any more, once what was read from them is answered."""
+        for stream, call in list(self._streams.items()):
+            try:
+                call.check_token()
+            except UnauthenticatedError as error:
+                stream.end(error)
+
     @contextlib.contextmanager
-    def stream(self, stream: AnswerStream[Any, Any], context: Context) -> Iterator[None]:
-        """Surrounds the answering of a stream: it ends early where :meth:`drain` is called or the client leaves."""
-        self._streams.add(stream)
+    def stream(self, stream: AnswerStream[Any, Any], call: Call, context: Context) -> Iterator[None]:
+        """Surrounds the answering of a stream.
+
+        It ends early where :meth:`drain` is called, its token is revoked, or the client leaves.
+        """
+        self._streams[stream] = call
         # A client that cancels while nothing is being sent is noticed here and nowhere else.
         context.add_done_callback(lambda _: stream.cancel())  # type: ignore[arg-type]
         try:
             yield
         finally:
-            self._streams.discard(stream)
+            del self._streams[stream]
 
     def call(self, method: str, context: Context) -> _OpenCall:
         """Surrounds a call, as an asynchronous context manager: an exception inside it becomes its status."""

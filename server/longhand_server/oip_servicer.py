@@ -10,7 +10,12 @@ from longhand.oip import inference_pb2 as oip
 from longhand_server import __version__, oip_models, oip_tensors
 from longhand_server.calls import Call, CallGate, Context, as_known
 from longhand_server.config import ServerConfig
-from longhand_server.errors import DeadlineExceededError, InvalidRequestError, ModelNotFoundError
+from longhand_server.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    UnauthenticatedError,
+)
 from longhand_server.metrics import Metrics
 from longhand_server.oip_parameters import named_as_here, read_parameters
 from longhand_server.oip_refusals import RefusingServicer
@@ -155,7 +160,7 @@ class InferenceServicer(RefusingServicer):
                 limits.max_stream_in_flight,
                 limits.stream_idle_s,
             )
-            with self._gate.stream(stream, context):
+            with self._gate.stream(stream, call, context):
                 async for answer in stream.answers():
                     yield answer
 
@@ -167,8 +172,8 @@ class InferenceServicer(RefusingServicer):
         try:
             await self._infer(request, answer.infer_response, call, turn, wait=True)
         except Exception as error:
-            if strict:
-                raise
+            if strict or isinstance(error, UnauthenticatedError):
+                raise  # whoever may not call any more has no further request answered
             known = as_known(error, call.request_id)
             message = f"{known.reason}: {known.message}"
             if request.id:  # tritonclient hands on nothing but the message

@@ -38,7 +38,9 @@ class OrderedInference:
         """Yields the requests, each one once there is room."""
         async for request in requests:
             self._in_flight += self._size(request)
-            yield request
+            taken = [request]
+            del request  # it would stay in memory until the next one comes
+            yield taken.pop()
             while self._in_flight >= self._most_in_flight:
                 self._room.clear()
                 await self._room.wait()

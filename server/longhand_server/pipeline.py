@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -338,7 +338,14 @@ class StagedPipeline(LocalPipeline):
         return job.reading
 
     async def _infer(self, jobs: Sequence[Job], hand_over: Callable[[], None]) -> list[Transcription]:
-        """Network and beam search one after the other: the GPU goes on while the CPU searches."""
+        """Network and beam search one after the other: the GPU goes on while the CPU searches.
+
+        Lines that are sure do not wait for others of their batch that are looked at again.
+        """
+
+        def tell_sure(sure: Mapping[int, Transcription]) -> None:
+            self._loop.call_soon_threadsafe(_answer, jobs, sure)
+
         lines, log_probs, infer_ms = await self._network_workers.submit(self._infer_now, jobs)
         async with self._beam_slots:
             hand_over()
@@ -350,11 +357,20 @@ class StagedPipeline(LocalPipeline):
                 infer_ms,
                 options,
                 lambda index: jobs[index].is_wanted,
+                tell_sure,
             )
 
     def _infer_now(self, jobs: Sequence[Job]) -> tuple[list[LineImage], list[NDArray[np.float32]], float]:
         lines = self._started(jobs)
         return lines, *self.recognizer.infer(lines)
+
+
+def _answer(jobs: Sequence[Job], sure: Mapping[int, Transcription]) -> None:
+    """Gives some of a batch's lines their answers, which the end of the batch would give them later."""
+    for index, result in sure.items():
+        reading = jobs[index].reading
+        if reading is not None and not reading.done():
+            reading.set_result(result)
 
 
 def make_pipeline(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,8 @@ class Alternative:
 class Timings:
     """Where an image's time went, in milliseconds; filled in as the image goes its way.
 
-    Images of one batch have the whole batch's times of network and decoder.
+    Images of one batch have the whole batch's times of network and decoder; those that were looked at again also
+    what all further looks took.
     """
 
     decode_image_ms: float = 0.0
@@ -109,6 +110,10 @@ class Transcription:
 
 def _always(_: int) -> bool:
     return True
+
+
+def _nobody(_: Mapping[int, Transcription]) -> None:
+    pass
 
 
 def _is_hopeless(best: Hypothesis) -> bool:
@@ -204,37 +209,44 @@ class Recognizer:
         infer_ms: float,
         options: Sequence[RecognitionOptions],
         still_wanted: Callable[[int], bool] = _always,
+        tell_sure: Callable[[Mapping[int, Transcription]], None] = _nobody,
     ) -> list[Transcription]:
         """The decoder: log-probabilities to transcriptions; and the network again where these are unsure.
 
-        See :meth:`recognize`; ``infer_ms`` is what the network took for the log-probabilities.
+        See :meth:`recognize`; ``infer_ms`` is what the network took for the log-probabilities. Before some lines are
+        looked at again, ``tell_sure`` gets what the others read as, by their numbers: they need not wait for that.
         """
         begun = time.perf_counter()
         hypotheses = self._decode_all(log_probs, options)
         beam_ms = (time.perf_counter() - begun) * 1000
-        seen = list(images)
-        again: set[int] = set()
-        for kind in _MORE_LOOKS:
-            poor = [
-                index
-                for index, wanted in enumerate(options)
-                if kind.is_poor(hypotheses[index][0]) and self._may_look_again(wanted)
-            ]
-            more_infer_ms, more_beam_ms = self._look_again(
-                kind, poor, seen, hypotheses, options, still_wanted
-            )
-            infer_ms, beam_ms = infer_ms + more_infer_ms, beam_ms + more_beam_ms
-            again.update(poor)
-        return [
-            self._transcription(
-                image,
-                readings,
-                wanted,
-                Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images)),
-                second_look=index in again,
-            )
-            for index, (image, readings, wanted) in enumerate(zip(seen, hypotheses, options, strict=True))
+        timings = Timings(infer_ms=infer_ms, beam_ms=beam_ms, batch_size=len(images))
+        unsure = [
+            index
+            for index, wanted in enumerate(options)
+            if any(kind.is_poor(hypotheses[index][0]) for kind in _MORE_LOOKS)
+            and self._may_look_again(wanted)
         ]
+        results = {
+            index: self._transcription(images[index], hypotheses[index], wanted, replace(timings))
+            for index, wanted in enumerate(options)
+            if index not in unsure
+        }
+        if unsure:
+            if results:
+                tell_sure(results.copy())  # others are added here meanwhile
+            seen = list(images)
+            for kind in _MORE_LOOKS:
+                poor = [index for index in unsure if kind.is_poor(hypotheses[index][0])]
+                more_infer_ms, more_beam_ms = self._look_again(
+                    kind, poor, seen, hypotheses, options, still_wanted
+                )
+                timings.infer_ms += more_infer_ms
+                timings.beam_ms += more_beam_ms
+            for index in unsure:
+                results[index] = self._transcription(
+                    seen[index], hypotheses[index], options[index], replace(timings), second_look=True
+                )
+        return [results[index] for index in range(len(images))]
 
     def _may_look_again(self, options: RecognitionOptions) -> bool:
         if not self._second_look or options.greedy or options.temperature is not None:
@@ -307,7 +319,7 @@ class Recognizer:
         options: RecognitionOptions,
         timings: Timings,
         *,
-        second_look: bool,
+        second_look: bool = False,
     ) -> Transcription:
         hypotheses = _trimmed(hypotheses)
         best = hypotheses[0]

@@ -81,6 +81,10 @@ class Caller:
         """Takes over token and rights; what it has left stays, and streams that are open know of it at once."""
         self.digest, self.lines_per_s, self.may_go_first = other.digest, other.lines_per_s, other.may_go_first
 
+    def revoke(self) -> None:
+        """No token is this caller's any more."""
+        self.digest = b""
+
 
 class TokenStore:
     """The callers of a token file.
@@ -100,10 +104,12 @@ class TokenStore:
         """From now on these are known; those who were known before go on with what they have left."""
         before = {caller.name: caller for caller in self._callers}
         for index, caller in enumerate(callers):
-            known = before.get(caller.name)
+            known = before.pop(caller.name, None)
             if known is not None:
                 known.change_to(caller)
                 callers[index] = known
+        for caller in before.values():
+            caller.revoke()
         self._callers = callers
 
     def read(self) -> list[Caller]:

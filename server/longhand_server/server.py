@@ -119,6 +119,7 @@ class LonghandServer:
         else:
             if self._tokens is not None and callers is not None:
                 self._tokens.use(callers)
+                self._gate.end_revoked()
             _LOG.info("reloaded; serving %s", self.registry.listed())
 
     async def drain(self, grace_s: float) -> None:

@@ -91,6 +91,8 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
             if first is None or first.WhichOneof("message") != "config":
                 raise InvalidRequestError("message: the first message must hold the config", field="message")
             work = self._work(first.config.options, call)
+            group_answers = first.config.group_answers
+            del first  # it may be large, and the stream may be long
             # Each stream takes its own fair turn, also beside others of the same client.
             work.turn = f"{call.caller}#{next(self._stream_numbers)}"
             stream = AnswerStream(
@@ -99,8 +101,8 @@ class RecognitionServicer(recognition_pb2_grpc.RecognitionServiceServicer):
                 self._limits.max_stream_in_flight,
                 self._limits.stream_idle_s,
             )
-            with self._gate.stream(stream, context):
-                if first.config.group_answers:
+            with self._gate.stream(stream, call, context):
+                if group_answers:
                     async for group in stream.groups(_MOST_GROUPED):
                         yield pb.StreamingRecognizeResponse(answers=self._grouped(group))
                 else:

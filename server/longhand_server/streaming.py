@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
-from longhand_server.errors import ShuttingDownError, StreamIdleError
+from longhand_server.errors import LonghandError, ShuttingDownError, StreamIdleError
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -57,7 +57,7 @@ class AnswerStream(Generic[RequestT, ResponseT]):
         Ends when the client has half-closed and has all of them.
 
         Raises:
-            ShuttingDownError: :meth:`drain` was called; everything read before is answered.
+            LonghandError: :meth:`drain` or :meth:`end` was called; everything read before is answered.
             StreamIdleError: No request came for too long.
             Exception: What ``answer`` raised, or the end that ``requests`` came to; answers to requests read
                 before come first.
@@ -91,9 +91,12 @@ class AnswerStream(Generic[RequestT, ResponseT]):
 
     def drain(self) -> None:
         """Reads no further request; the stream ends once what was read is answered."""
-        if not self._reading:
-            return  # all of it will be answered, so that there is nothing to open again for
-        self._stop_reading(ShuttingDownError("the server is stopping; open the stream again elsewhere"))
+        self.end(ShuttingDownError("the server is stopping; open the stream again elsewhere"))
+
+    def end(self, error: LonghandError) -> None:
+        """Reads no further request; the stream ends with the error once what was read is answered."""
+        if self._reading:  # otherwise all of it will be answered, so that the client misses nothing
+            self._stop_reading(error)
 
     def cancel(self) -> None:
         """Drops everything: nobody listens any more."""
@@ -111,6 +114,7 @@ class AnswerStream(Generic[RequestT, ResponseT]):
                 request = await anext(self._requests)
                 self._in_flight += 1
                 task = asyncio.get_running_loop().create_task(self._answer(request))
+                del request  # it would stay in memory until the next one comes
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         except (StopAsyncIteration, asyncio.CancelledError):

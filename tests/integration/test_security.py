@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -20,9 +21,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from helpers.certificates import make_authority, make_certificate
 from helpers.server_process import ServerProcess, run_server
 from helpers.toy_model import draw_image
+from longhand.oip import inference_pb2 as oip
+from longhand.oip import inference_pb2_grpc
 from longhand.v1 import recognition_pb2 as pb
 from longhand.v1 import recognition_pb2_grpc
 from longhand_client import OverloadedError, RecognizerClient
+from longhand_server.config import ListenConfig, ModelsConfig, SecurityConfig, ServerConfig
+from longhand_server.server import build_server
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
 
@@ -181,6 +186,73 @@ def test_tokens_rate_limits_and_their_reload(toy_bundle: Path, tmp_path: Path) -
         assert refused(server.address, token="one") == grpc.StatusCode.UNAUTHENTICATED
         for token in ("one", "two", "three", "four"):
             assert f"Bearer {token}" not in server.text()
+
+
+@pytest.mark.parametrize("protocol", ["longhand", "oip"])
+async def test_open_streams_of_a_revoked_token_end(protocol: str, toy_bundle: Path, tmp_path: Path) -> None:
+    def rows(**tokens: str) -> str:
+        return "".join(
+            f"{name} {hashlib.sha256(token.encode()).hexdigest()} 2\n" for name, token in tokens.items()
+        )
+
+    tokens = tmp_path / "tokens"
+    tokens.write_text(rows(gone="one", renewed="two", kept="three"))
+    config = ServerConfig(
+        models=ModelsConfig(model=str(toy_bundle)),
+        listen=ListenConfig(port=0),
+        security=SecurityConfig(token_file=str(tokens)),
+    )
+    server = await build_server(config)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        streams = [await _stream_of_one(channel, protocol, token) for token in ("one", "one", "two", "three")]
+        # This one has more to read than it may at once.
+        for _ in range(20):
+            await streams[1].write(_image(protocol))
+        tokens.write_text(rows(renewed="four", kept="three", new="five"))
+        await server.reload()
+        async with asyncio.timeout(20):
+            # Some of the images may have had their turn before.
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await _read(streams[1], 20)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            for stream in (streams[0], streams[2]):  # though nothing comes on them
+                with pytest.raises(
+                    grpc.aio.AioRpcError, match="the token is not known here any more"
+                ) as caught:
+                    await stream.read()
+                assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            await streams[3].write(_image(protocol))
+            assert await streams[3].read() is not grpc.aio.EOF
+            streams[3].cancel()
+    await server.drain(5.0)
+
+
+async def _stream_of_one(channel: grpc.aio.Channel, protocol: str, token: str) -> Any:
+    """A stream on which an image has been read."""
+    metadata = (("authorization", f"Bearer {token}"),)
+    stream: Any
+    if protocol == "oip":
+        stream = inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(metadata=metadata)
+    else:
+        stream = recognition_pb2_grpc.RecognitionServiceStub(channel).StreamingRecognize(metadata=metadata)
+        await stream.write(pb.StreamingRecognizeRequest(config=pb.StreamingRecognizeConfig()))
+    await stream.write(_image(protocol))
+    assert await stream.read() is not grpc.aio.EOF
+    return stream
+
+
+async def _read(stream: Any, answers: int) -> None:
+    for _ in range(answers):
+        assert await stream.read() is not grpc.aio.EOF
+
+
+def _image(protocol: str) -> pb.StreamingRecognizeRequest | oip.ModelInferRequest:
+    if protocol == "longhand":
+        return pb.StreamingRecognizeRequest(image=pb.StreamingRecognizeImage(image=draw_image("bad")))
+    request = oip.ModelInferRequest(model_name="toy")
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(draw_image("bad"))
+    return request
 
 
 def test_other_machines_are_not_served_unprotected(toy_bundle: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from longhand_server.batching import DynamicBatcher
 from longhand_server.config import BatchingConfig
+from longhand_server.errors import DeadlineExceededError
 
 
 class Worker:
@@ -40,6 +41,55 @@ async def test_whoever_leaves_just_as_there_is_room_makes_room_for_the_next() ->
     assert batcher._promised == 0
     worker.go_on.set()
     assert await running == 0
+
+
+async def test_whoever_is_let_in_and_has_nothing_to_submit_lets_the_next_in() -> None:
+    worker = Worker()
+    batcher = DynamicBatcher(worker.run, BatchingConfig(max_batch_size=1, max_queue=1))
+    running, queued = batcher.submit(0), batcher.submit(1)
+    waiting = [asyncio.create_task(batcher.room()) for _ in range(3)]
+    await asyncio.sleep(0)
+    queued.cancel()  # the only place that becomes free
+    async with asyncio.timeout(10):
+        await asyncio.gather(*waiting)
+    worker.go_on.set()
+    assert await running == 0
+
+
+async def test_who_no_longer_waits_for_room_is_not_kept_in_memory() -> None:
+    worker = Worker()
+    batcher = DynamicBatcher(worker.run, BatchingConfig(max_batch_size=1, max_queue=1))
+    running, queued = batcher.submit(0), batcher.submit(1)
+    first = asyncio.create_task(batcher.room())
+    await asyncio.sleep(0)  # the first one stays, and the others come after it
+    for _ in range(100):
+        tasks = [asyncio.create_task(batcher.room(priority=-1)) for _ in range(10)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(batcher._room_waiters.heap) < 100
+    worker.go_on.set()
+    await asyncio.gather(running, queued, first)
+
+
+async def test_what_is_run_again_alone_is_not_run_after_its_deadline() -> None:
+    ran: list[list[int]] = []
+
+    async def run(items: Sequence[int], hand_over: Callable[[], None]) -> list[int | Exception]:
+        ran.append(list(items))
+        if len(items) > 1:
+            raise ValueError("all")
+        await asyncio.sleep(0.02)
+        return list(items)
+
+    batcher = DynamicBatcher(run, BatchingConfig(max_batch_size=3, max_delay_ms=10_000))
+    soon = asyncio.get_running_loop().time() + 0.01
+    first, late, last = batcher.submit(1), batcher.submit(2, deadline=soon), batcher.submit(3)
+    with pytest.raises(DeadlineExceededError):
+        await late
+    assert list(await asyncio.gather(first, last)) == [1, 3]
+    assert ran == [[1, 2, 3], [1], [3]]
 
 
 async def test_what_waits_for_a_batch_to_fill_is_answered_before_the_close_is_over() -> None:
@@ -107,6 +157,21 @@ async def test_the_delay_is_that_of_whoever_has_waited_longest_and_still_waits()
     worker.go_on.set()
     await batcher.close()
     assert [future.result() for future in (long, short, wide)] == [2, 3, 4]
+
+
+async def test_who_has_been_cancelled_hurries_nobody() -> None:
+    worker = Worker()
+    batcher = DynamicBatcher(worker.run, BatchingConfig(max_batch_size=3, max_delay_ms=10_000))
+    for gone in [batcher.submit(number, caller="early") for number in (1, 2)]:
+        gone.cancel()
+    await asyncio.sleep(0.01)
+    since = asyncio.get_running_loop().time()
+    last = batcher.submit(3, caller="late")  # goes before the second of those who are gone
+    assert batcher._timer is not None
+    assert batcher._timer.when() >= since + 10
+    worker.go_on.set()
+    await batcher.close()
+    assert last.result() == 3
 
 
 async def test_who_has_been_cancelled_fills_no_batch() -> None:

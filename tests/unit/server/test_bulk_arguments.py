@@ -6,6 +6,7 @@ import errno
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,7 @@ def test_progress_is_told_now_and_then(
         progress.add(100, errors)
     now = 1205.0
     progress.end()
+    progress.close()
     lines = [
         "100 of 1,000 images were done by an earlier run, 2 of which could not be read",
         "300 of 1,000 images (30.0%), 100.0/s, 4 not read, 0 h 0 min left",
@@ -112,3 +114,31 @@ def test_progress_is_told_now_and_then(
         del lines[1]  # within ten seconds
         said = "".join(f"{line}\n" for line in lines)
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(KeyboardInterrupt(), "stopped; --resume goes on"), (LonghandError("a reader died"), "a reader died")],
+)
+def test_what_ends_a_run_is_told_below_its_progress(
+    error: BaseException,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(*_: object) -> Iterator[tuple[int, int]]:
+        now.append(now[-1] + 2)
+        yield 1, 0
+        raise error
+
+    now = [1000.0]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(time, "monotonic", lambda: now[-1])
+    monkeypatch.setattr(bulk, "_read_here", fails)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    bulk.main([str(tmp_path), "--out", str(tmp_path / "rows"), "--format", "jsonl"])
+    progress, last = capsys.readouterr().err.splitlines()[-2:]
+    assert progress.endswith("1 of 2 images (50.0%), 0.5/s, 0 not read, 0 h 0 min left")
+    assert last == f"longhand batch: {said}"

@@ -24,7 +24,12 @@ from longhand.v1 import recognition_pb2_grpc
 from longhand_server import calls
 from longhand_server.calls import Call, CallGate, Context, as_known, caller_of
 from longhand_server.config import ListenConfig, ModelsConfig, SecurityConfig, ServerConfig
-from longhand_server.errors import LonghandError, RecognitionFailedError, ShuttingDownError
+from longhand_server.errors import (
+    LonghandError,
+    RecognitionFailedError,
+    ShuttingDownError,
+    UnauthenticatedError,
+)
 from longhand_server.metrics import Metrics
 from longhand_server.security import Caller
 from longhand_server.server import LonghandServer, build_server
@@ -196,6 +201,25 @@ async def test_a_stream_that_waits_for_its_turn_learns_of_a_higher_rate(
     await asyncio.sleep(0)
     holder.change_to(Caller("me", b"", 1_000.0))
     await asyncio.wait_for(waiting, 30)
+
+
+async def test_images_that_wait_for_their_turn_are_not_read_once_the_token_is_revoked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calls, "_LONGEST_WAIT_S", 0.01)
+    holder = Caller("me", b"old", 0.001)
+    before = Call("", "me", holder, math.inf, asyncio.Event())
+    await before.await_turn()
+    waiting = asyncio.create_task(before.await_turn())  # for a thousand seconds
+    await asyncio.sleep(0)
+    holder.change_to(Caller("me", b"new", 1_000.0))
+    with pytest.raises(UnauthenticatedError, match="not known here any more"):
+        await asyncio.wait_for(waiting, 30)
+    after = Call("", "me", holder, math.inf, asyncio.Event())
+    await after.await_turn()
+    holder.revoke()
+    with pytest.raises(UnauthenticatedError):
+        await after.await_turn()
 
 
 def test_a_token_alone_lets_nobody_go_before_others() -> None:

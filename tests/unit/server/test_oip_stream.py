@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,32 @@ async def test_a_failed_request_is_not_kept_until_a_collection() -> None:
         assert seen() is None
     finally:
         gc.enable()
+
+
+class _Request:
+    """Stands for a message, to which there are no weak references."""
+
+    inputs: tuple[()] = ()
+
+
+async def test_an_idle_stream_keeps_nothing_of_what_came_on_it() -> None:
+    async def requests() -> AsyncIterator[Any]:
+        yield _Request()
+        await asyncio.Event().wait()
+
+    async def infer(request: oip.ModelInferRequest) -> oip.ModelStreamInferResponse:
+        seen.append(weakref.ref(request))
+        return oip.ModelStreamInferResponse()
+
+    seen: list[weakref.ref[oip.ModelInferRequest]] = []
+    ordered = OrderedInference(infer, 8)
+    answers = AnswerStream(ordered.paced(requests()), ordered.answer, 8).answers()
+    await anext(answers)
+    waiting = asyncio.ensure_future(anext(answers))
+    await asyncio.sleep(0.02)
+    assert seen[0]() is None
+    waiting.cancel()
+    await asyncio.wait([waiting])
 
 
 async def test_no_more_is_read_while_many_images_are_in_flight() -> None:

@@ -60,6 +60,7 @@ class SimulatedModel:
         infer_ms: float,
         options: object,
         still_wanted: Callable[[int], bool],
+        tell_sure: Callable[[dict[int, Transcription]], None] = lambda _: None,
     ) -> list[Transcription]:
         time.sleep(self.beam_line_s * len(images))
         timings = Timings(infer_ms=infer_ms, batch_size=len(images))
@@ -220,14 +221,14 @@ async def test_bad_images_expired_and_cancelled_ones_never_reach_the_network(mod
 
 
 async def test_what_expires_or_is_cancelled_just_before_a_worker_takes_it_is_not_read() -> None:
-    model = SimulatedModel("cpu", infer_s=0.1)
+    model = SimulatedModel("cpu", infer_s=0.6)
     pipeline = build(model)  # two workers, so the third image is at hand for the first that is done
-    soon = asyncio.get_running_loop().time() + 0.05
+    soon = asyncio.get_running_loop().time() + 0.3
     late = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS, deadline=soon)) for _ in "123"]
     results = await asyncio.gather(*late, return_exceptions=True)
     assert [type(result) for result in results] == [Transcription, Transcription, DeadlineExceededError]
     calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in "123"]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.3)
     calls[2].cancel()
     await asyncio.gather(*calls, return_exceptions=True)
     await pipeline.close()
@@ -249,6 +250,7 @@ class HeldModel(SimulatedModel):
         infer_ms: float,
         options: object,
         still_wanted: Callable[[int], bool],
+        tell_sure: Callable[[dict[int, Transcription]], None] = lambda _: None,
     ) -> list[Transcription]:
         self.looked_once.set()
         self.go_on.wait(10)
@@ -270,6 +272,50 @@ async def test_a_call_given_up_after_the_first_look_wants_no_second(device: str,
     await pipeline.close()
     assert model.wanted == [not is_cancelled]
     await asyncio.gather(call, return_exceptions=True)
+
+
+class UnsureModel(HeldModel):
+    """Is sure of every line but the first of a batch, and may take its time to look at that one again."""
+
+    def __init__(self, device: str, *, may_fail: bool = False) -> None:
+        super().__init__(device)
+        self.may_fail = may_fail
+
+    def transcribe(
+        self,
+        images: Sequence[LineImage],
+        log_probs: object,
+        infer_ms: float,
+        options: object,
+        still_wanted: Callable[[int], bool],
+        tell_sure: Callable[[dict[int, Transcription]], None] = lambda _: None,
+    ) -> list[Transcription]:
+        results = SimulatedModel.transcribe(self, images, log_probs, infer_ms, options, still_wanted)
+        if len(images) > 1:
+            tell_sure(dict(list(enumerate(results))[1:]))
+            self.go_on.wait(10)
+            if self.may_fail:
+                raise RuntimeError("at the second look")
+        return results
+
+
+@pytest.mark.parametrize("may_fail", [False, True])
+async def test_lines_that_are_sure_do_not_wait_for_the_second_looks_of_others(may_fail: bool) -> None:
+    model = UnsureModel("cuda:0", may_fail=may_fail)
+    pipeline = build(model, max_batch_size=8, max_delay_ms=10_000)
+    texts = ["a" * (20 + n % 2) for n in range(8)]
+    calls = [asyncio.create_task(pipeline.recognize(draw_image(text), _OPTIONS)) for text in texts]
+    async with asyncio.timeout(10):
+        done = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        while len(done[0]) < 7:
+            done = await asyncio.wait(calls, timeout=0.01)
+    assert len(done[0]) == 7
+    model.go_on.set()
+    results = await asyncio.gather(*calls)
+    assert [result.text for result in results] == [width_of(text) for text in texts]
+    # Where a second look fails, only the one that still waited is read once more.
+    assert [len(batch) for batch in model.batches] == [8, 1][: 1 + may_fail]
+    await pipeline.close()
 
 
 @pytest.mark.parametrize("seconds", [60.0, -0.001])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from longhand_server.alphabet import Alphabet
 from longhand_server.bundle import ModelBundle, load_bundle
 from longhand_server.image import LineImage
 from longhand_server.options import RecognitionOptions
-from longhand_server.recognizer import Recognizer, Span, _place_words, _trimmed
+from longhand_server.recognizer import Recognizer, Span, Transcription, _place_words, _trimmed
 from longhand_server.runtime import load_line_model
 
 
@@ -80,6 +80,29 @@ def test_a_line_of_which_the_model_is_unsure_is_read_again(bundle: ModelBundle) 
     assert [span.x_end for span in first.characters] == [0.0, 0.0, 8.0]
     assert [span.x_end for span in second.characters] == [8.0, 16.0, 24.0]
     assert first.timings.batch_size == 2
+
+
+def test_lines_that_are_sure_are_told_before_others_are_looked_at_again(bundle: ModelBundle) -> None:
+    network = ScriptedLineModel([UNSURE, SURE, UNSURE], *[[UNSURE] * 2] * 2)
+    told: list[tuple[int, Mapping[int, Transcription]]] = []
+    recognizer = Recognizer(bundle, network)
+    lines = [line(), line(), line()]
+    results = recognizer.transcribe(
+        lines,
+        *recognizer.infer(lines),
+        [PLAIN] * 3,
+        tell_sure=lambda sure: told.append((len(network.asked), sure)),
+    )
+    assert told == [(1, {1: results[1]})]
+    assert len(network.asked) == 3
+    assert [result.second_look for result in results] == [True, False, True]
+    # Each one's times are filled in further on its own way.
+    assert len({id(result.timings) for result in results}) == 3
+    assert results[1].timings.infer_ms < results[0].timings.infer_ms == results[2].timings.infer_ms
+    told.clear()
+    recognizer = Recognizer(bundle, ScriptedLineModel([SURE]))
+    recognizer.transcribe([line()], *recognizer.infer([line()]), [PLAIN], tell_sure=told.append)  # type: ignore[arg-type]
+    assert not told
 
 
 @pytest.mark.parametrize(("words", "characters"), [(True, False), (False, True), (False, False)])

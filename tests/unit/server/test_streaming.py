@@ -118,7 +118,7 @@ async def test_drain_answers_what_was_read_and_then_says_so() -> None:
     stream.drain()  # a second one while it waits harms nothing
     release.set()
     with pytest.raises(ShuttingDownError):
-        await asyncio.wait_for(consumer, 1)
+        await asyncio.wait_for(consumer, 10)
     assert sorted(answers) == [0, 1, 2, 3, 4]
 
 
@@ -230,6 +230,28 @@ async def test_a_message_at_fault_is_not_kept_until_a_collection(is_read: bool) 
         assert seen[0]() is None
     finally:
         gc.enable()
+
+
+async def test_an_idle_stream_keeps_nothing_of_what_came_on_it() -> None:
+    seen: list[weakref.ref[_Message]] = []
+
+    async def requests() -> AsyncIterator[_Message]:
+        message = _Message()
+        seen.append(weakref.ref(message))
+        yield message
+        del message
+        await asyncio.Event().wait()
+
+    async def answer(message: _Message) -> int:
+        return 1
+
+    answers = AnswerStream(requests(), answer, 4).answers()
+    assert await anext(answers) == 1
+    waiting = asyncio.ensure_future(anext(answers))
+    await asyncio.sleep(0.02)
+    assert seen[0]() is None
+    waiting.cancel()
+    await asyncio.wait([waiting])
 
 
 async def test_leaving_early_cancels_the_work() -> None:

@@ -119,12 +119,15 @@ async def test_a_thread_for_one_call_ends_with_it() -> None:
 
 
 def test_a_loop_that_is_gone_ends_the_thread() -> None:
+    gone = threading.Event()
+
     async def leave() -> Workers:
         workers = Workers(1, "orphan")
-        workers.submit(time.sleep, 0.05)
+        workers.submit(gone.wait, 60)
         return workers
 
     workers = asyncio.run(leave())
+    gone.set()
     end = time.monotonic() + 10
     while any(thread.name.startswith("orphan") for thread in threading.enumerate()):
         assert time.monotonic() < end
