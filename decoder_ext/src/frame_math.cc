@@ -11,7 +11,10 @@
 // No vector crosses from one object file to another: all functions on vectors are inlined.
 #pragma GCC diagnostic ignored "-Wpsabi"
 #endif
-#define LONGHAND_INLINE inline __attribute__((always_inline))
+// Lambdas as well: one of them that stays a function is compiled for the default processor, and takes vectors
+// another way than a clone that calls it. So it happens without optimisation, and it crashes.
+#define LONGHAND_INLINED __attribute__((always_inline))
+#define LONGHAND_INLINE inline LONGHAND_INLINED
 
 namespace longhand {
 
@@ -167,7 +170,7 @@ LONGHAND_INLINE Doubles logarithm(Doubles x) {
 // A bit for each of sixteen values. (GCC 12 takes the bits of its own vectors' comparisons one by one.)
 LONGHAND_INLINE std::uint32_t sixteen_at_least(const float* values, float threshold) {
     const __m128 least = _mm_set1_ps(threshold);
-    const auto four = [&](int i) {
+    const auto four = [&](int i) LONGHAND_INLINED {
         return _mm_castps_si128(_mm_cmpge_ps(_mm_loadu_ps(values + 4 * i), least));
     };
     const __m128i low = _mm_packs_epi32(four(0), four(1)), high = _mm_packs_epi32(four(2), four(3));
@@ -182,13 +185,13 @@ LONGHAND_INLINE std::size_t at_least(const float* row, std::size_t count, float 
     std::size_t found = 0, i = 0;
 #ifdef __SSE2__
     // Sixteen values, of which so many have been seen before.
-    const auto take = [&](std::size_t at, std::uint32_t seen, Floats most) {
+    const auto take = [&](std::size_t at, std::uint32_t seen, Floats most) LONGHAND_INLINED {
         if (!any(most >= threshold)) return;
         std::uint32_t hits = sixteen_at_least(row + at, threshold) >> seen << seen;
         for (; hits != 0; hits &= hits - 1)
             out[found++] = static_cast<std::uint32_t>(at) + static_cast<std::uint32_t>(__builtin_ctz(hits));
     };
-    const auto look = [&](std::size_t at) {
+    const auto look = [&](std::size_t at) LONGHAND_INLINED {
         // Rows come from memory while earlier ones are searched: so many numbers ahead, more than the memory
         // takes for one. Nothing is read, so that the end of the array does not matter.
         constexpr std::uintptr_t kAhead = 1024 * sizeof(float);
@@ -199,7 +202,7 @@ LONGHAND_INLINE std::size_t at_least(const float* row, std::size_t count, float 
         if (kSummary) sum += low + high;
         return larger(low, high);
     };
-    const auto note = [&](Floats most) {
+    const auto note = [&](Floats most) LONGHAND_INLINED {
         if (kSummary) best = larger(most, best);
     };
     for (; i + 32 <= count; i += 32) {  // most are far below
@@ -274,7 +277,7 @@ LONGHAND_INLINE double scores(const double* blank, const double* label_end, cons
 LONGHAND_CLONES RowSummary summarise(const float* row, std::size_t count) {
     Floats best = Floats{} - kFloatInfinity;
     Ints odd{};
-    for_each_vector(row, count, -kFloatInfinity, [&](Floats x) {
+    for_each_vector(row, count, -kFloatInfinity, [&](Floats x) LONGHAND_INLINED {
         best = larger(x, best);
         odd |= x != x;
     });
@@ -310,7 +313,7 @@ LONGHAND_CLONES void exponentials(const float* row, std::size_t count, float max
                                   double* out) {
     Ints far{};
     const auto factor = static_cast<float>(scale);
-    const auto take = [&](Floats value, std::size_t at) {
+    const auto take = [&](Floats value, std::size_t at) LONGHAND_INLINED {
         const Floats x = (value - maximum) * factor;
         far |= (x < kLeastExponent) & (x > -kFloatInfinity);
         const Floats e = x < kLeastExponent ? Floats{} : exponential(x);
@@ -329,7 +332,7 @@ LONGHAND_CLONES double exponential_sum(const float* row, std::size_t count, floa
     Floats sum{};
     const auto factor = static_cast<float>(scale);
     for_each_vector(row, count, -kFloatInfinity,
-                    [&](Floats x) { sum += exponential((x - maximum) * factor); });
+                    [&](Floats x) LONGHAND_INLINED { sum += exponential((x - maximum) * factor); });
     const Doubles halves = low_half(sum) + high_half(sum);
     return halves[0] + halves[1] + (halves[2] + halves[3]);
 }
