@@ -132,8 +132,8 @@ def _validate(
     # step nothing for what has learned nothing.
     few = trainer.validates_on_few
     if better or (few and mean == trainer.best):
-        counts = rates and not (few and loss is None)
-        trainer.best, trainer.best_step = mean if counts else math.inf, trainer.step
+        is_to_be_beaten = rates and not (few and loss is None)
+        trainer.best, trainer.best_step = mean if is_to_be_beaten else math.inf, trainer.step
         best = trainer.checkpoint()
         best.training = {}
         best.save(trainer.out / "best.pt")

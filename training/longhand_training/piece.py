@@ -162,7 +162,7 @@ def _prepared(
             ways = "--validate or --hold-out" if options.iam is None else "--validate or --validate-iam-ids"
             print(f"nothing to validate on: best.pt will be the last weights; name {ways}")
         trainer.validates_on(sets)
-        if sets and trainer.validates_on_few:
+        if sets and trainer.initialised and trainer.validates_on_few:
             print(
                 f"validation lines: {sum(trainer.set_sizes.values())}, too few to tell whether training does good: "
                 "best.pt will be trained weights in any case"

@@ -221,12 +221,13 @@ def test_the_command_trains_on_a_folder_stops_at_its_limit_and_exports(
     )
     assert done.returncode == 0, done.stderr
     assert "finished\nbest.pt holds the weights of step " in done.stdout
-    assert "validation lines: 1, too few" in done.stdout
+    assert "too few" not in done.stdout
     monkeypatch.setattr(sys, "argv", ["export", str(run / "last.pt"), "--out", str(out), "--name", "mine"])
     assert export.main() == 0
     done = train(*arguments, "--out", tmp_path / "tuned", "--init", out)
     assert done.returncode == 0, done.stderr
     assert "finished" in done.stdout
+    assert "validation lines: 1, too few" in done.stdout
     assert (tmp_path / "tuned" / "last.pt").is_file()
 
 
