@@ -81,7 +81,12 @@ clean: ## remove .venv and what was built; runs/ stays
 $(PY):
 	@.ci/install environment "$(PYTHON)" $(VENV)
 
-$(RUNTIME): $(CONFIGURATION) $(PROTOS) $(CXX_SOURCES) $(CXX_TABLES) | $(PY)
+# An environment and what is installed into it editable know their folder by its path. No such file is ever made, so
+# that this is looked at every time.
+$(VENV)/.same-folder: | $(PY)
+	@.ci/install same-folder $(VENV)
+
+$(RUNTIME): $(CONFIGURATION) $(PROTOS) $(CXX_SOURCES) $(CXX_TABLES) | $(VENV)/.same-folder
 	@if [ -n "$(filter $(CONFIGURATION),$?)" ]; then .ci/install package $(VENV) server; \
 	else .ci/install rebuild $(VENV); fi
 	@touch $@

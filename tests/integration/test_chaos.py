@@ -211,10 +211,10 @@ async def test_a_worker_killed_under_load(toy_bundle: Path, tmp_path: Path) -> N
 
     with ServerProcess(toy_bundle, tmp_path, "--workers", "2", "--max-queue", "5000") as server:
         codes: set[grpc.StatusCode] = set()
-        done = retried = 0
+        done = 0
 
         async def client(stop_at: float, *, retries: bool) -> None:
-            nonlocal done, retried
+            nonlocal done
             options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]
             if retries:
                 options.append(("grpc.service_config", json.dumps(_RETRY)))
@@ -229,7 +229,6 @@ async def test_a_worker_killed_under_load(toy_bundle: Path, tmp_path: Path) -> N
                         if retries:
                             raise  # whoever asked gRPC to retry must not see the death of a worker
                         codes.add(error.code())
-                        retried += 1
                         await asyncio.sleep(0.05)
 
         stop_at = time.monotonic() + 6 * min(_SCALE, 5)
@@ -240,4 +239,6 @@ async def test_a_worker_killed_under_load(toy_bundle: Path, tmp_path: Path) -> N
         await asyncio.gather(*clients)
         assert codes <= {grpc.StatusCode.UNAVAILABLE}
         assert done > 50
+        workers = psutil.Process(server.process.pid).children()
+        assert len(workers) == 2 and victim not in workers  # the supervisor has started another one
         assert server.stop() == 0

@@ -117,6 +117,20 @@ def test_a_change_of_any_source_is_built_again(folder: str, tmp_path: Path) -> N
         assert (".ci/install rebuild" in done.stdout) == bool(changed), source
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_an_environment_of_another_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("bin/python", ".stamp-runtime"):
+        (tmp_path / name).touch()
+    command = ["make", f"VENV={tmp_path}", str(tmp_path / ".stamp-runtime")]
+    for folder, code in ((ROOT.resolve(), 0), (tmp_path / "old name", 2)):
+        (tmp_path / ".made-in").write_text(f"{folder}\n")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+    assert f"was made in {tmp_path}/old name" in done.stderr
+    assert "`make clean`" in done.stderr
+
+
 def test_documents_name_commands_and_files_that_exist() -> None:
     commands = set(re.findall(r"^\.PHONY: (\S+)$", "".join(p.read_text() for p in MAKEFILES), re.MULTILINE))
     for path in DOCUMENTS:

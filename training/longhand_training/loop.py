@@ -122,7 +122,8 @@ def _validate(
         rates = trainer.validate(sets)
     mean = sum(rates.values()) / max(len(rates), 1)
     shown = "  ".join(f"{name} {100 * rate:.2f} %" for name, rate in rates.items())
-    print(f"{'before' if loss is None else 'validation'}: {shown or 'no lines'}", flush=True)
+    if shown:
+        print(f"{'before' if loss is None else 'validation'}: {shown}", flush=True)
     trainer.validated_step = trainer.step
     if loss is None and rates:
         trainer.before = mean

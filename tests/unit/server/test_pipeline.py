@@ -220,17 +220,46 @@ async def test_bad_images_expired_and_cancelled_ones_never_reach_the_network(mod
     assert sum(map(len, model.batches)) <= 4  # those that were being decoded already
 
 
+class GatedModel(SimulatedModel):
+    """A network that is not done before its gate is opened."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.gate = threading.Event()
+
+    def infer(self, images: Sequence[LineImage]) -> tuple[list[NDArray[np.float32]], float]:
+        answer = super().infer(images)
+        self.gate.wait(30)
+        return answer
+
+
 async def test_what_expires_or_is_cancelled_just_before_a_worker_takes_it_is_not_read() -> None:
-    model = SimulatedModel("cpu", infer_s=0.6)
+    model = GatedModel()
     pipeline = build(model)  # two workers, so the third image is at hand for the first that is done
-    soon = asyncio.get_running_loop().time() + 0.3
-    late = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS, deadline=soon)) for _ in "123"]
-    results = await asyncio.gather(*late, return_exceptions=True)
+    loop = asyncio.get_running_loop()
+
+    async def occupy_workers() -> list[asyncio.Task[Transcription]]:
+        model.gate.clear()
+        before = len(model.batches)
+        calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in "12"]
+        async with asyncio.timeout(30):
+            while len(model.batches) < before + 2:
+                await asyncio.sleep(0.005)
+        return calls
+
+    calls = await occupy_workers()
+    soon = loop.time() + 0.2
+    late = asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS, deadline=soon))
+    loop.call_at(soon + 0.05, model.gate.set)
+    results = await asyncio.gather(*calls, late, return_exceptions=True)
     assert [type(result) for result in results] == [Transcription, Transcription, DeadlineExceededError]
-    calls = [asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS)) for _ in "123"]
-    await asyncio.sleep(0.3)
-    calls[2].cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
+
+    calls = await occupy_workers()
+    given_up = asyncio.create_task(pipeline.recognize(draw_image("a"), _OPTIONS))
+    await asyncio.sleep(0.2)  # for its image to be decoded and handed over
+    given_up.cancel()
+    loop.call_later(0.05, model.gate.set)
+    await asyncio.gather(*calls, given_up, return_exceptions=True)
     await pipeline.close()
     assert len(model.batches) == 4
 
