@@ -45,7 +45,10 @@ def find_items(arguments: Sequence[str], manifest: str | None = None) -> Iterato
         One item for each image, and one with a `problem` for each argument or row that names none.
     """
     for argument in arguments:
-        yield from _expand(argument)
+        try:
+            yield from _expand(argument)
+        except OSError as error:  # a folder on its way that may not be searched, a name that is too long
+            yield Item(argument, None, error.strerror or str(error))
     if manifest is not None:
         yield from _manifest_items(manifest)
 

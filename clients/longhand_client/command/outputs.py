@@ -129,6 +129,8 @@ def finished_names(path: Path, kind: str) -> set[str]:
     """
     if not path.exists():
         return set()
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is no regular file, which alone tells --resume what was read")
     names: set[str] = set()
     complete = 0
     with path.open("rb") as file:

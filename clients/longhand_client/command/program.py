@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from longhand_client.command.standard_streams import tell
 from longhand_client.errors import AuthenticationError, LonghandError, ServerUnavailableError
 
 EXIT_OK, EXIT_FAILED, EXIT_NO_SERVER, EXIT_INTERRUPTED = 0, 1, 3, 130
@@ -42,14 +43,14 @@ def run_program(name: str, work: Callable[[], int], how_to_start: str) -> int:
             sys.stdout.flush()  # at its exit Python would say of a failure what only its developers understand
     except ServerUnavailableError as error:
         hint = "" if error.reason else f"; {how_to_start}"
-        print(f"{name}: {error}{hint}", file=sys.stderr)
+        tell(f"{name}: {error}{hint}")
         return EXIT_NO_SERVER
     except LonghandError as error:
         hint = " (--token-file FILE)" if isinstance(error, AuthenticationError) else ""
-        print(f"{name}: {error}{hint}", file=sys.stderr)
+        tell(f"{name}: {error}{hint}")
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print(f"{name}: stopped", file=sys.stderr)
+        tell(f"{name}: stopped")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # whoever read our output has what they want
         _give_up_output()
@@ -57,7 +58,7 @@ def run_program(name: str, work: Callable[[], int], how_to_start: str) -> int:
     except OSError as error:
         _give_up_output()
         place = f"{error.filename}: " if error.filename else ""
-        print(f"{name}: {place}{error.strerror or error}", file=sys.stderr)
+        tell(f"{name}: {place}{error.strerror or error}")
         return EXIT_FAILED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from typing import TextIO
@@ -38,8 +39,7 @@ class Progress:
             line = self.line(now - self._started)
             if len(line) > width:
                 line = line.rpartition("] ")[2]  # the figures say more than the bar
-            self._stream.write(f"\r\x1b[K{line[:width]}")
-            self._stream.flush()
+            self._write(f"\r\x1b[K{line[:width]}")
 
     def line(self, elapsed_s: float) -> str:
         """The text of the line after so many seconds."""
@@ -55,7 +55,11 @@ class Progress:
     def clear(self) -> None:
         """Removes the line, so that something else can be printed."""
         if self._enabled:
-            self._stream.write("\r\x1b[K")
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal that was closed ends no run
+            self._stream.write(text)
             self._stream.flush()
 
 

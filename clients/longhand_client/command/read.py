@@ -23,6 +23,7 @@ from longhand_client.command.inputs import Item, reference_of
 from longhand_client.command.outputs import Writer, printable
 from longhand_client.command.progress import Progress
 from longhand_client.command.scoring import Score, paint
+from longhand_client.command.standard_streams import tell
 from longhand_client.errors import InvalidImageError, LonghandError
 from longhand_client.images import ImageSource, image_bytes
 from longhand_client.options import RecognitionOptions
@@ -207,7 +208,7 @@ def read_items(
             problem = _doubt(outcome.transcription, alone=job.alone)
         if problem:
             progress.clear()
-            print(f"longhand: {printable(item.name)}: {problem}", file=sys.stderr, flush=True)
+            tell(f"longhand: {printable(item.name)}: {problem}")
 
 
 def _doubt(transcription: Transcription, *, alone: bool) -> str:

@@ -40,6 +40,7 @@ from longhand_client.command.program import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_
 from longhand_client.command.progress import Progress
 from longhand_client.command.read import ArchiveWriter, Drawings, ReadJob, Report, read_items
 from longhand_client.command.services import COMMANDS
+from longhand_client.command.standard_streams import tell
 from longhand_client.errors import LonghandError
 
 STANDARD_OUTPUT = "-"
@@ -113,9 +114,9 @@ def _read(client: RecognizerClient, options: argparse.Namespace, job: ReadJob, r
         hint = ", the same command goes on with --resume" if goes_on else ""
         if not isinstance(error, KeyboardInterrupt):
             if report.read:
-                print(f"longhand: {_images(report.read)} read{hint}", file=sys.stderr)
+                tell(f"longhand: {_images(report.read)} read{hint}")
             raise
-        print(f"longhand: stopped; {_images(report.read)} read{hint}", file=sys.stderr)
+        tell(f"longhand: stopped; {_images(report.read)} read{hint}")
         return EXIT_INTERRUPTED
     finally:
         progress.clear()
@@ -233,13 +234,16 @@ def _images(number: int) -> str:
 
 def _summarise(report: Report, options: argparse.Namespace) -> None:
     if report.skipped:
-        print(f"longhand: {_images(report.skipped)} read by an earlier run", file=sys.stderr)
+        tell(f"longhand: {_images(report.skipped)} read by an earlier run")
     if options.reference is not None:
-        stream = sys.stdout if options.format == "text" and options.out is None else sys.stderr
         notes = [f"{report.failures} not read"] if report.failures else []
         notes += [f"{report.skipped} read earlier, not counted"] if report.skipped else []
-        print(report.score.summary(), *(f"({note})" for note in notes), file=stream)
+        text = " ".join([report.score.summary(), *(f"({note})" for note in notes)])
+        if options.format == "text" and options.out is None:
+            print(text)
+        else:
+            tell(text)
         for name in report.score.without_reference:
-            print(f"longhand: {name}: no reference", file=sys.stderr)
+            tell(f"longhand: {name}: no reference")
     if report.failures > 1:
-        print(f"longhand: {report.failures} images could not be read", file=sys.stderr)
+        tell(f"longhand: {report.failures} images could not be read")

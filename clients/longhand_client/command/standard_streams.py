@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import sys
@@ -17,6 +18,12 @@ def open_closed_streams() -> None:
     for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers: the lowest free one is taken
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115 -- stays open
+
+
+def tell(text: str) -> None:
+    """Says something to a person, on standard error; where its disk is full or nobody listens, work goes on."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def allow_every_character() -> None:
