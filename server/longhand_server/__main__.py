@@ -8,6 +8,7 @@ if __name__ == "__main__":
     quit_on_interrupt()  # before the rest is imported
 
 import asyncio
+import contextlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -38,7 +39,7 @@ def main() -> int:
     try:
         config, arguments = parse_arguments(sys.argv[1:], os.environ)
         if arguments.print_config:
-            print(to_toml(config), end="")
+            print(to_toml(config), end="", flush=True)
             return 0
         set_up_logging(config.observe)
         in_json = config.observe.log_format == "json"
@@ -62,18 +63,30 @@ def main() -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(config, supervised=SUPERVISED in os.environ))
     except LonghandError as error:
-        if in_json:
-            _LOG.critical("%s", error)
-        else:
-            # In one write: several workers may say it at once, and print() writes the end of the line separately.
-            sys.stderr.write(f"longhand_server: {error}\n")
+        _say_why(str(error), in_json=in_json)
         return 2 if isinstance(error, ConfigurationError) else 1
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"longhand_server: {error}: pip install '.[server]' in Longhand's folder\n")
+        _say_why(f"{error}: pip install '.[server]' in Longhand's folder", in_json=in_json)
+        return 1
+    except (
+        OSError,
+        ImportError,
+    ) as error:  # too few open files, no room for a library in memory, a full disk
+        _say_why(f"the system does not let it go on: {error}", in_json=in_json)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _say_why(text: str, *, in_json: bool) -> None:
+    """Says in one line why the server ends."""
+    if in_json:
+        _LOG.critical("%s", text)
+        return
+    with contextlib.suppress(OSError):
+        # In one write: several workers may say it at once, and print() writes the end of the line separately.
+        sys.stderr.write(f"longhand_server: {text}\n")
 
 
 def choose_poller() -> None:

@@ -20,7 +20,7 @@ from longhand_server.bulk_plan import FOLDER, Plan, import_parquet, make_plan, r
 from longhand_server.config import ImageLimits, ModelsConfig, RuntimeConfig, ServerConfig
 from longhand_server.errors import ConfigurationError, InvalidModelError, InvalidRequestError, LonghandError
 from longhand_server.options import RecognitionOptions
-from longhand_server.standard_streams import open_closed_streams
+from longhand_server.standard_streams import open_closed_streams, tell
 from longhand_server.workers import end_process
 
 _EPILOG = """\
@@ -48,17 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(given)
     except (ConfigurationError, InvalidRequestError, InvalidModelError) as error:
-        print(f"longhand batch: {error}", file=sys.stderr)
+        tell(f"longhand batch: {error}")
         return _EXIT_USAGE
     except LonghandError as error:
-        print(f"longhand batch: {error}", file=sys.stderr)
+        tell(f"longhand batch: {error}")
         return _EXIT_FAILED
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"longhand batch: {place}{error.strerror or error}", file=sys.stderr)
+        tell(f"longhand batch: {place}{error.strerror or error}")
         return _EXIT_FAILED
     except KeyboardInterrupt:
-        print("longhand batch: stopped; --resume goes on", file=sys.stderr)
+        tell("longhand batch: stopped; --resume goes on")
         return _EXIT_STOPPED
 
 
@@ -261,7 +261,7 @@ class _Progress:
         self._open = False  # whether the last line waits to be overwritten
         if before:
             unread = f", {errors:,} of which could not be read" if errors else ""
-            print(f"{before:,} of {images:,} images were done by an earlier run{unread}", file=sys.stderr)
+            tell(f"{before:,} of {images:,} images were done by an earlier run{unread}")
 
     def add(self, images: int, errors: int) -> None:
         """A chunk is done."""
@@ -292,12 +292,12 @@ class _Progress:
         """Whatever is said next stands on a line of its own, also where an error or Ctrl-C has ended the run."""
         if self._open:
             self._open = False
-            print(file=sys.stderr, flush=True)
+            tell("")
 
     def _say(self, text: str, end: str) -> None:
         start = "\r\033[K" if self._terminal else ""
         self._open = not end
-        print(start + text, end=end, file=sys.stderr, flush=True)
+        tell(start + text, end)
 
 
 if __name__ == "__main__":

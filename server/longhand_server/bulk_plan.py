@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 from longhand_server.config import IMAGE_SUFFIXES
 from longhand_server.errors import ConfigurationError, InvalidRequestError
+from longhand_server.standard_streams import tell
 
 _MANIFEST_SUFFIXES = frozenset({".tsv", ".txt"})
 # Plans are large and written a line at a time.
@@ -265,7 +265,7 @@ def _files_below(folder: str) -> Iterator[str]:
 
 
 def _warn(text: str) -> None:
-    print(f"longhand batch: {text}", file=sys.stderr)
+    tell(f"longhand batch: {text}")
 
 
 def _kind(name: str) -> str:

@@ -187,6 +187,8 @@ def _from_files(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, byt
             yield name, _too_large(about.st_size, most) or Path(path).read_bytes()
         except OSError as error:
             yield name, InvalidImageError(f"{path}: {error.strerror or error}")
+        except UnicodeEncodeError as error:  # a manifest's name, where file names are of another encoding
+            yield name, InvalidImageError(f"{path}: no name of a file here: {error}")
 
 
 def _from_parquet(chunk: Chunk, most: int, column: str) -> Iterator[tuple[str, bytes | LonghandError]]:

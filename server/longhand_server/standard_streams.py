@@ -19,6 +19,12 @@ def open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115 -- stays open
 
 
+def tell(text: str, end: str = "\n") -> None:
+    """Says something on standard error; where nothing can be written, or nobody listens, work goes on."""
+    with contextlib.suppress(OSError):
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
 def announce(text: str) -> None:
     """Says that a server is there, on standard output; where nothing can be written, it serves all the same."""
     with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ an outcome already.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -15,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, NoReturn, TypeAlias, TypeVar, TypeVarTuple
+
+from longhand_server.errors import LonghandError
 
 ResultT = TypeVar("ResultT")
 ArgumentTs = TypeVarTuple("ArgumentTs")
@@ -27,6 +30,9 @@ class Workers:
     Args:
         count: Threads, at least 1.
         name: What they are called in a debugger.
+
+    Raises:
+        LonghandError: The system does not let so many be started.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -36,7 +42,14 @@ class Workers:
         self._waking = False
         self._count = count
         for number in range(count):
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+            except RuntimeError as error:
+                self.close()
+                raise LonghandError(
+                    f"thread {number + 1} of {count} ({name}): {error}; the system's limit of processes "
+                    "and threads is too low (ulimit -u, a container's pids limit)"
+                ) from error
 
     def submit(
         self, function: Callable[[*ArgumentTs], ResultT], *arguments: *ArgumentTs
@@ -103,5 +116,6 @@ def end_process(code: int) -> NoReturn:
     way that C++ answers with SIGABRT.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError):  # whoever writes has been told of a full disk, and the code stands
+            stream.flush()
     os._exit(code)

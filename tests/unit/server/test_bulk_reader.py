@@ -64,6 +64,28 @@ def test_files_that_are_too_large_or_cannot_be_opened(tmp_path: Path) -> None:
     ]
 
 
+def test_a_name_that_no_file_can_have_here_costs_no_other_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with LC_ALL=C and PYTHONUTF8=0, where a manifest names what is not ASCII."""
+    (tmp_path / "a.png").write_bytes(b"a")
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("é.png\na.png\n", encoding="utf-8")
+    (chunk,) = _planned(manifest, 4)
+    stat = Path.stat
+
+    def ascii_stat(path: Path) -> os.stat_result:
+        str(path).encode("ascii")
+        return stat(path)
+
+    monkeypatch.setattr(Path, "stat", ascii_stat)
+    (name, problem), (_, image) = images_of(chunk, 1000, "image")
+    assert name == f"{tmp_path}/é.png"
+    assert isinstance(problem, InvalidImageError)
+    assert "no name of a file here: 'ascii' codec" in problem.message
+    assert image == b"a"
+
+
 def test_a_tar_that_was_changed_after_it_was_planned(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     _write_tar(path, [b"0", b"1", b"2", b"3", b"4"])

@@ -102,3 +102,17 @@ def test_a_signal_while_it_imports_ends_it_quietly(
         check=False,
     )
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (code, "", "")
+
+
+@pytest.mark.parametrize(
+    ("shell", "reason"),
+    [
+        ("exec $0 --print-config >/dev/full", "[Errno 28] No space left on device"),
+        ("ulimit -n 8; exec $0 --port 0 --workers 2", "[Errno 24] Too many open files"),
+    ],
+)
+def test_what_the_system_does_not_allow_is_told_in_one_line(shell: str, reason: str) -> None:
+    command = ["bash", "-c", shell.replace("$0", f"{sys.executable} -m longhand_server")]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert outcome.returncode == 1
+    assert outcome.stderr == f"longhand_server: the system does not let it go on: {reason}\n"

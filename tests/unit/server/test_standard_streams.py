@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.toy_model import draw_image, write_bundle
 from longhand_client import benchmark, cli
 from longhand_server import __main__ as server
 from longhand_server import bulk
@@ -59,3 +60,14 @@ def test_every_program_opens_them(start: Callable[[], object], monkeypatch: pyte
         sys.exit(bool(start()))
     assert isinstance(sys.stdin, io.TextIOWrapper)
     sys.stdin.close()
+
+
+def test_a_bulk_run_goes_on_where_its_progress_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(draw_image("ab"))
+    model = write_bundle(tmp_path / "model")
+    command = (
+        f"{sys.executable} -m longhand_server.bulk $0/a.png --model {model} --format jsonl --out $0/rows"
+    )
+    outcome = subprocess.run(["bash", "-c", f"exec {command} 2>/dev/full", str(tmp_path)], check=False)
+    assert outcome.returncode == 0
+    assert (tmp_path / "rows" / "part-00000000.jsonl").is_file()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from longhand_server.errors import LonghandError
 from longhand_server.workers import Workers, call_in_thread
 
 
@@ -163,3 +164,23 @@ async def test_outcomes_wake_a_loop_that_sleeps(count: int) -> None:
         async with asyncio.timeout(10):
             await workers.submit(time.sleep, 0.001)
     workers.close()
+
+
+async def test_threads_that_the_system_does_not_let_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(
+        LonghandError, match=r"^thread 3 of 4 \(line\): can't start new thread; .* is too low"
+    ):
+        Workers(4, "line")
+    for thread in started:
+        thread.join(10)
+        assert not thread.is_alive()
