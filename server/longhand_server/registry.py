@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -270,10 +271,7 @@ def find_bundles(config: ServerConfig) -> list[ModelBundle]:
     folder = Path(config.models.models) if config.models.models else None
     others: list[ModelBundle] = []
     if folder is not None:
-        if not folder.is_dir():
-            raise InvalidModelError(f"models: {folder} is no folder")
-        # Hidden folders are where new bundles are put together.
-        found = [path.parent for path in sorted(folder.glob(f"*/{MANIFEST}")) if path.parent.name[0] != "."]
+        found = _bundle_folders(folder)
         others = [load_bundle(path) for path in found]
         if not found:
             _LOG.warning("models: none in %s, where each would be a subfolder with a %s", folder, MANIFEST)
@@ -286,6 +284,27 @@ def find_bundles(config: ServerConfig) -> list[ModelBundle]:
     rest.sort(key=lambda bundle: version_key(bundle.version), reverse=True)
     rest.sort(key=lambda bundle: bundle.name)
     return _distinct([default, *rest])
+
+
+def _bundle_folders(folder: Path) -> list[Path]:
+    """The subfolders that hold bundles, by name.
+
+    Raises:
+        InvalidModelError: There is no such folder, or it cannot be told what it holds: ``Path.glob`` would leave out
+            what is closed, and links that lead nowhere, so that a reload would take served models for removed.
+    """
+    if not folder.is_dir():
+        raise InvalidModelError(f"models: {folder} is no folder")
+    try:
+        return [
+            path
+            for path in sorted(folder.iterdir())
+            # Hidden folders are where new bundles are put together; the other one is a file system's own.
+            if path.name[0] != "." and path.name != "lost+found"
+            if stat.S_ISDIR(path.stat().st_mode) and path / MANIFEST in path.iterdir()
+        ]
+    except OSError as error:
+        raise InvalidModelError(f"models: {error.filename}: {error.strerror}") from error
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
@@ -315,7 +334,7 @@ def _default_folder(model: str) -> Path:
     # A folder of pictures may well be called "en"; ./en is a folder in any case.
     if folder.name == model and (shipped / MANIFEST).is_file():
         return shipped
-    if folder.is_dir():
+    if model and folder.is_dir():  # "" would be the working folder
         return folder
     names = ", ".join(sorted(path.parent.name for path in _SHIPPED.glob(f"*/{MANIFEST}"))) or "none"
     raise InvalidModelError(f"model {model!r}: neither a folder nor a shipped model (shipped: {names})")

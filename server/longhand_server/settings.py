@@ -146,8 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _from_file(path: Path) -> dict[tuple[str, str], object]:
     try:
-        with path.open("rb") as file:
-            tree = tomllib.load(file)
+        tree = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # editors on Windows begin with a mark
     except OSError as error:
         raise ConfigurationError(f"config: cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,44 @@ async def test_a_failed_reload_leaves_everything_as_it_was(
     assert registry.all() == [old]
     assert queued(metrics) == 3
     assert [model.made.closed for model in made if model.made] == [True]
+
+
+@pytest.mark.parametrize("place", ["link", "folder", "models"])
+async def test_a_folder_that_cannot_be_looked_into_is_not_taken_for_removed(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(tmp_path / "kept" / "b", name="b")
+    models = tmp_path / "models"
+    write_bundle(models / "a", name="a")
+    (models / "lost+found").mkdir()
+    (models / "b").symlink_to(tmp_path / "kept" / "b")
+    registry = registry_of(models, Metrics(), model="a")
+    await registry.load()
+    closed = {"link": models / "b", "folder": models / "a", "models": models}[place]
+    if place == "link":
+        (tmp_path / "kept").rename(tmp_path / "elsewhere")
+    iterdir = Path.iterdir
+
+    def closed_iterdir(folder: Path) -> Iterator[Path]:  # root may look into everything
+        if folder == closed or folder.name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", closed_iterdir)
+    reason = "No such file or directory" if place == "link" else "Permission denied"
+    with pytest.raises(InvalidModelError, match=f"^models: {closed}: {reason}$"):
+        await registry.reload()
+    assert [model.name for model in registry.all()] == ["a", "b"]
+
+
+def test_the_working_folder_is_no_model_of_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where LONGHAND_MODEL is set to nothing."""
+    monkeypatch.chdir(write_bundle(tmp_path))
+    with pytest.raises(
+        InvalidModelError, match=r"^model '': neither a folder nor a shipped model \(shipped: en\)"
+    ):
+        find_bundles(ServerConfig(models=ModelsConfig(model="")))
+    assert find_bundles(ServerConfig(models=ModelsConfig(model=".")))
 
 
 async def test_a_model_that_was_replaced_is_forgotten(tmp_path: Path) -> None:

@@ -39,6 +39,12 @@ def test_command_line_wins_over_environment_over_file(tmp_path: Path) -> None:
     assert config.security.token_file == ""
 
 
+def test_a_file_that_was_edited_on_windows(tmp_path: Path) -> None:
+    file = tmp_path / "longhand.toml"
+    file.write_bytes(b"\xef\xbb\xbf[listen]\r\nport = 7\r\n")
+    assert parse_arguments(["--config", str(file)], {})[0].listen.port == 7
+
+
 def test_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
     config, _ = parse_arguments(
         ["--port", "0", "--max-delay-ms", "2.5", "--model", 'a "b" \\ ü \U0001f600 \x7f'], {}
