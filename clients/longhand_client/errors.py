@@ -29,6 +29,7 @@ _DETAILS_KEY, _REQUEST_ID_KEY = "grpc-status-details-bin", "x-request-id"
 # What gRPC says where no secure connection comes about, the more precise first, and what it means.
 _TLS_FAILURES = {
     "certificate has expired": "the server's certificate has expired",
+    "certificate is not yet valid": "the server's certificate is not valid yet; is this machine's clock right?",
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not one that is trusted here",
     "Hostname Verification Check failed": "the server's certificate is for another name",
     "WRONG_VERSION_NUMBER": "the server there does not speak TLS",

@@ -221,3 +221,18 @@ def test_a_service_of_its_own_has_no_address() -> None:
     outcome = start("--local", "--address", "localhost:1")
     assert outcome.returncode == 2
     assert "leave out --address" in outcome.stderr
+
+
+def test_the_page_is_there_though_nobody_can_be_told_so(server: ServerProcess) -> None:
+    port = free_port()
+    command = (
+        f"exec {sys.executable} -m longhand_web --address {server.address} --port {port} >/dev/full 2>&1"
+    )
+    process = subprocess.Popen(["bash", "-c", command])
+    web = WebProcess(port)
+    try:
+        web.wait(process)
+        assert web.ask("/health").status == 200
+    finally:
+        process.terminate()
+        process.wait(15)

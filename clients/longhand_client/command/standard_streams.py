@@ -26,6 +26,12 @@ def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def announce(text: str) -> None:
+    """Says that something is served, on standard output; where nothing can be written, it is served all the same."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{text}\n".encode(errors="replace"))  # print() would keep it, and fail again at the end
+
+
 def allow_every_character() -> None:
     """Has odd characters written where the terminal's encoding lacks the right ones, rather than no output.
 

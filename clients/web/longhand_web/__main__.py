@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from longhand_client import DEFAULT_ADDRESS, LonghandError
 from longhand_client.command.arguments import add_credentials, connects, credentials
 from longhand_client.command.program import EXIT_FAILED, EXIT_OK, errors_of_usage
-from longhand_client.command.standard_streams import open_closed_streams
+from longhand_client.command.standard_streams import announce, open_closed_streams, tell
 from longhand_client.connection import Connection
 from longhand_client.images import MAX_IMAGE_BYTES
 from longhand_client.local_server import LocalServer
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from longhand_web.gateway import GatewayConfig, build_app
     except ModuleNotFoundError as error:
-        print(f"longhand_web: {error}: pip install '.[web]' in Longhand's folder", file=sys.stderr)
+        tell(f"longhand_web: {error}: pip install '.[web]' in Longhand's folder")
         return EXIT_FAILED
     try:
         with ExitStack() as resources:
@@ -58,10 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 build_app(config), log_level="warning", server_header=False, limit_concurrency=MOST_AT_ONCE
             )
             host = f"[{options.host}]" if ":" in options.host else options.host
-            print(f"Longhand's page is at http://{host}:{options.port} (server: {address})", flush=True)
+            announce(f"Longhand's page is at http://{host}:{options.port} (server: {address})")
             uvicorn.Server(settings).run(sockets=listeners)
     except (LonghandError, ValueError) as error:
-        print(f"longhand_web: {error}", file=sys.stderr)
+        tell(f"longhand_web: {error}")
         return EXIT_FAILED
     except KeyboardInterrupt:
         pass

@@ -74,3 +74,15 @@ def test_text_that_the_terminal_cannot_show(
     assert demo.main([str(tmp_path / "é.png")]) == 0
     assert rb"\xe9.png (" in content.getvalue()
     assert rb"text        \xe0" in content.getvalue()
+
+
+def test_output_that_cannot_be_written_is_told_in_one_line(
+    fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.png").write_bytes(b"text:one")
+    monkeypatch.setattr(demo, "LocalServer", lambda: contextlib.nullcontext(fake))
+    with Path("/dev/full").open("w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert demo.main([str(tmp_path / "one.png")]) == 1
+        full.flush()  # what was not taken is given up
+    assert capsys.readouterr().err == "demo: No space left on device\n"

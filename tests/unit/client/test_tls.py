@@ -74,6 +74,29 @@ def test_an_expired_certificate_is_named_as_such(tmp_path: Path) -> None:
         client.recognize(b"text:secret")
 
 
+def test_a_certificate_from_the_future_is_named_as_such(tmp_path: Path) -> None:
+    """As where a machine's clock is slow."""
+    certificate(tmp_path, "reader.example")
+    key, request, chain = (tmp_path / name for name in ("reader.example.key", "request", "chain.pem"))
+    settings = tmp_path / "settings"
+    settings.write_text(
+        "[ca]\ndefault_ca=here\n[here]\ndefault_md=sha256\npolicy=any\nrand_serial=yes\n"
+        f"database={tmp_path}/index\nnew_certs_dir={tmp_path}\n[any]\ncommonName=supplied\n"
+    )
+    (tmp_path / "index").touch()
+    _openssl("req", "-new", "-key", str(key), "-subj", "/CN=reader.example", "-out", str(request))
+    files = ["-config", str(settings), "-in", str(request), "-keyfile", str(key), "-out", str(chain)]
+    times = ["-startdate", "20990101000000Z", "-enddate", "20990201000000Z"]
+    _openssl("ca", "-batch", "-selfsign", "-notext", *files, *times)
+    trusted = Tls(root_certificates=chain.read_bytes(), server_name="reader.example")
+    with (
+        tls_server(key.read_bytes(), chain.read_bytes()) as address,
+        RecognizerClient(address, tls=trusted, retries=0) as client,
+        pytest.raises(ServerUnavailableError, match="not valid yet; is this machine's clock right"),
+    ):
+        client.recognize(b"text:secret")
+
+
 def test_a_certificate_for_another_name(tmp_path: Path) -> None:
     key, chain = certificate(tmp_path, "reader.example")
     with (
