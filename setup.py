@@ -155,6 +155,8 @@ class Build(build):
 
 setup(
     packages=_packages(),
+    # What is not code is named below; setuptools would take folders of it for packages and warn.
+    include_package_data=False,
     package_dir={package: f"{root}/{package}" for package, root in PACKAGE_ROOTS.items()},
     package_data={
         "longhand": ["py.typed", "*/*.proto"],

@@ -47,6 +47,21 @@ def test_all_packages_are_installed() -> None:
     assert what_setup_builds("") == {name.replace("/", ".") for name in packages} | {"longhand_decoder._core"}
 
 
+def test_files_that_are_not_code_are_installed_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "setup.py", "egg_info", "--egg-base", str(tmp_path), "build_py", "--build-lib"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "lib")], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "would be ignored" not in done.stdout + done.stderr
+    for name in (
+        "server/longhand_server/models/en",
+        "training/longhand_training/iam_partitions",
+        "clients/web/longhand_web/static",
+    ):
+        installed = tmp_path / "lib" / name[name.index("longhand_") :]
+        assert {path.name for path in installed.iterdir()} == {path.name for path in (ROOT / name).iterdir()}
+
+
 def test_the_client_alone_has_no_decoder_and_no_model() -> None:
     built = what_setup_builds("1")
     assert {"longhand.v1", "longhand_client.command"} < built
