@@ -98,15 +98,16 @@ def _run(options: argparse.Namespace) -> int:
             f"server {options.address}, model {model.name} {model.version} on {model.device}, {len(images)} images"
         )
         points = _measure(images, options)
+    if options.json is not None:
+        # First of all: whoever reads what is printed may have left.
+        facts = {"model": model.name, "model_version": model.version, "device": model.device}
+        Path(options.json).write_text(to_json(points, facts), encoding="utf-8")
     print_table(points, sys.stdout)
     if options.slo_ms is not None:
         best = max((point.rate for point in points if _keeps(point, options.slo_ms)), default=0.0)
         print(f"highest rate with p99 <= {options.slo_ms:g} ms and no errors: {best:.1f} lines/s")
     if earlier is not None:
         print_comparison(earlier, points, sys.stdout)
-    if options.json is not None:
-        facts = {"model": model.name, "model_version": model.version, "device": model.device}
-        Path(options.json).write_text(to_json(points, facts), encoding="utf-8")
     if options.plots is not None:
         from longhand_client.bench.plots import draw_plots
 

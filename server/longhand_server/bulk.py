@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell(f"longhand batch: {error}")
         return _EXIT_FAILED
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        tell(f"longhand batch: {place}{error.strerror or error}")
+        place = error.filename or given.out  # a full disk does not say which file it is about
+        tell(f"longhand batch: {place}: {error.strerror or error}")
         return _EXIT_FAILED
     except KeyboardInterrupt:
         tell("longhand batch: stopped; --resume goes on")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -131,3 +132,15 @@ def test_what_can_go_wrong(server: ServerProcess, tmp_path: Path) -> None:
     assert outcome.returncode == 1
     assert "no run of this benchmark" in outcome.stderr
     assert run(tmp_path / "gone.png", "--address", server.address).returncode == 1
+
+
+def test_what_was_measured_is_kept_though_nobody_reads_the_table(fake: FakeServer, tmp_path: Path) -> None:
+    image, kept = tmp_path / "a.png", tmp_path / "kept.json"
+    image.write_bytes(b"text:a")
+    loads = ["--concurrency", "1", "--duration", "0.2", "--warm-up", "0", "--json", str(kept)]
+    command = [sys.executable, str(SCRIPT), str(image), "--address", fake.address, *loads]
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # the first line waits to be written
+    with Path("/dev/full").open("wb") as full:
+        outcome = subprocess.run(command, stdout=full, check=False, timeout=90, env=environment)
+    assert outcome.returncode == 1
+    assert json.loads(kept.read_text())

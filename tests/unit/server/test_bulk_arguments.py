@@ -76,6 +76,15 @@ def test_the_exit_code_tells_why_it_ended(
     assert bulk.main(["a.png", "--out", "rows"]) == code
 
 
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bulk, "_run", fail)
+    assert bulk.main(["a.png", "--out", "rows"]) == 1
+    assert capsys.readouterr().err == "longhand batch: rows: No space left on device\n"
+
+
 def test_help_needs_no_libraries_that_read_images() -> None:
     script = "import longhand_server.bulk, sys; print({'cv2', 'onnxruntime', 'grpc'} & {*sys.modules})"
     outcome = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
