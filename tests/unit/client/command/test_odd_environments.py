@@ -92,7 +92,7 @@ def test_complaints_that_nobody_reads_end_no_run(
 
 def test_a_terminal_that_was_closed_ends_no_run() -> None:
     progress = Progress(_Unwritable(), 2, enabled=True)
-    progress.INTERVAL_S = -1  # type: ignore[misc]
+    progress.INTERVAL_S = -1
     progress.step()
     progress.clear()
 
