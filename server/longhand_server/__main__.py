@@ -68,10 +68,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         _say_why(f"{error}: pip install '.[server]' in Longhand's folder", in_json=in_json)
         return 1
-    except (
-        OSError,
-        ImportError,
-    ) as error:  # too few open files, no room for a library in memory, a full disk
+    except (OSError, ImportError) as error:  # too few open files, a full disk, no memory for a library
         _say_why(f"the system does not let it go on: {error}", in_json=in_json)
         return 1
     except KeyboardInterrupt:

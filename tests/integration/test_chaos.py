@@ -240,5 +240,6 @@ async def test_a_worker_killed_under_load(toy_bundle: Path, tmp_path: Path) -> N
         assert codes <= {grpc.StatusCode.UNAVAILABLE}
         assert done > 50
         workers = psutil.Process(server.process.pid).children()
-        assert len(workers) == 2 and victim not in workers  # the supervisor has started another one
+        assert len(workers) == 2  # the supervisor has started another one
+        assert victim not in workers
         assert server.stop() == 0

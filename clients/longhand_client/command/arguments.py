@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from longhand_client._version import __version__
@@ -86,6 +87,15 @@ def read_parser() -> argparse.ArgumentParser:
     _add_output(parser.add_argument_group("output"))
     _add_recognition(parser.add_argument_group("how to read"))
     return parser
+
+
+def parse_read(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parses them; options may stand between images, and what follows `--` is images only."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    # Behind `--`, Python 3.11 would take images for options here.
+    options = parser.parse_intermixed_args(arguments[:end])
+    options.images += arguments[end + 1 :]
+    return options
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:

@@ -17,6 +17,7 @@ from longhand_client.command.arguments import (
     ARCHIVE_FORMATS,
     connects,
     make_client,
+    parse_read,
     read_parser,
     recognition_options,
 )
@@ -57,7 +58,7 @@ def read(arguments: Sequence[str]) -> int:
         SystemExit: 2, for arguments that make no sense.
     """
     usage = read_parser()
-    options = usage.parse_args(arguments)
+    options = parse_read(usage, arguments)
     if options.out == STANDARD_OUTPUT:
         options.out = None
     _check(usage, options)

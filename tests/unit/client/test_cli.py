@@ -54,6 +54,27 @@ def test_several_images_get_their_names_in_order(
     assert capsys.readouterr().out == f"{lines}/two.png: line two\n{lines}/one.png: line one\n"
 
 
+def test_options_stand_anywhere_and_end_where_said(
+    fake: FakeServer, lines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lines)
+    (lines / "--json").write_bytes(b"text:an odd name")
+    arguments = [
+        "one.png",
+        "--address",
+        fake.address,
+        "two.png",
+        "--format",
+        "text",
+        "--",
+        "--json",
+        "three.png",
+    ]
+    assert cli.main(arguments) == 0
+    shown = "one.png: line one\ntwo.png: line two\n--json: an odd name\nthree.png: line three\n"
+    assert capsys.readouterr().out == shown
+
+
 def test_json_lines(fake: FakeServer, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(fake.address, "--json", lines / "one.png", lines / "two.png") == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
