@@ -27,7 +27,7 @@ train: $(TRAINING) ## train, or go on with, the run in RUN [ARGS="--minutes 120"
 	    $(if $(wildcard $(CUTS)),--word-cuts $(CUTS)) --out $(RUN) $(ARGS)
 
 .PHONY: train-smoke
-train-smoke: $(TRAINING) ## a tiny network learns 200 lines by heart (under 3 minutes)
+train-smoke: $(TRAINING) ## a tiny network learns 200 short lines by heart (about a minute)
 	@$(TRAIN).smoke --data $(DATA)
 
 .PHONY: french-text
