@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from helpers.beam_reference import search
 from helpers.ctc_oracle import figure_tokens, word_tokens
 from helpers.noisy_lines import ANY, LABELS, MANY, noisy_line
 from longhand_decoder import UNLIMITED, BeamSearchOptions, CtcBeamSearchDecoder, NgramLanguageModel
+
+
+def check_beam(
+    decoder: CtcBeamSearchDecoder,
+    labels: Sequence[str],
+    options: BeamSearchOptions,
+    line: NDArray[np.float32],
+    models: Callable[[tuple[int, ...]], float],
+    **more: Any,
+) -> None:
+    """Holds the texts in the decoder's beam against those of the plain search, whose language models are `models`."""
+    expected = search(
+        line.astype(np.float64),
+        labels,
+        models,
+        beam_width=options.beam_width,
+        beam_threshold=options.beam_threshold,
+        token_threshold=options.token_threshold,
+        **more,
+    )
+    assert {h.text for h in decoder.decode(line)} == {
+        "".join(labels[v] for v in prefix) for prefix in expected
+    }
 
 
 @settings(max_examples=40, **ANY)
@@ -77,11 +103,13 @@ def test_the_beam_with_a_character_model_is_the_plain_search_s(
         step = 0.6 * (character_model.score(tokens) - character_model.score(tokens[:-1])) + bonus
         return models(prefix[:-1]) + (figures if "1" in tokens[-2:] else 1.0) * step
 
-    expected = search(
-        line.astype(np.float64), LABELS, models, beam_width=width, beam_threshold=-9.0, token_threshold=-5.0
+    check_beam(
+        CtcBeamSearchDecoder(LABELS, character_model=character_model, options=options),
+        LABELS,
+        options,
+        line,
+        models,
     )
-    got = CtcBeamSearchDecoder(LABELS, character_model=character_model, options=options).decode(line)
-    assert {h.text for h in got} == {"".join(LABELS[v] for v in prefix) for prefix in expected}
 
 
 @settings(max_examples=60, **ANY)
@@ -114,11 +142,9 @@ def test_the_beam_with_a_lexicon_is_the_plain_search_s(
             return total
         return total - (4.0 * max(1.0, len(last) / 6) if growing else 2.5)
 
-    expected = search(
-        line.astype(np.float64), labels, models, beam_width=width, beam_threshold=-9.0, token_threshold=-5.0
+    check_beam(
+        CtcBeamSearchDecoder(labels, lexicon=sorted(words), options=options), labels, options, line, models
     )
-    got = CtcBeamSearchDecoder(labels, lexicon=sorted(words), options=options).decode(line)
-    assert {h.text for h in got} == {"".join(labels[v] for v in prefix) for prefix in expected}
 
 
 @settings(max_examples=100, **ANY)
@@ -155,11 +181,9 @@ def test_the_beam_with_codes_is_the_plain_search_s(
             total += (0.0 if unfinished else share * bonus) - share * 4.0 * (not known and token[0] != "1")
         return total
 
-    expected = search(
-        line.astype(np.float64), labels, models, beam_width=width, beam_threshold=-6.0, token_threshold=-5.0
+    check_beam(
+        CtcBeamSearchDecoder(labels, lexicon=sorted(words), options=options), labels, options, line, models
     )
-    got = CtcBeamSearchDecoder(labels, lexicon=sorted(words), options=options).decode(line)
-    assert {h.text for h in got} == {"".join(labels[v] for v in prefix) for prefix in expected}
 
 
 @settings(max_examples=100, **ANY)
@@ -215,14 +239,4 @@ def test_the_beam_with_hotwords_is_the_plain_search_s(
         text = "".join(labels[v] for v in prefix)
         return sum(ending(text, end) for end in range(1, len(text)) if may_begin(text, end)) + credit(prefix)
 
-    expected = search(
-        line.astype(np.float64),
-        labels,
-        models,
-        beam_width=width,
-        beam_threshold=threshold,
-        token_threshold=-5.0,
-        credit=credit,
-    )
-    got = CtcBeamSearchDecoder(labels, options=options).decode(line)
-    assert {h.text for h in got} == {"".join(labels[v] for v in prefix) for prefix in expected}
+    check_beam(CtcBeamSearchDecoder(labels, options=options), labels, options, line, models, credit=credit)
