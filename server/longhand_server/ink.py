@@ -62,7 +62,9 @@ def find_ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     paper = cv2.blur(paper, (9, 9))[8:-8, 8:-8]
     # In whole greys, OpenCV would round between its points as the processor's kind has it.
     paper = np.maximum(paper, 24).astype(np.float32)
-    ink = np.asarray(cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+    ink = np.asarray(
+        cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR), np.float32
+    )
     np.divide(grey, ink, out=ink)
     np.subtract(1.0, ink, out=ink)
     np.maximum(ink, 0.0, out=ink)
