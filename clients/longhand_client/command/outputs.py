@@ -50,7 +50,7 @@ class TextWriter:
 
     def write(self, name: str, transcription: Transcription, extra: dict[str, Any]) -> None:
         """Writes one reading."""
-        prefix = f"{printable(name)}: " if self._details.names else ""
+        prefix = f"{name}: " if self._details.names else ""
         lines = [f"{prefix}{transcription.text}"]
         if self._details.alternatives:
             lines += [f"    {one.confidence:.2f}  {one.text}" for one in transcription.alternatives]
@@ -58,7 +58,7 @@ class TextWriter:
             lines += [_span_line(word) for word in transcription.words]
         if self._details.characters:
             lines += [_span_line(character) for character in transcription.characters]
-        print("\n".join(lines), file=self._stream, flush=True)
+        print("\n".join(map(printable, lines)), file=self._stream, flush=True)
 
 
 class JsonWriter:
@@ -109,9 +109,12 @@ class TsvWriter:
         self._stream.flush()
 
 
-def printable(name: str) -> str:
-    """A file's name for people: terminals obey control characters, and a line's end looks like a new record."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+def printable(line: str) -> str:
+    """A line for people: terminals obey control characters, and a line's end looks like a new record.
+
+    A file may be called anything, and a server may send anything.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
 
 
 def finished_names(path: Path, kind: str) -> set[str]:

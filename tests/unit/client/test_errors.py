@@ -72,3 +72,8 @@ def test_a_server_that_turns_a_call_away_is_not_said_to_be_away() -> None:
     )
     error = errors.from_rpc_error(failed, "here:1")
     assert (str(error), error.reason) == ("here:1: the server is stopping", "SHUTTING_DOWN")
+
+
+def test_what_a_server_says_cannot_steer_a_terminal() -> None:
+    status = status_pb2.Status(code=13, message="\x1b[2J\x1b]0;title\x07gone\n\0\x85 \x9b1m!")
+    assert str(errors.from_status(status)) == "[2J ]0;title gone 1m!"

@@ -55,6 +55,15 @@ def test_names_give_a_terminal_no_orders() -> None:
     assert stream.getvalue().startswith("a\\x1b[2Jé\\n\udcff.png: ")
 
 
+def test_readings_of_a_server_cannot_steer_a_terminal() -> None:
+    stream = io.StringIO()
+    reading = dataclasses.replace(
+        READING, text="a\x1b[2J\nb", alternatives=(Alternative("\x9b1m", 0.5, -1, -1, 0),)
+    )
+    TextWriter(stream, Details(alternatives=True)).write("a.png", reading, {})
+    assert stream.getvalue() == "a\\x1b[2J\\nb\n    0.50  \\x9b1m\n"
+
+
 def test_json_is_lean_unless_asked() -> None:
     stream = io.StringIO()
     JsonWriter(stream, Details()).write("x.png", READING, {"cer": 0.5})
