@@ -32,6 +32,7 @@ from longhand_client.command.arguments import (
     not_negative,
     positive,
 )
+from longhand_client.command.outputs import printable
 from longhand_client.command.program import EXIT_FAILED, EXIT_OK, errors_of_usage, run_program
 from longhand_client.command.standard_streams import allow_every_character, open_closed_streams
 from longhand_client.connection import DEFAULT_ADDRESS, Connection
@@ -95,7 +96,10 @@ def _run(options: argparse.Namespace) -> int:
         with RecognizerClient(options.address, tls=tls, token=token) as client:
             model = client.model()
         print(
-            f"server {options.address}, model {model.name} {model.version} on {model.device}, {len(images)} images"
+            printable(
+                f"server {options.address}, model {model.name} {model.version} on {model.device}, "
+                f"{len(images)} images"
+            )
         )
         points = _measure(images, options)
     if options.json is not None:

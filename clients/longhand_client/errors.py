@@ -15,7 +15,6 @@ LonghandError
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -211,5 +210,5 @@ def _error(code: grpc.StatusCode, message: str, details: Iterable[AnyMessage]) -
             retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
     kind = InvalidImageError if reason == "INVALID_IMAGE" else _CLASSES.get(code, ServerError)
     # Terminals obey control characters. A server may send any, and gRPC has told of memory behind a message's end.
-    message = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", message).split())
+    message = " ".join("".join(one if one.isprintable() else " " for one in message).split())
     return kind(message, code=code.name, reason=reason, field=field, retry_after_s=retry_after_s)

@@ -60,7 +60,7 @@ def find_ink(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     padded = cv2.copyMakeBorder(small, 8, 8, 8, 8, cv2.BORDER_REPLICATE)
     paper = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)
     paper = cv2.blur(paper, (9, 9))[8:-8, 8:-8]
-    # In whole greys, OpenCV would round between its points as the processor's kind has it.
+    # In floats, since OpenCV rounds whole greys otherwise on ARM than on x86.
     paper = np.maximum(paper, 24).astype(np.float32)
     ink = np.asarray(
         cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR), np.float32

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from longhand_client.command.outputs import printable
+
 _OPEN_BOX = "\u2423"  # stands for a space
 RED, GREEN, PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
@@ -73,12 +75,13 @@ def paint(steps: Sequence[Edit], *, colour: bool) -> str:
     parts: list[str] = []
     lost = gained = ""
     for step in [*steps, Edit("\0", "\0")]:
+        read = printable(step.read)
         if step.expected != step.read:
-            lost, gained = lost + step.expected, gained + step.read
+            lost, gained = lost + step.expected, gained + read
             continue
         if colour:  # a space has none
             lost, gained = lost.replace(" ", _OPEN_BOX), gained.replace(" ", _OPEN_BOX)
-        parts += [missing % lost if lost else "", extra % gained if gained else "", step.read]
+        parts += [missing % lost if lost else "", extra % gained if gained else "", read]
         lost = gained = ""
     return "".join(parts[:-1])
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from longhand_client.client import RecognizerClient
 from longhand_client.command.arguments import connection_parser, make_client
+from longhand_client.command.outputs import printable
 from longhand_client.command.program import EXIT_FAILED, EXIT_OK, errors_of_usage
 from longhand_client.errors import LonghandError
 
@@ -62,7 +63,7 @@ def models(arguments: Sequence[str]) -> int:
             else:
                 mark = "*" if model.is_default else " "
                 state = f"{model.state} on {model.device}"
-                print(f"{mark} {model.name} {model.version}  {state}  {model.description}")
+                print(printable(f"{mark} {model.name} {model.version}  {state}  {model.description}"))
     return EXIT_OK
 
 

@@ -55,6 +55,13 @@ def test_marks_without_colour(expected: str, read: str, marked: str) -> None:
     assert paint(align(expected, read), colour=False) == marked
 
 
+def test_readings_of_a_server_cannot_steer_a_terminal() -> None:
+    assert (
+        paint([Edit("a", "\x1b"), Edit("", "\n"), Edit("\x07", "\x07")], colour=False)
+        == "[-a-]{+\\x1b\\n+}\\x07"
+    )
+
+
 def test_marks_in_colour() -> None:
     assert paint([Edit("a", "a"), Edit("b", "c")], colour=True) == "a\x1b[31mb\x1b[0m\x1b[32mc\x1b[0m"
 
